@@ -1,0 +1,51 @@
+"""`lm-eval-prune`: subcommands, loaded when they are called, and errors as one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from lm_eval_prune.errors import PruneError
+from lm_eval_prune.version import __version__
+
+COMMANDS = {
+    "run": "Evaluate a pruned OPT: every option of `lm_eval run`.",
+    "doctor": "Show the environment, and what the harness sees of this package.",
+}
+"""Subcommand -> its line in the help. `cli/<name>.py` holds the command `command`."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a subcommand's module only when it is called, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"lm_eval_prune.cli.{name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lm-eval-prune")
+def cli() -> None:
+    """Which attention heads and FFNs does in-context learning need?
+
+    A plugin of lm-evaluation-harness: the model `pruned-opt`, and the study around it (Bansal et al. 2023).
+    """
+
+
+def main() -> None:
+    """Run the command; an error raised on purpose is one line on stderr and exit code 2."""
+    try:
+        cli()
+    except PruneError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)

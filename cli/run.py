@@ -1,0 +1,22 @@
+"""`lm-eval-prune run`: the harness's `run`, with `pruned-opt` as the default model."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(arguments: tuple[str, ...]) -> None:
+    """Evaluate a pruned OPT: every option of `lm_eval run`; --model is pruned-opt unless given.
+
+    \b
+    lm-eval-prune run --model_args pretrained=facebook/opt-125m,mask=mask.json --tasks icl14_1shot
+    """
+    from lm_eval_prune.harness.run import run_harness
+
+    run_harness(arguments)

@@ -1,0 +1,38 @@
+"""Which attention heads and feed-forward networks (FFNs) does in-context learning need?
+
+A plugin of EleutherAI's lm-evaluation-harness: `lm_eval --model pruned-opt`. Public names load on first use, so that
+importing the package costs nothing (the interpreter's start-up hook imports it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lm_eval_prune.version import __version__
+
+if TYPE_CHECKING:
+    from lm_eval_prune.ablation import masked
+    from lm_eval_prune.errors import PruneError
+    from lm_eval_prune.masks import PruningMask
+
+__all__ = ["PruneError", "PruningMask", "__version__", "masked"]
+
+_HOMES = {
+    "PruneError": "lm_eval_prune.errors",
+    "PruningMask": "lm_eval_prune.masks",
+    "masked": "lm_eval_prune.ablation",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

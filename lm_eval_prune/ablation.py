@@ -1,0 +1,65 @@
+"""Masks applied to a live model, and undone.
+
+A pruned head's output is zero before the output map, whose bias stays (Bansal et al. 2023, section 3.1); a pruned FFN
+adds nothing, biases included, so the residual stream passes by. Hooks on the modules that `decoders/` names do it:
+transformers 5 ignores a `head_mask` argument without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from lm_eval_prune.decoders import check_fits, decoder_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lm_eval_prune.masks import PruningMask
+
+    Model = TypeVar("Model", bound=nn.Module)
+
+__all__ = ["masked"]
+
+
+@contextmanager
+def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
+    """Prune `model` inside the block: forward, generation with a key-value cache, and gradients.
+
+    Blocks nest: what any of them prunes is pruned. On exit, also by an exception, the model is as before; its weights
+    are never touched. A dense mask adds no hook. With activation checkpointing, call `backward` inside the block.
+    Raises MaskShapeError, UnsupportedModelError.
+    """
+    decoder = decoder_of(model)
+    check_fits(mask, decoder.num_hidden_layers, decoder.num_attention_heads)
+    with ExitStack() as hooks:
+        for layer, heads in mask.pruned_heads.items():
+            gate = _zeroed_heads(heads, decoder.head_dim, decoder.num_attention_heads)
+            hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)
+        for layer in mask.pruned_ffns:
+            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(_nothing).remove)
+        yield model
+
+
+def _zeroed_heads(heads: tuple[int, ...], head_dim: int, num_heads: int) -> Callable[..., tuple[Tensor, ...]]:
+    """A forward pre-hook that sets the pruned heads' share of the input (..., num_heads * head_dim) to zero."""
+    pruned = torch.zeros(num_heads, dtype=torch.bool)
+    pruned[list(heads)] = True
+    pruned = pruned.repeat_interleave(head_dim)
+    on_device: dict[torch.device, Tensor] = {}  # a model's layers may lie on several devices
+
+    def gate(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        outputs = args[0]
+        if outputs.device not in on_device:
+            on_device[outputs.device] = pruned.to(outputs.device)
+        # Filled, not multiplied: zero times an infinite or undefined half-precision value would be undefined.
+        return (outputs.masked_fill(on_device[outputs.device], 0), *args[1:])
+
+    return gate
+
+
+def _nothing(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    return torch.zeros_like(output)

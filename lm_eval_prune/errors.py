@@ -1,0 +1,50 @@
+"""Every error that is raised on purpose.
+
+    PruneError                 base; the command line prints it as one line, without a traceback, exit code 2
+    |-- FileFormatError        a file is missing, too large, not JSON, or not of the documented format
+    |-- MaskError              heads or FFNs that do not exist, are repeated, or are no integers
+    |   `-- MaskShapeError     a mask or scores for another number of layers or heads
+    |-- FractionError          a share of components outside 0 to 1, or not a number
+    |-- ArgumentError          model arguments that are missing, or that exclude one another
+    `-- UnsupportedModelError  a model whose heads and FFNs this package cannot find
+
+Messages are one line: what was wrong, where, and what would be right.
+"""
+
+__all__ = [
+    "ArgumentError",
+    "FileFormatError",
+    "FractionError",
+    "MaskError",
+    "MaskShapeError",
+    "PruneError",
+    "UnsupportedModelError",
+]
+
+
+class PruneError(ValueError):
+    """Base of every error raised on purpose."""
+
+
+class FileFormatError(PruneError):
+    """A file cannot be read as what it should be."""
+
+
+class MaskError(PruneError):
+    """A mask names heads or FFNs that cannot be."""
+
+
+class MaskShapeError(MaskError):
+    """A mask or scores do not fit the model's layers and heads."""
+
+
+class FractionError(PruneError):
+    """A share of components is not a number from 0 to 1."""
+
+
+class ArgumentError(PruneError):
+    """Arguments are missing or contradict one another."""
+
+
+class UnsupportedModelError(PruneError):
+    """The model's family is not supported."""

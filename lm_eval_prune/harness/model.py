@@ -1,0 +1,105 @@
+"""`pruned-opt`: the harness's own `hf` model, with heads and FFNs pruned.
+
+`PrunedOPT` takes every argument of `HFLM` and the mask's. The mask is on the model only while a request is computed, so
+that a model handed over from Python comes back as it was.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from lm_eval_prune.ablation import masked
+from lm_eval_prune.decoders import check_fits, require_supported
+from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.harness import results
+from lm_eval_prune.harness.cache import separate_answers
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.selection import select_mask
+
+__all__ = ["SCORERS", "PrunedOPT"]
+
+SCORERS = ("padded",)
+"""How log-likelihoods are computed; `padded` is the harness's own way."""
+
+
+class PrunedOPT(HFLM):
+    """The harness model `pruned-opt`.
+
+    Arguments beside those of `hf`: `mask=FILE` (or a `PruningMask`), or `head_importance=FILE,prune_heads=0.7` and
+    `ffn_importance=FILE,prune_ffns=0.2`; `scorer`. Without any of them the model is dense. Raises PruneError: before
+    weights are loaded for a mask that does not fit or a model that is no OPT.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | os.PathLike[str] | torch.nn.Module | None = None,
+        *,
+        mask: str | os.PathLike[str] | PruningMask | None = None,
+        head_importance: str | os.PathLike[str] | None = None,
+        prune_heads: str | float | None = None,
+        ffn_importance: str | os.PathLike[str] | None = None,
+        prune_ffns: str | float | None = None,
+        scorer: str = "padded",
+        **kwargs: Any,
+    ) -> None:
+        if scorer not in SCORERS:
+            raise ArgumentError(f"scorer={scorer}: unknown; expected {' or '.join(SCORERS)}")
+        if pretrained is None:
+            raise ArgumentError("pretrained is missing: give a hub id or a folder, such as facebook/opt-125m")
+        shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
+        files = {"head_importance": head_importance, "ffn_importance": ffn_importance}
+        if isinstance(mask, PruningMask):
+            if given := [name for name, value in {**shares, **files}.items() if value is not None]:
+                raise ArgumentError(f"mask and {given[0]} exclude one another; give one of the two")
+            self._requested: PruningMask | None = mask
+        else:
+            self._requested = select_mask(mask=mask, **shares, **files)  # type: ignore[arg-type]
+        self.scorer = scorer
+        if isinstance(pretrained, torch.nn.Module):
+            self._resolve_mask(pretrained.config, "the given model")
+        else:
+            pretrained = os.fspath(pretrained)
+        super().__init__(pretrained, **kwargs)
+        results.install_pruning_block()
+
+    # -- the mask -------------------------------------------------------------------------------------------------
+
+    def _get_config(self, pretrained: str, **kwargs: Any) -> None:
+        try:
+            super()._get_config(pretrained, **kwargs)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split()).split(". ")[0]
+            raise PruneError(f"pretrained={pretrained}: no model configuration found: {reason}") from error
+        self._resolve_mask(self.config, pretrained)
+
+    def _resolve_mask(self, config: Any, name: str) -> None:
+        require_supported(config, name)
+        shape = config.num_hidden_layers, config.num_attention_heads
+        if self._requested is not None:
+            check_fits(self._requested, *shape, where=name)
+        self.mask = self._requested or PruningMask.dense(*shape)
+
+    # -- computing under the mask ---------------------------------------------------------------------------------
+
+    def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with masked(self.model, self.mask):
+            return super()._model_call(*args, **kwargs)
+
+    def _model_generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with masked(self.model, self.mask):
+            return super()._model_generate(*args, **kwargs)
+
+    # -- what the harness asks of a model -------------------------------------------------------------------------
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        super().set_cache_hook(cache_hook)
+        separate_answers(cache_hook, self)
+
+    def get_model_info(self) -> dict[str, Any]:
+        info = super().get_model_info()
+        block = results.pruning_block(self, info["model_num_parameters"])
+        return {**info, "model_num_parameters": block["num_parameters_left"], "pruning": block}

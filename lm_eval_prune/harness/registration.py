@@ -1,0 +1,65 @@
+"""What the harness is told of us: the model's name, and the folder of our tasks. Imports nothing heavy.
+
+`autoload.py` calls these functions when the harness is imported; a program that has switched the hook off may call
+`register()`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ["MODEL_NAME", "add_tasks", "register", "register_model", "tasks_folder"]
+
+MODEL_NAME = "pruned-opt"
+TARGET = "lm_eval_prune.harness.model:PrunedOPT"
+
+
+def register() -> None:
+    """Make `pruned-opt` and our tasks known to the harness in this process; twice is once."""
+    import lm_eval.api.registry
+    import lm_eval.tasks.manager
+
+    register_model(lm_eval.api.registry)
+    add_tasks(lm_eval.tasks.manager)
+
+
+def register_model(registry: ModuleType) -> None:
+    """Enter the lazy name in `lm_eval.api.registry`, unless that harness discovers entry points itself."""
+    if hasattr(registry, "load_plugins"):
+        return
+    # The harness fills its registry with its own models only while it is empty, so that comes first.
+    import lm_eval.models  # noqa: F401
+
+    if MODEL_NAME not in registry.model_registry:
+        registry.model_registry.register(MODEL_NAME, target=TARGET)
+
+
+def add_tasks(manager: ModuleType) -> None:
+    """Let `lm_eval.tasks.manager.TaskManager` index our folder between its own tasks and the user's include_path."""
+    original = manager.TaskManager.__init__
+    if hasattr(original, "lm_eval_prune"):
+        return
+
+    @functools.wraps(original)
+    def init(
+        self: Any, verbosity: Any = None, include_path: Any = None, include_defaults: bool = True, **kwargs: Any
+    ) -> None:
+        paths = list(include_path) if isinstance(include_path, list | tuple) else [include_path] if include_path else []
+        ours = [tasks_folder()] if include_defaults else []
+        original(self, verbosity, [*ours, *paths] or None, include_defaults, **kwargs)
+        self.include_path = include_path
+
+    init.lm_eval_prune = True  # type: ignore[attr-defined]
+    manager.TaskManager.__init__ = init
+
+
+def tasks_folder() -> Path:
+    """The folder of our task definitions, wherever the package is installed."""
+    spec = importlib.util.find_spec("lm_eval_prune.tasks")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("lm_eval_prune.tasks is not installed")
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,0 +1,1 @@
+"""What each head and each FFN is worth: scores, and the files that carry them."""

@@ -1,0 +1,353 @@
+"""Which attention heads and FFNs stay.
+
+A `PruningMask` lists what is pruned, by (layer, head) and by layer, counted from 0. As tensors, `head_mask` is
+(num_hidden_layers, num_attention_heads) and `ffn_mask` (num_hidden_layers,); True keeps, False prunes. Nothing here
+knows a model: `ablation.py` applies masks, `decoders/` counts the parameters that a mask removes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_prune.errors import FileFormatError, MaskError, MaskShapeError
+from lm_eval_prune.files import json_line, read_json, require_format, write_json
+from lm_eval_prune.fractions import number_pruned, parse_fraction
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import ArrayLike
+
+__all__ = ["FORMAT", "VERSION", "PruningMask"]
+
+FORMAT = "lm-eval-prune-mask"
+VERSION = 1
+MAX_COMPONENTS = 10**7
+"""Layers x heads beyond this are a mistake in a file, not a model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningMask:
+    """An immutable, hashable choice of heads and FFNs to prune from a model of a given shape.
+
+    Two masks are equal when they prune the same components of the same shape; `provenance` does not count.
+    Raises MaskError for components that are no integers, repeated, negative or out of range.
+    """
+
+    num_hidden_layers: int
+    """Number of decoder layers of the model that the mask is for."""
+    num_attention_heads: int
+    """Number of attention heads in each of its layers."""
+    pruned_heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Layer -> its pruned heads, ascending; layers that keep every head are left out."""
+    pruned_ffns: tuple[int, ...] = ()
+    """Layers whose FFN is pruned, ascending."""
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """How the mask was made (files, fractions, seeds): JSON values, saved with the mask."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_hidden_layers", "num_attention_heads"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise MaskError(f"{name} is {json_line(value)}; expected an integer from 1")
+        if self.num_hidden_layers * self.num_attention_heads > MAX_COMPONENTS:
+            raise MaskError(f"{self.num_hidden_layers} layers of {self.num_attention_heads} heads: more than any model")
+        if not isinstance(self.pruned_heads, Mapping):
+            raise MaskError(f"pruned_heads is {json_line(self.pruned_heads)}; expected layer -> heads")
+        heads = {}
+        for layer in _checked(self.pruned_heads, self.num_hidden_layers, "pruned_heads: layer"):
+            where = f"pruned_heads: layer {layer}: head"
+            if pruned := _checked(self.pruned_heads[layer], self.num_attention_heads, where):
+                heads[layer] = pruned
+        ffns = _checked(self.pruned_ffns, self.num_hidden_layers, "pruned_ffns: layer")
+        object.__setattr__(self, "pruned_heads", MappingProxyType(heads))
+        object.__setattr__(self, "pruned_ffns", ffns)
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __hash__(self) -> int:
+        return hash((self.shape, tuple(self.pruned_heads.items()), self.pruned_ffns))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Mapping proxies cannot be copied or sent to another process; plain dictionaries can.
+        return _rebuild, (*self.shape, dict(self.pruned_heads), self.pruned_ffns, dict(self.provenance))
+
+    def __repr__(self) -> str:
+        heads = f"{self.num_pruned_heads} of {self.num_heads} heads"
+        return f"<PruningMask: {heads}, {self.num_pruned_ffns} of {self.num_hidden_layers} FFNs pruned>"
+
+    # -- making masks ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def dense(cls, num_hidden_layers: int, num_attention_heads: int) -> PruningMask:
+        """The mask that prunes nothing."""
+        return cls(num_hidden_layers=num_hidden_layers, num_attention_heads=num_attention_heads)
+
+    @classmethod
+    def from_importance(
+        cls,
+        *,
+        head_scores: ArrayLike | torch.Tensor | None = None,
+        head_fraction: str | int | float | Decimal | Fraction = 0,
+        ffn_scores: ArrayLike | torch.Tensor | None = None,
+        ffn_fraction: str | int | float | Decimal | Fraction = 0,
+        num_attention_heads: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> PruningMask:
+        """The mask that prunes the least important components of the whole model.
+
+        head_scores: (num_hidden_layers, num_attention_heads); ffn_scores: (num_hidden_layers,). Larger is more
+        important; floor(fraction * n) components with the lowest scores go, of equal scores the lower (layer, head)
+        first. A fraction is the decimal that was written: 0.29 of 100 is 29. With FFN scores alone,
+        `num_attention_heads` says how many heads a layer of the model has.
+        Raises FractionError, MaskShapeError for scores of the wrong shape, MaskError for scores that are not finite.
+        """
+        head_rows = None if head_scores is None else _score_rows(head_scores, "head_scores")
+        ffn_row = None if ffn_scores is None else _score_rows([_plain(ffn_scores)], "ffn_scores")[0]
+        for scores, fraction, name in ((head_rows, head_fraction, "head"), (ffn_row, ffn_fraction, "ffn")):
+            if scores is None and parse_fraction(fraction, f"{name}_fraction"):
+                raise MaskError(f"{name}_fraction={fraction} needs {name}_scores")
+        if head_rows is None and ffn_row is None:
+            raise MaskError("from_importance needs head_scores, ffn_scores or both")
+        num_layers = len(head_rows if head_rows is not None else ffn_row)  # type: ignore[arg-type]
+        if ffn_row is not None and len(ffn_row) != num_layers:
+            raise MaskShapeError(f"ffn_scores has {len(ffn_row)} layers, head_scores {num_layers}")
+        heads_per_layer = len(head_rows[0]) if head_rows is not None else num_attention_heads
+        if heads_per_layer is None or heads_per_layer != (num_attention_heads or heads_per_layer):
+            raise MaskShapeError(
+                f"num_attention_heads={num_attention_heads}, head_scores has {heads_per_layer} heads a layer"
+            )
+        flat = [score for row in head_rows or () for score in row]
+        pruned: dict[int, list[int]] = {}
+        for index in _lowest(flat, parse_fraction(head_fraction, "head_fraction")):
+            pruned.setdefault(index // heads_per_layer, []).append(index % heads_per_layer)
+        return cls(
+            num_hidden_layers=num_layers,
+            num_attention_heads=heads_per_layer,
+            pruned_heads={layer: tuple(heads) for layer, heads in pruned.items()},
+            pruned_ffns=tuple(_lowest(ffn_row or [], parse_fraction(ffn_fraction, "ffn_fraction"))),
+            provenance=provenance or {},
+        )
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PruningMask:
+        """Read a mask file. Raises FileFormatError or MaskError; the message names the file.
+
+        Besides lists of integers, `"all"` and ranges such as `"0-5"` (both ends included, several joined by commas)
+        are read.
+        """
+        content = read_json(path)
+        shape = {"num_hidden_layers", "num_attention_heads"}
+        optional = {"pruned_heads", "pruned_ffns", "provenance"}
+        require_format(content, path, name=FORMAT, version=VERSION, required=shape, optional=optional)
+        provenance = content.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise FileFormatError(f'{path}: "provenance" is {json_line(provenance)}; expected an object')
+        try:
+            dense = cls.dense(content["num_hidden_layers"], content["num_attention_heads"])
+            num_layers, num_heads = dense.shape
+            heads = content.get("pruned_heads", {})
+            if not isinstance(heads, dict):
+                raise MaskError(f"pruned_heads is {json_line(heads)}; expected layer -> heads")
+            by_layer: dict[int, tuple[int, ...]] = {}
+            for key, value in heads.items():
+                pruned = _expanded(value, num_heads, f"pruned_heads: layer {json_line(key)}: head")
+                for layer in _expanded(key, num_layers, "pruned_heads: layer"):
+                    if layer in by_layer:
+                        raise MaskError(f"pruned_heads: layer {layer} is repeated")
+                    by_layer[layer] = pruned
+            ffns = _expanded(content.get("pruned_ffns", ()), num_layers, "pruned_ffns: layer")
+            return cls(
+                num_hidden_layers=num_layers,
+                num_attention_heads=num_heads,
+                pruned_heads=by_layer,
+                pruned_ffns=ffns,
+                provenance=provenance,
+            )
+        except MaskError as error:
+            raise type(error)(f"{path}: {error}") from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mask as JSON, atomically; every pruned head and FFN is listed."""
+        content = self.to_dict()
+        lines = [f"  {json.dumps(key)}: {json.dumps(content[key])}" for key in content]
+        write_json(path, content, text="{\n" + ",\n".join(lines) + "\n}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of the mask's file."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "pruned_heads": {str(layer): list(heads) for layer, heads in self.pruned_heads.items()},
+            "pruned_ffns": list(self.pruned_ffns),
+            "provenance": dict(self.provenance),
+        }
+
+    # -- what it prunes -------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(num_hidden_layers, num_attention_heads)."""
+        return self.num_hidden_layers, self.num_attention_heads
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of the whole model, pruned or not."""
+        return self.num_hidden_layers * self.num_attention_heads
+
+    @property
+    def num_pruned_heads(self) -> int:
+        return sum(map(len, self.pruned_heads.values()))
+
+    @property
+    def num_pruned_ffns(self) -> int:
+        return len(self.pruned_ffns)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned."""
+        return not self.pruned_heads and not self.pruned_ffns
+
+    @property
+    def head_mask(self) -> torch.Tensor:
+        """A new bool tensor (num_hidden_layers, num_attention_heads); True keeps the head."""
+        import torch
+
+        mask = torch.ones(self.shape, dtype=torch.bool)
+        for layer, heads in self.pruned_heads.items():
+            mask[layer, list(heads)] = False
+        return mask
+
+    @property
+    def ffn_mask(self) -> torch.Tensor:
+        """A new bool tensor (num_hidden_layers,); True keeps the FFN."""
+        import torch
+
+        mask = torch.ones(self.num_hidden_layers, dtype=torch.bool)
+        mask[list(self.pruned_ffns)] = False
+        return mask
+
+    # -- combining ------------------------------------------------------------------------------------------------
+
+    def __or__(self, other: PruningMask) -> PruningMask:
+        """Prune what either prunes."""
+        return self._combined(other, set.union)
+
+    def __and__(self, other: PruningMask) -> PruningMask:
+        """Prune what both prune."""
+        return self._combined(other, set.intersection)
+
+    def __sub__(self, other: PruningMask) -> PruningMask:
+        """Prune what this mask prunes and the other keeps."""
+        return self._combined(other, set.difference)
+
+    def prune_layer(self, layer: int) -> PruningMask:
+        """This mask, and every head and the FFN of `layer` pruned too."""
+        everything = PruningMask(
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            pruned_heads={layer: tuple(range(self.num_attention_heads))},
+            pruned_ffns=(layer,),
+        )
+        return self | everything
+
+    def _combined(self, other: PruningMask, operation: Any) -> PruningMask:
+        if not isinstance(other, PruningMask):
+            return NotImplemented
+        if self.shape != other.shape:
+            raise MaskShapeError("cannot combine masks for {} x {} and {} x {} heads".format(*self.shape, *other.shape))
+        heads: dict[int, tuple[int, ...]] = {}
+        for layer in {*self.pruned_heads, *other.pruned_heads}:
+            pair = (set(mask.pruned_heads.get(layer, ())) for mask in (self, other))
+            heads[layer] = tuple(sorted(operation(*pair)))
+        return PruningMask(
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            pruned_heads=heads,
+            pruned_ffns=tuple(sorted(operation(set(self.pruned_ffns), set(other.pruned_ffns)))),
+        )
+
+
+def _rebuild(
+    layers: int, heads: int, pruned_heads: dict[int, tuple[int, ...]], ffns: tuple[int, ...], provenance: dict[str, Any]
+) -> PruningMask:
+    return PruningMask(
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        pruned_heads=pruned_heads,
+        pruned_ffns=ffns,
+        provenance=provenance,
+    )
+
+
+def _checked(values: Iterable[int], limit: int, where: str) -> tuple[int, ...]:
+    """`values` ascending. Raises MaskError unless they are distinct integers from 0 to limit - 1."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise MaskError(f"{where}s are {json_line(values)}; expected a list of integers")
+    seen: set[int] = set()
+    for value in values:
+        if type(value) is not int:
+            raise MaskError(f"{where} {json_line(value)} is not an integer")
+        if not 0 <= value < limit:
+            raise MaskError(f"{where} {value} does not exist; expected 0 to {limit - 1}")
+        if value in seen:
+            raise MaskError(f"{where} {value} is repeated")
+        seen.add(value)
+    return tuple(sorted(seen))
+
+
+def _expanded(value: object, limit: int, where: str) -> tuple[int, ...]:
+    """Integers from a list, "all", or ranges such as "0-5,7". Raises MaskError."""
+    if isinstance(value, list | tuple):
+        return _checked(value, limit, where)
+    if value == "all":
+        return tuple(range(limit))
+    if not isinstance(value, str) or not re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", value):
+        raise MaskError(f'{where}s are {json_line(value)}; expected integers, "all" or a range such as "0-5"')
+    numbers: list[int] = []
+    for part in value.split(","):
+        first, last = int(part.split("-")[0]), int(part.split("-")[-1])
+        if first > last:
+            raise MaskError(f'{where}s {json_line(part)}: expected the lower number first, as in "{last}-{first}"')
+        _checked((last,), limit, where)
+        numbers.extend(range(first, last + 1))
+    return _checked(numbers, limit, where)
+
+
+def _plain(scores: Any) -> Any:
+    """Nested lists of Python numbers from a tensor, an array or lists."""
+    return scores.tolist() if hasattr(scores, "tolist") else scores
+
+
+def _score_rows(scores: Any, name: str) -> list[list[float]]:
+    rows = _plain(scores)
+    try:
+        checked = [[float(score) for score in row] for row in rows]
+    except TypeError:
+        shape = "(num_hidden_layers, num_attention_heads)" if name == "head_scores" else "(num_hidden_layers,)"
+        raise MaskShapeError(f"{name}: expected numbers of shape {shape}") from None
+    if not checked or not checked[0] or any(len(row) != len(checked[0]) for row in checked):
+        raise MaskShapeError(f"{name}: rows are empty or of different lengths")
+    for layer, row in enumerate(checked):
+        for index, score in enumerate(row):
+            if not math.isfinite(score):
+                place = f"layer {layer}, head {index}" if name == "head_scores" else f"layer {index}"
+                raise MaskError(f"{name}: {place} is {score}; scores must be finite")
+    return checked
+
+
+def _lowest(scores: list[float], fraction: Fraction) -> list[int]:
+    """Indices of the floor(fraction * n) lowest scores, ascending; of equal scores the lower index goes first."""
+    ranked = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+    return sorted(ranked[: number_pruned(fraction, len(scores))])

@@ -1,0 +1,138 @@
+"""An OPT of true dimensions with random weights, and a small tokenizer: for tests, benchmarks and dry runs.
+
+    python -m lm_eval_prune.random_opt --size opt-125m --output_path DIR
+
+The folder loads with `from_pretrained` like any checkpoint. Its answers mean nothing; its cost and shapes are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lm_eval_prune.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import OPTConfig, PreTrainedTokenizerFast
+
+__all__ = ["SIZES", "opt_config", "save_random_opt", "small_tokenizer"]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "opt-125m": {"num_hidden_layers": 12, "num_attention_heads": 12, "hidden_size": 768},
+    "opt-350m": {"num_hidden_layers": 24, "num_attention_heads": 16, "hidden_size": 1024},
+    "opt-1.3b": {"num_hidden_layers": 24, "num_attention_heads": 32, "hidden_size": 2048},
+    "opt-2.7b": {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 2560},
+    "opt-6.7b": {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096},
+    "opt-13b": {"num_hidden_layers": 40, "num_attention_heads": 40, "hidden_size": 5120},
+    "opt-30b": {"num_hidden_layers": 48, "num_attention_heads": 56, "hidden_size": 7168},
+    "opt-66b": {"num_hidden_layers": 64, "num_attention_heads": 72, "hidden_size": 9216},
+}
+"""Dimensions of the public checkpoints (Zhang et al. 2022, table 1); the FFN is four times as wide as the model."""
+
+BOS, PAD = "</s>", "<pad>"
+
+
+def opt_config(size: str, **changes: Any) -> OPTConfig:
+    """The configuration of `facebook/<size>`, with `changes` on top. Raises ArgumentError for an unknown size."""
+    from transformers import OPTConfig
+
+    if size not in SIZES:
+        raise ArgumentError(f"size {size!r}: unknown; expected one of {', '.join(SIZES)}")
+    dimensions = dict(SIZES[size])
+    if size == "opt-350m":
+        dimensions |= {"do_layer_norm_before": False, "word_embed_proj_dim": 512}
+    settings = {
+        "ffn_dim": 4 * dimensions["hidden_size"],
+        "word_embed_proj_dim": dimensions["hidden_size"],
+        "vocab_size": 50272,
+        "max_position_embeddings": 2048,
+        "bos_token_id": 2,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
+    return OPTConfig(**{**settings, **dimensions, **changes})
+
+
+def small_tokenizer(texts: Iterable[str] = (), vocab_size: int = 4096) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that can encode any text and, like OPT's, puts `</s>` (id 2) in front of it.
+
+    Merges are learned from `texts`; without any, every byte is a token. Deterministic.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<s>", PAD, BOS, "<unk>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, unk_token=BOS, pad_token=PAD
+    )
+
+
+def save_random_opt(
+    output_path: str | Path,
+    size: str = "opt-125m",
+    *,
+    seed: int = 0,
+    texts: Iterable[str] = (),
+    dtype: str = "float32",
+    **changes: Any,
+) -> Path:
+    """Write a checkpoint with seeded random weights and its tokenizer to the folder `output_path`, and return it.
+
+    Weights are drawn as OPT initialises them, except that biases and layer norms, which start as zeros and ones, get
+    noise too: a mistake in their handling then shows in the outputs.
+    """
+    import torch
+    from transformers import OPTForCausalLM
+
+    config = opt_config(size, **changes)
+    random_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    model = OPTForCausalLM(config)
+    torch.random.set_rng_state(random_state)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += config.init_std * noise
+    model.to(getattr(torch, dtype)).save_pretrained(output_path)
+    small_tokenizer(texts, vocab_size=min(4096, config.vocab_size)).save_pretrained(output_path)
+    return Path(output_path)
+
+
+@click.command()
+@click.option("--size", type=click.Choice(list(SIZES)), default="opt-125m", show_default=True)
+@click.option("--output_path", type=click.Path(file_okay=False, path_type=Path), required=True, help="New folder.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--tokenizer_texts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Text files to learn the tokenizer's merges from; without any, each byte is a token.",
+)
+def main(size: str, output_path: Path, seed: int, dtype: str, tokenizer_texts: tuple[Path, ...]) -> None:
+    """Write an OPT of true dimensions with random weights, and a small tokenizer."""
+    if output_path.is_dir() and any(output_path.iterdir()):
+        raise click.UsageError(f"--output_path {output_path}: not empty; give a new folder")
+    texts = (path.read_text(encoding="utf-8") for path in tokenizer_texts)
+    save_random_opt(output_path, size, seed=seed, dtype=dtype, texts=texts)
+    click.echo(f"{size} with random weights: {output_path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The build backend: setuptools, and one `.pth` file more in every wheel, built or editable.
+
+A wheel's files at its root land in site-packages, are listed in RECORD and so go away on uninstall. setuptools has no
+setting that puts a file there for editable wheels too; a wheel is a zip file, so the line is added after the build.
+"""
+
+import base64
+import hashlib
+import zipfile
+from pathlib import Path
+
+from setuptools import build_meta
+from setuptools.build_meta import *  # noqa: F403 - the other PEP 517 hooks are setuptools' own
+
+PTH = Path(__file__).with_name("lm_eval_prune_autoload.pth")
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    return _with_pth(wheel_directory, build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    return _with_pth(wheel_directory, build_meta.build_editable(wheel_directory, config_settings, metadata_directory))
+
+
+def _with_pth(wheel_directory: str, name: str) -> str:
+    wheel = Path(wheel_directory, name)
+    original = wheel.rename(wheel.with_suffix(".plain"))
+    content = PTH.read_bytes()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    with zipfile.ZipFile(original) as old, zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as new:
+        for item in old.infolist():
+            data = old.read(item)
+            if item.filename.endswith(".dist-info/RECORD"):
+                data = f"{PTH.name},sha256={digest},{len(content)}\n".encode() + data
+            new.writestr(item, data)
+        new.writestr(PTH.name, content)
+    original.unlink()
+    return name

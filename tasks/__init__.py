@@ -1,0 +1,1 @@
+"""Harness task definitions (YAML), one folder per suite; harness/registration.py tells the harness of this folder."""
