@@ -6,18 +6,18 @@ importing the package costs nothing (the interpreter's start-up hook imports it)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lm_eval_prune.version import __version__
+TYPE_CHECKING = False  # typing's own costs more to import than everything that runs at interpreter start
 
 if TYPE_CHECKING:
     from lm_eval_prune.ablation import masked
     from lm_eval_prune.errors import PruneError
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.version import __version__
 
 __all__ = ["PruneError", "PruningMask", "__version__", "masked"]
 
 _HOMES = {
+    "__version__": "lm_eval_prune.version",
     "PruneError": "lm_eval_prune.errors",
     "PruningMask": "lm_eval_prune.masks",
     "masked": "lm_eval_prune.ablation",

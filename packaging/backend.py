@@ -12,7 +12,8 @@ from pathlib import Path
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403 - the other PEP 517 hooks are setuptools' own
 
-PTH = Path(__file__).with_name("lm_eval_prune_autoload.pth")
+PTH = "lm_eval_prune_startup.pth"
+SOURCE = Path(__file__).parents[1] / "lm_eval_prune" / "harness" / "startup.py"
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -26,14 +27,15 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 def _with_pth(wheel_directory: str, name: str) -> str:
     wheel = Path(wheel_directory, name)
     original = wheel.rename(wheel.with_suffix(".plain"))
-    content = PTH.read_bytes()
+    # The interpreter runs a .pth file line by line, and only lines that begin with "import".
+    content = f"import sys; exec({SOURCE.read_text(encoding='utf-8')!r}, {{}})\n".encode()
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     with zipfile.ZipFile(original) as old, zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as new:
         for item in old.infolist():
             data = old.read(item)
             if item.filename.endswith(".dist-info/RECORD"):
-                data = f"{PTH.name},sha256={digest},{len(content)}\n".encode() + data
+                data = f"{PTH},sha256={digest},{len(content)}\n".encode() + data
             new.writestr(item, data)
-        new.writestr(PTH.name, content)
+        new.writestr(PTH, content)
     original.unlink()
     return name

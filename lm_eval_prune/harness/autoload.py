@@ -1,9 +1,9 @@
 """The start-up hook: the stock `lm_eval` finds `pruned-opt` and our tasks with no flag.
 
-Released harnesses (0.4.13) discover neither models nor tasks of other packages. An installed `.pth` line calls
-`install()` in every interpreter; it only puts a finder in front of `sys.meta_path`, which acts when the harness's
-registry or task manager is imported. Nothing of lm_eval, torch or even click is imported here, and no failure leaves
-this module: a broken harness breaks as it would without us. `LM_EVAL_PRUNE_AUTOLOAD=0` switches the hook off.
+Released harnesses (0.4.13) discover neither models nor tasks of other packages. The wheel therefore installs a `.pth`
+line (startup.py) that calls `install()` when lm_eval is first imported: a finder in front of `sys.meta_path`, acting
+once the harness's registry and its task manager have been imported. Neither lm_eval nor torch is imported here, and no
+failure leaves this module: a broken harness breaks as it would without us. `LM_EVAL_PRUNE_AUTOLOAD=0` switches it off.
 
 To be deleted: the model half once the oldest supported harness discovers the entry point group `lm_eval.models` (the
 main branch does, by `load_plugins`; the hook already stands back there), the task half once it discovers tasks too.
@@ -11,6 +11,7 @@ main branch does, by `load_plugins`; the hook already stands back there), the ta
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["install"]
@@ -60,8 +61,10 @@ class _Loader:
 
 
 def install() -> None:
-    """Watch for the harness, once; where it is imported already, act at once."""
-    if any(type(finder).__name__ == "_AfterImport" for finder in sys.meta_path):
+    """Watch for the harness's modules, once, unless switched off; where one is imported already, act at once."""
+    if os.environ.get("LM_EVAL_PRUNE_AUTOLOAD") == "0":
+        return
+    if any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         return
     finder = _AfterImport()
     for name in [name for name in finder.pending if name in sys.modules]:
