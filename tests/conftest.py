@@ -1,0 +1,85 @@
+"""Tiny random OPTs in the two shapes that OPT comes in, a checkpoint folder, and small local data sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from lm_eval_prune import PruningMask
+from lm_eval_prune.random_opt import save_random_opt
+from tests import fixture_data
+
+TINY = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "ffn_dim": 48, "vocab_size": 512}
+PRE_NORM = {**TINY, "word_embed_proj_dim": 32, "do_layer_norm_before": True, "max_position_embeddings": 512}
+POST_NORM = {**TINY, "word_embed_proj_dim": 16, "do_layer_norm_before": False, "max_position_embeddings": 512}
+LIVELY = {"init_std": 0.3}
+"""Weights large enough that a wrong head or bias shows in the logits."""
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """{"pre": folder, "post": folder}: checkpoints of both shapes, with tokenizers."""
+    torch.set_num_threads(2)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    shapes = {"pre": PRE_NORM, "post": POST_NORM}
+    return {name: save_random_opt(folder / name, seed=1, **shape, **LIVELY) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints):
+    """The folder of a tiny pre-layer-norm OPT."""
+    return checkpoints["pre"]
+
+
+@pytest.fixture(params=["pre", "post"])
+def tiny_opt(request, checkpoints):
+    """A fresh tiny OPT in evaluation mode: pre-layer-norm, then post-layer-norm with projected embeddings."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(checkpoints[request.param], dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def input_ids():
+    return torch.randint(4, 512, (2, 11), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def mask():
+    """A mask of the tiny models: some heads, one whole layer of heads, one FFN."""
+    return PruningMask(
+        num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1, 3), 2: (0, 1, 2, 3)}, pruned_ffns=(1,)
+    )
+
+
+@pytest.fixture(scope="session")
+def benchmarks_folder(tmp_path_factory):
+    """Data sets of the 14 tasks in the folders that the harness's task definitions load, a few made-up rows each."""
+    return fixture_data.write_all(tmp_path_factory.mktemp("benchmarks"))
+
+
+@pytest.fixture
+def in_benchmarks(benchmarks_folder, monkeypatch, tmp_path_factory):
+    """The test runs inside that folder, so that `--tasks hellaswag` finds `Rowan/hellaswag` there."""
+    monkeypatch.chdir(benchmarks_folder)
+    return benchmarks_folder
+
+
+@pytest.fixture(scope="session")
+def task_manager():
+    """The harness's definitions of the 14 tasks, and ours; its whole index takes seconds to build."""
+    import lm_eval.tasks
+
+    from lm_eval_prune.harness.registration import tasks_folder
+
+    stock = Path(lm_eval.tasks.__file__).parent
+    names = ("hellaswag", "piqa", "arc", "openbookqa", "winogrande", "super_glue", "glue/rte")
+    folders = [*(stock / name for name in names), tasks_folder()]
+    return lm_eval.tasks.TaskManager(include_defaults=False, include_path=folders)

@@ -1,0 +1,180 @@
+"""The command as a user meets it: help, one clear line for bad input, exit codes."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from lm_eval_prune.cli.main import COMMANDS, cli
+from transformers import GPT2Config
+
+from lm_eval_prune import PruningMask, __version__
+from lm_eval_prune.harness import diagnosis
+
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env=OFFLINE,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_names_every_command():
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    for name, line in COMMANDS.items():
+        assert name in shown
+        assert line in shown
+    assert CliRunner().invoke(cli, ["--version"]).output == f"lm-eval-prune, version {__version__}\n"
+
+
+def test_an_unknown_command_exits_with_2():
+    found = CliRunner().invoke(cli, ["prune"])
+    assert found.exit_code == 2
+    assert "No such command 'prune'" in found.output
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch):
+    monkeypatch.setattr(diagnosis, "_seen_by_the_harness", lambda: {"model_error": "ValueError: unknown", "tasks": []})
+    found = CliRunner().invoke(cli, ["doctor"])
+    assert found.exit_code == 1
+    assert "Problem: the harness does not find pruned-opt (ValueError: unknown); reinstall" in found.output
+
+
+@pytest.mark.slow
+def test_doctor_finds_nothing_wrong_here():
+    found = CliRunner().invoke(cli, ["doctor"])
+    assert found.exit_code == 0, found.output
+    assert "found, through the start-up hook" in found.output
+    assert "icl14_5shot" in found.output
+    assert found.output.endswith("No problem found.\n")
+
+
+@pytest.mark.slow
+def test_stock_lm_eval_and_our_run_give_the_same_results(checkpoint, mask, benchmarks_folder, tmp_path):
+    mask.save(tmp_path / "mask.json")
+    options = ["--model_args", f"pretrained={checkpoint},mask={tmp_path / 'mask.json'}", "--tasks", "copa"]
+    options += ["--num_fewshot", "1", "--limit", "4", "--device", "cpu", "--batch_size", "2", "--log_samples"]
+    stock = command(
+        "lm_eval", "--model", "pruned-opt", *options, "--output_path", tmp_path / "a", cwd=benchmarks_folder
+    )
+    ours = command("lm_eval_prune", "run", *options, "--output_path", tmp_path / "b", cwd=benchmarks_folder)
+    assert stock.returncode == 0, stock.stderr
+    assert ours.returncode == 0, ours.stderr
+    found = [
+        json.loads(next((tmp_path / name).rglob("results_*.json")).read_text(encoding="utf-8")) for name in ("a", "b")
+    ]
+    assert found[0]["results"] == found[1]["results"]
+    assert found[0]["pruning"] == found[1]["pruning"]
+    assert found[0]["pruning"]["heads_pruned"] == 6
+    samples = [next((tmp_path / name).rglob("samples_*.jsonl")).read_text(encoding="utf-8") for name in ("a", "b")]
+    assert samples[0] == samples[1]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory, checkpoint):
+    """name -> (--model_args, the line that they must give)."""
+    folder = tmp_path_factory.mktemp("bad")
+    PruningMask.dense(7, 4).save(folder / "shape.json")
+    (folder / "pickle.json").write_bytes(pickle.dumps({"a": 1}))
+    GPT2Config().save_pretrained(folder / "gpt2")
+    model = f"pretrained={checkpoint}"
+    return {
+        "absent mask": (f"{model},mask={folder}/absent.json", f"{folder}/absent.json: no such file"),
+        "pickle": (f"{model},mask={folder}/pickle.json", "which is never loaded; expected a JSON text file"),
+        "other shape": (f"{model},mask={folder}/shape.json", "7 layers of 4 heads, but"),
+        "no file": (f"{model},prune_heads=0.7", "prune_heads=0.7 needs head_importance=FILE"),
+        "both": (f"{model},mask={folder}/shape.json,prune_heads=0.5", "exclude one another"),
+        "no OPT": (f"pretrained={folder}/gpt2", "model type 'gpt2' is not supported; supported: opt"),
+    }
+
+
+CASES = ["absent mask", "pickle", "other shape", "no file", "both", "no OPT"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_to_our_run_is_one_line_and_exit_code_2(bad, name, benchmarks_folder, tmp_path):
+    arguments, line = bad[name]
+    options = ["--model_args", arguments, "--tasks", "copa", "--device", "cpu", "--output_path", tmp_path / "out"]
+    done = command("lm_eval_prune", "run", *options, cwd=benchmarks_folder)
+    assert done.returncode == 2
+    assert done.stderr.rstrip().splitlines()[-1].startswith("Error: ")
+    assert line in done.stderr.rstrip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["absent mask", "no OPT"])
+def test_bad_input_to_the_stock_command_ends_in_the_same_line(bad, name, benchmarks_folder, tmp_path):
+    arguments, line = bad[name]
+    options = ["--model_args", arguments, "--tasks", "copa", "--device", "cpu", "--output_path", tmp_path / "out"]
+    done = command("lm_eval", "--model", "pruned-opt", *options, cwd=benchmarks_folder)
+    assert done.returncode not in (0, 2)
+    assert line in done.stderr.rstrip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_unknown_task_is_one_line(checkpoint, tmp_path):
+    done = command(
+        "lm_eval_prune", "run", "--model_args", f"pretrained={checkpoint}", "--tasks", "helloswag", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.rstrip().splitlines()[-1] == "Error: Tasks not found: helloswag"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_one_cache_path_for_dense_and_two_masks(checkpoint, benchmarks_folder, tmp_path):
+    """The documented trap: with the harness alone the second and third run would be served the first one's answers."""
+    masks = [None, PruningMask.dense(3, 4).prune_layer(0), PruningMask.dense(3, 4).prune_layer(1)]
+    found = []
+    for use_cache in (True, False):
+        for number, mask in enumerate(masks):
+            arguments = f"pretrained={checkpoint}"
+            if mask is not None:
+                mask.save(tmp_path / f"{number}.json")
+                arguments += f",mask={tmp_path / f'{number}.json'}"
+            options = ["--model_args", arguments, "--tasks", "copa", "--device", "cpu", "--batch_size", "4"]
+            options += ["--output_path", tmp_path / f"{use_cache}{number}", "--log_samples", "--cache_requests", "true"]
+            options += ["--use_cache", tmp_path / "cache" / "answers"] if use_cache else []
+            done = command("lm_eval_prune", "run", *options, cwd=benchmarks_folder)
+            assert done.returncode == 0, done.stderr
+            samples = next((tmp_path / f"{use_cache}{number}").rglob("samples_*.jsonl")).read_text(encoding="utf-8")
+            found.append([json.loads(line)["resps"] for line in samples.splitlines()])
+    assert found[:3] == found[3:]
+    assert len({str(answers) for answers in found}) == 3
+    assert len(list(Path(tmp_path / "cache").glob("*.db"))) == 1
+
+
+@pytest.mark.slow
+def test_the_script_for_random_models_writes_a_model_that_loads(tmp_path):
+    (tmp_path / "text.txt").write_text("the river and the garden and the river\n" * 50)
+    options = ["--size", "opt-125m", "--dtype", "float16", "--tokenizer_texts", tmp_path / "text.txt"]
+    done = command("lm_eval_prune.random_opt", *options, "--output_path", tmp_path / "model", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    from transformers import AutoConfig, AutoTokenizer
+
+    config, tokenizer = (
+        AutoConfig.from_pretrained(tmp_path / "model"),
+        AutoTokenizer.from_pretrained(tmp_path / "model"),
+    )
+    assert (config.num_hidden_layers, config.num_attention_heads, config.hidden_size) == (12, 12, 768)
+    assert tokenizer.encode("the river")[0] == config.bos_token_id
+    assert len(tokenizer.encode("the river")) < len("the river")
+    assert tokenizer.decode(tokenizer.encode("Ünïcode 🙂"), skip_special_tokens=True) == "Ünïcode 🙂"
+    again = command("lm_eval_prune.random_opt", *options, "--output_path", tmp_path / "model", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "not empty; give a new folder" in again.stderr

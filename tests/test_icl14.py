@@ -1,0 +1,164 @@
+import importlib
+import sys
+from pathlib import Path
+
+import lm_eval
+import lm_eval.tasks
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval_prune.tasks.icl14 import corrections
+
+from lm_eval_prune.harness.registration import tasks_folder
+from tests.helpers import build
+
+TASKS = {
+    "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",
+    "icl14_multirc", "rte", "icl14_record",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shots", [0, 1, 5])
+def test_groups_hold_the_14_tasks_with_their_shots_fixed(task_manager, in_benchmarks, shots):
+    loaded = task_manager.load([f"icl14_{shots}shot"])
+    assert set(loaded["tasks"]) == TASKS
+    assert {task.config.num_fewshot for task in loaded["tasks"].values()} == {shots}
+
+
+def test_no_task_of_the_harness_is_replaced(task_manager):
+    ours = {path.stem for path in tasks_folder().rglob("*.yaml")}
+    stock = {entry.name for entry in task_manager.task_index.values() if "lm_eval_prune" not in str(entry.yaml_path)}
+    assert {name for name in ours if task_manager.task_index[name].yaml_path.is_relative_to(tasks_folder())} == ours
+    assert {"multirc", "record", "hellaswag"} <= stock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", [0, 1, 5])
+def test_every_task_runs_and_every_task_weighs_the_same(task_manager, in_benchmarks, checkpoint, shots):
+    from lm_eval_prune.harness.model import PrunedOPT
+
+    results = lm_eval.simple_evaluate(
+        model=build(PrunedOPT, checkpoint, batch_size=16, max_length=512),
+        tasks=[f"icl14_{shots}shot"],
+        limit=8 if shots == 0 else 3,
+        task_manager=task_manager,
+    )
+    by_task = {name: results["results"][name] for name in TASKS}
+    metrics = [row["em,none"] if name == "icl14_record" else row["acc,none"] for name, row in by_task.items()]
+    assert results["groups"][f"icl14_{shots}shot"]["acc,none"] == pytest.approx(sum(metrics) / 14)
+    assert {results["n-shot"][name] for name in TASKS} == {shots}
+
+
+# -- MultiRC --------------------------------------------------------------------------------------------------------
+
+
+def test_multirc_points_at_yes_for_a_correct_answer(task_manager, in_benchmarks):
+    loaded = task_manager.load(["icl14_multirc", "multirc"])["tasks"]
+    ours, stock = loaded["icl14_multirc"], loaded["multirc"]
+    assert {doc["label"] for doc in ours.validation_docs()} == {0, 1}
+    for doc in ours.validation_docs():
+        choices = ours.doc_to_choice(doc)
+        right = choices[int(ours.doc_to_target(doc))]
+        assert right.endswith("yes" if doc["label"] == 1 else "no")
+        assert choices == stock.doc_to_choice(doc)
+        assert ours.doc_to_text(doc) == stock.doc_to_text(doc)
+
+
+def test_multirc_accuracy_is_that_of_the_right_answers(task_manager, in_benchmarks):
+    task = task_manager.load(["icl14_multirc"])["tasks"]["icl14_multirc"]
+    docs = list(task.validation_docs())
+    says_yes, says_no = [(-1.0, False), (-2.0, False)], [(-2.0, False), (-1.0, False)]
+    for doc in docs:
+        assert task.process_results(doc, says_yes)["acc"] == doc["label"]
+        assert task.process_results(doc, says_no)["acc"] == 1 - doc["label"]
+
+
+def test_the_multirc_correction_stands_back_once_the_harness_lists_no_first():
+    config = {"doc_to_choice": "['''{{answer}}? no''', '''{{answer}}? yes''']", "doc_to_target": "label"}
+    corrections.MultiRC.correct(None, config)
+    assert config["doc_to_target"] == "label"
+
+
+def test_multirc_shots_show_the_right_answers(task_manager, in_benchmarks):
+    task = task_manager.load(["icl14_multirc"])["tasks"]["icl14_multirc"]
+    task.set_config(key="num_fewshot", value=4)
+    task.set_fewshot_seed(1)
+    context = task.fewshot_context(next(iter(task.validation_docs())), num_fewshot=4)
+    labels = {doc["answer"]: doc["label"] for doc in task.training_docs()}
+    shots = [shot for shot in context.split("\n\n") if "Is the answer correct?" in shot]
+    assert len(shots) == 4
+    for shot in shots:
+        answer = shot.split("Answer: ")[1].split("\n")[0]
+        assert shot.endswith("yes" if labels[answer] else "no")
+
+
+# -- ReCoRD ---------------------------------------------------------------------------------------------------------
+
+
+def test_record_scores_the_most_likely_entity_by_exact_match_and_f1(task_manager, in_benchmarks):
+    task = task_manager.load(["icl14_record"])["tasks"]["icl14_record"]
+    doc = {"entities": ["Acme Corp", "Paris", "the Acme"], "answers": ["Acme"]}
+    prefers = {0: (0, 2 / 3), 1: (0, 0), 2: (1, 1)}  # "the Acme" is "Acme" once articles are dropped
+    for index, (exact, f1) in prefers.items():
+        answers = [(0.0 if index == choice else -1.0, False) for choice in range(3)]
+        metrics = task.process_results(doc, answers)
+        assert (metrics["em"], metrics["acc"]) == (exact, exact)
+        assert metrics["f1"] == pytest.approx(f1)
+
+
+def test_record_is_the_harness_definition(task_manager, in_benchmarks):
+    task = task_manager.load(["icl14_record"])["tasks"]["icl14_record"]
+    stock = load_yaml(
+        Path(lm_eval.tasks.__file__).parent / corrections.ReCoRD.definition, resolve_func=False, recursive=True
+    )
+    assert task.config.metadata["version"] == stock["metadata"]["version"]
+    assert task.config.dataset_path == stock["dataset_path"]
+    doc = next(iter(task.validation_docs()))
+    assert len(task.doc_to_choice(doc)) == len(set(doc["entities"]))
+
+
+def test_the_stand_in_for_squad_metrics_is_gone_afterwards():
+    with corrections._squad_metrics_importable():
+        importlib.import_module(corrections.SQUAD_METRICS)
+    assert corrections.SQUAD_METRICS not in sys.modules or hasattr(
+        sys.modules[corrections.SQUAD_METRICS], "squad_evaluate"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "exact", "f1"),
+    [
+        ("The Eiffel Tower", "eiffel tower!", 1, 1.0),
+        ("Eiffel Tower", "the tall tower", 0, 0.5),
+        ("Paris", "London", 0, 0.0),
+        ("the", "", 1, 1.0),
+        ("", "Paris", 0, 0.0),
+        ("a b b c", "b b d", 0, 2 * (2 / 3 * 2 / 3) / (2 / 3 + 2 / 3)),
+        ("U.S.", "us", 1, 1.0),
+    ],
+)
+def test_squad_metrics_by_hand(gold, predicted, exact, f1):
+    assert corrections.compute_exact(gold, predicted) == exact
+    assert corrections.compute_f1(gold, predicted) == pytest.approx(f1)
+
+
+WORDS = st.sampled_from(["red", "the", "Green", "blue,", "a", "an", "x-ray", "RED"])
+
+
+@given(st.lists(WORDS), st.lists(WORDS))
+def test_f1_is_the_harmonic_mean_of_precision_and_recall(gold, predicted):
+    def counted(words):
+        bare = [word.lower().strip(",").replace("-", "") for word in words]
+        return [word for word in bare if word not in ("a", "an", "the")]
+
+    g, p = counted(gold), counted(predicted)
+    shared = sum(min(g.count(word), p.count(word)) for word in set(g))
+    found = corrections.compute_f1(" ".join(gold), " ".join(predicted))
+    if not g or not p:
+        assert found == (g == p)
+    elif shared == 0:
+        assert found == 0
+    else:
+        precision, recall = shared / len(p), shared / len(g)
+        assert found == pytest.approx(2 * precision * recall / (precision + recall))

@@ -1,0 +1,76 @@
+"""What lands in site-packages: from a wheel, from an sdist, and from an editable install."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEEDED = [
+    "lm_eval_prune/cli/main.py",
+    "lm_eval_prune/tasks/icl14/icl14_5shot.yaml",
+    "lm_eval_prune/tasks/icl14/_icl14_tasks",
+    "lm_eval_prune/tasks/icl14/corrections.py",
+    "lm_eval_prune/py.typed",
+    "lm_eval_prune_startup.pth",
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="the tests run outside a checkout"),
+]
+
+
+def run(*arguments):
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from the sdist, as an index would hold them."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+def test_sdist_and_wheel_hold_everything(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert set(NEEDED) <= set(names)
+    assert {name.split("/")[0].split(".")[0].split("-")[0] for name in names} == {
+        "lm_eval_prune",
+        "lm_eval_prune_startup",
+    }
+    sources = [name.split("/", 1)[-1] for name in tarfile.open(next(wheel.parent.glob("*.tar.gz"))).getnames()]
+    assert {"packaging/backend.py", "tasks/icl14/icl14_0shot.yaml", "tests/test_packaging.py", "LICENSE"} <= set(
+        sources
+    )
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_installed_found_and_uninstalled_without_a_trace(kind, wheel, tmp_path):
+    run(sys.executable, "-m", "venv", tmp_path / "env")
+    python = next((tmp_path / "env").glob("*/python"))
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").strip())
+    here = Path(run(sys.executable, "-c", "import lm_eval; print(lm_eval.__path__[0])").strip()).parent
+    before = {path.name for path in site.iterdir()}
+    what = [wheel] if kind == "wheel" else ["--editable", ROOT]
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-build-isolation", *what)
+    # The heavy dependencies come from this environment by path alone, so that only the new environment's hook runs.
+    (site / "dependencies.pth").write_text(f"{here}\n")
+    code = (
+        "from lm_eval.api.registry import get_model\n"
+        "from lm_eval_prune.harness.registration import tasks_folder\n"
+        "print(get_model('pruned-opt').__name__, (tasks_folder() / 'icl14' / 'icl14_1shot.yaml').exists())\n"
+        "import importlib.util as u; print(u.find_spec('cli'), u.find_spec('tasks'))"
+    )
+    found = run(python, "-c", code)
+    assert found.split() == ["PrunedOPT", "True", "None", "None"]
+    assert "run" in run(python, "-m", "lm_eval_prune", "--help")
+    run(sys.executable, "-m", "pip", "--python", python, "uninstall", "--yes", "lm-eval-prune")
+    (site / "dependencies.pth").unlink()
+    assert {path.name for path in site.iterdir()} == before

@@ -1,0 +1,66 @@
+"""The promises of the layout: what is public, what imports what, and how fast the command answers."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import lm_eval_prune.cli
+import pytest
+
+import lm_eval_prune
+
+PACKAGE = Path(lm_eval_prune.__file__).parent
+LAYERS = [
+    ["errors", "version"], ["files", "fractions"], ["masks"], ["decoders"], ["random_opt"], ["ablation"],
+    ["importance"], ["selection"], ["harness"], ["cli", "tasks"],
+]  # fmt: skip
+"""Each may import only from the lists before it, and from its own."""
+
+
+def test_public_names_are_those_that_can_be_imported():
+    for name in lm_eval_prune.__all__:
+        assert getattr(lm_eval_prune, name) is not None
+    assert sorted(lm_eval_prune.__all__, key=str.lower) == sorted(lm_eval_prune._HOMES, key=str.lower)
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = lm_eval_prune.absent
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lm_eval_prune"):
+            parts = node.module.split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+
+
+def test_modules_import_only_what_lies_above_them():
+    rank = {name: number for number, names in enumerate(LAYERS) for name in names}
+    files = [path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py", "startup.py")]
+    files += list((PACKAGE / "decoders").glob("__init__.py"))
+    assert len(files) > 10
+    for path in files:
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        assert own in rank, f"{path}: not in LAYERS"
+        for name in imported(path):
+            assert rank.get(name, -1) <= rank[own], f"{path} imports lm_eval_prune.{name}"
+
+
+def test_only_the_decoders_import_model_classes_and_only_the_harness_touches_lm_eval():
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).parts[0]
+        text = path.read_text(encoding="utf-8")
+        if own != "harness":
+            assert "import lm_eval\n" not in text, path
+            assert "from lm_eval." not in text, path
+
+
+def test_help_answers_without_heavy_imports():
+    code = (
+        "import sys; sys.argv = ['lm-eval-prune', '--help']\n"
+        "from lm_eval_prune.cli.main import cli\n"
+        "try: cli()\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'numpy') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "doctor" in found.stdout
+    assert found.stdout.strip().endswith("[]")
