@@ -24,8 +24,10 @@ pytestmark = [
 ]
 
 
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=300, check=False)
+def run(*arguments, cwd=None):
+    done = subprocess.run(
+        [str(a) for a in arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -45,10 +47,9 @@ def test_sdist_and_wheel_hold_everything(wheel):
         "lm_eval_prune",
         "lm_eval_prune_startup",
     }
-    sources = [name.split("/", 1)[-1] for name in tarfile.open(next(wheel.parent.glob("*.tar.gz"))).getnames()]
-    assert {"packaging/backend.py", "tasks/icl14/icl14_0shot.yaml", "tests/test_packaging.py", "LICENSE"} <= set(
-        sources
-    )
+    with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as archive:
+        sources = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"packaging/backend.py", "tasks/icl14/icl14_0shot.yaml", "tests/test_packaging.py", "LICENSE"} <= sources
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
@@ -68,9 +69,9 @@ def test_installed_found_and_uninstalled_without_a_trace(kind, wheel, tmp_path):
         "print(get_model('pruned-opt').__name__, (tasks_folder() / 'icl14' / 'icl14_1shot.yaml').exists())\n"
         "import importlib.util as u; print(u.find_spec('cli'), u.find_spec('tasks'))"
     )
-    found = run(python, "-c", code)
+    found = run(python, "-c", code, cwd=tmp_path)  # elsewhere: a checkout in the current folder would come first
     assert found.split() == ["PrunedOPT", "True", "None", "None"]
-    assert "run" in run(python, "-m", "lm_eval_prune", "--help")
+    assert "run" in run(python, "-m", "lm_eval_prune", "--help", cwd=tmp_path)
     run(sys.executable, "-m", "pip", "--python", python, "uninstall", "--yes", "lm-eval-prune")
     (site / "dependencies.pth").unlink()
     assert {path.name for path in site.iterdir()} == before

@@ -24,7 +24,7 @@ def decoder(model: nn.Module) -> Decoder:
     inner = getattr(getattr(model, "model", model), "decoder", None)
     if inner is None:
         raise UnsupportedModelError(f"{type(model).__name__} has no OPT decoder; expected OPTForCausalLM")
-    layers: list[nn.Module] = list(inner.layers)  # type: ignore[union-attr, arg-type]
+    layers: list[nn.Module] = list(inner.layers)
     return Decoder(
         num_hidden_layers=config.num_hidden_layers,
         num_attention_heads=config.num_attention_heads,

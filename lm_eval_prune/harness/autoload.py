@@ -34,7 +34,7 @@ class _AfterImport:
 
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, action)
+            spec.loader = _Loader(spec.loader, action)  # type: ignore[assignment]
         return spec
 
 
@@ -71,4 +71,4 @@ def install() -> None:
         from lm_eval_prune.harness import registration
 
         getattr(registration, finder.pending.pop(name))(sys.modules[name])
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)

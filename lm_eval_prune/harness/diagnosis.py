@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -89,7 +89,7 @@ def _hook_runs() -> bool:
     return _run(code).strip() == "True"
 
 
-def _seen_by_the_harness() -> dict[str, object]:
+def _seen_by_the_harness() -> dict[str, Any]:
     for line in _run(_PROBE).splitlines():
         if line.startswith("lm-eval-prune-probe "):
             return json.loads(line.removeprefix("lm-eval-prune-probe "))

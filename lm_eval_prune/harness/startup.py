@@ -11,7 +11,7 @@ class LmEvalPruneStartup:
     @staticmethod
     def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
         if name == "lm_eval":
-            sys.meta_path.remove(LmEvalPruneStartup)  # type: ignore[arg-type]
+            sys.meta_path.remove(LmEvalPruneStartup)
             try:
                 from lm_eval_prune.harness import autoload
 
@@ -20,4 +20,4 @@ class LmEvalPruneStartup:
                 pass
 
 
-sys.meta_path.insert(0, LmEvalPruneStartup)  # type: ignore[arg-type]
+sys.meta_path.insert(0, LmEvalPruneStartup)
