@@ -54,15 +54,15 @@ def test_sdist_and_wheel_hold_everything(wheel):
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
 def test_installed_found_and_uninstalled_without_a_trace(kind, wheel, tmp_path):
-    run(sys.executable, "-m", "venv", tmp_path / "env")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
     python = next((tmp_path / "env").glob("*/python"))
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").strip())
+    # The heavy dependencies come from this environment by path alone, so that only the new environment's hook runs.
     here = Path(run(sys.executable, "-c", "import lm_eval; print(lm_eval.__path__[0])").strip()).parent
+    (site / "dependencies.pth").write_text(f"{here}\n")
     before = {path.name for path in site.iterdir()}
     what = [wheel] if kind == "wheel" else ["--editable", ROOT]
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-build-isolation", *what)
-    # The heavy dependencies come from this environment by path alone, so that only the new environment's hook runs.
-    (site / "dependencies.pth").write_text(f"{here}\n")
     code = (
         "from lm_eval.api.registry import get_model\n"
         "from lm_eval_prune.harness.registration import tasks_folder\n"
@@ -73,5 +73,4 @@ def test_installed_found_and_uninstalled_without_a_trace(kind, wheel, tmp_path):
     assert found.split() == ["PrunedOPT", "True", "None", "None"]
     assert "run" in run(python, "-m", "lm_eval_prune", "--help", cwd=tmp_path)
     run(sys.executable, "-m", "pip", "--python", python, "uninstall", "--yes", "lm-eval-prune")
-    (site / "dependencies.pth").unlink()
     assert {path.name for path in site.iterdir()} == before
