@@ -101,6 +101,7 @@ def head_importance(weights, examples, *, signed=False):
     config = weights.config
     total = torch.zeros(config.num_hidden_layers, config.num_attention_heads, dtype=DOUBLE)
     for context, continuation in examples:
+
         def track(layer, heads):
             return heads if heads.requires_grad else heads.detach().requires_grad_()
 

@@ -54,6 +54,7 @@ def test_signed_sums_are_derivatives_of_the_loss(model):
     for layer, head in ((0, 1), (1, 3), (2, 0)):
         values = []
         for step in (1e-5, -1e-5):
+
             def scale(at, heads, step=step):
                 factor = torch.ones(heads.shape[-1], dtype=heads.dtype)
                 factor[head * head_dim : (head + 1) * head_dim] += step if at == layer else 0
@@ -71,6 +72,7 @@ def test_single_token_example_is_the_derivative_up_to_its_sign(model):
     for head in range(4):
         values = []
         for step in (1e-5, -1e-5):
+
             def scale(at, heads, step=step):
                 factor = torch.ones(32, dtype=heads.dtype)
                 factor[head * 8 : (head + 1) * 8] += step if at == 1 else 0

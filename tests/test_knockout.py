@@ -88,6 +88,7 @@ def test_head_knockout_on_loss_equals_the_definition(model):
     scores = head_knockout(model, examples(3))
     assert scores.shape == (3, 4)
     for layer, head in ((0, 0), (1, 2), (2, 3)):
+
         def cut(at, heads, layer=layer, head=head):
             factor = torch.ones(32, dtype=heads.dtype)
             factor[head * 8 : (head + 1) * 8] = float(at != layer)

@@ -139,7 +139,9 @@ def score_under_masks(
     inputs: dict[tuple[int, ...], list[int]] = {}
     for request in tokenized:
         inputs.setdefault(tuple(request.tokens[:-1]), []).append(request.index)
-    longest = [max((tokenized[index] for index in group), key=lambda one: one.num_continuation) for group in inputs.values()]
+    longest = [
+        max((tokenized[index] for index in group), key=lambda one: one.num_continuation) for group in inputs.values()
+    ]
     answers = torch.zeros(len(masks), len(tokenized), 2, dtype=torch.float64)
     mine = list(batches(processes.share(longest), batch_size))
     bar = tqdm(total=len(mine) * len(masks), desc="Knockout", unit="batch", disable=not progress)
@@ -150,7 +152,9 @@ def score_under_masks(
                 for place, example in enumerate(batch.examples):
                     own = log_probabilities[(batch.owners == place).to(log_probabilities.device)]
                     for index in inputs[tuple(example.tokens[:-1])]:
-                        answers[mask, index] = _answer(own, tokenized[index].tokens[-tokenized[index].num_continuation :])
+                        answers[mask, index] = _answer(
+                            own, tokenized[index].tokens[-tokenized[index].num_continuation :]
+                        )
                 bar.update()
     return [[(float(ll), bool(greedy)) for ll, greedy in row] for row in processes.sum(answers)]
 
@@ -163,9 +167,7 @@ def _answer(log_probabilities: Tensor, continuation: list[int]) -> Tensor:
     return torch.tensor([float(rows.gather(1, targets[:, None]).sum()), float(greedy)])
 
 
-def _logits_under_masks(
-    model: nn.Module, batch: Batch, masks: Sequence[PruningMask]
-) -> Iterator[tuple[int, Tensor]]:
+def _logits_under_masks(model: nn.Module, batch: Batch, masks: Sequence[PruningMask]) -> Iterator[tuple[int, Tensor]]:
     """(index of the mask, logits (predictions, vocabulary)) for every mask; only one residual stream is kept."""
     trunk = trunk_of(model)
     depth = len(trunk.layers)
