@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lm_eval_prune.cli.options import TASKS, device, fraction_or_count, load_pruned_opt, model_args, shots
+from lm_eval_prune.cli.options import TASKS, arguments_of, device, fraction_or_count, load_pruned_opt, model_args, shots
 
 
 @click.command("importance")
@@ -35,6 +35,6 @@ def command(model_args: str, device: str | None, **settings: object) -> None:
     """
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
 
-    config = ImportanceConfig(**settings)  # type: ignore[arg-type]
+    config = ImportanceConfig(model=arguments_of(model_args).get("pretrained"), **settings)  # type: ignore[arg-type]
     for outcome in compute_importance(config, lambda: load_pruned_opt(model_args, config.batch_size, device)):
         click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")

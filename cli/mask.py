@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lm_eval_prune.cli.options import arguments_of
 from lm_eval_prune.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _shape_of(model_args: str) -> tuple[int, int]:
 
     from lm_eval_prune.decoders import require_supported
 
-    arguments = dict(part.partition("=")[::2] for part in model_args.split(",") if part)
+    arguments = arguments_of(model_args)
     if not arguments.get("pretrained"):
         raise ArgumentError(f"model_args={model_args}: pretrained=... missing")
     try:

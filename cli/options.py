@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,7 @@ from lm_eval_prune.errors import ArgumentError
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedOPT
 
-__all__ = ["TASKS", "device", "fraction_or_count", "load_pruned_opt", "model_args", "shots"]
+__all__ = ["TASKS", "arguments_of", "device", "fraction_or_count", "load_pruned_opt", "model_args", "shots"]
 
 model_args = click.option(
     "--model_args", "-a", default="", help="As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32."
@@ -48,10 +48,17 @@ def fraction_or_count(ctx: click.Context, parameter: click.Parameter, value: str
     return int(number) if number >= 1 else number
 
 
-def load_pruned_opt(model_args: str, batch_size: int, device: str | None, **more: Any) -> PrunedOPT:
-    """The harness model of these arguments. Raises PruneError for arguments that are no NAME=VALUE list."""
+def arguments_of(model_args: str) -> dict[str, str]:
+    """The names and values in NAME=VALUE,NAME=VALUE. Raises ArgumentError."""
+    parts = [part for part in model_args.split(",") if part]
+    if broken := [part for part in parts if "=" not in part]:
+        raise ArgumentError(f"model_args: {broken[0]!r}; expected name=value, such as pretrained=facebook/opt-125m")
+    return dict(part.split("=", 1) for part in parts)  # type: ignore[misc]
+
+
+def load_pruned_opt(model_args: str, batch_size: int, device: str | None) -> PrunedOPT:
+    """The harness model of these arguments. Raises PruneError."""
     from lm_eval_prune.harness.model import PrunedOPT
 
-    if broken := [part for part in model_args.split(",") if part and "=" not in part]:
-        raise ArgumentError(f"model_args: {broken[0]!r}; expected name=value, such as pretrained=facebook/opt-125m")
-    return PrunedOPT.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device, **more})
+    arguments_of(model_args)
+    return PrunedOPT.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device})

@@ -61,6 +61,8 @@ class ImportanceConfig:
     """Compute finished files again."""
     include_path: str | None = None
     """Folder with further task definitions."""
+    model: str | None = None
+    """The model that files are for, where it is known before it is loaded; finished files of another are refused."""
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:
@@ -139,7 +141,9 @@ def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
         found = ImportanceScores.load(cell.path, config.component)
     except FileFormatError as error:
         raise FileFormatError(f"{error}; {hint}") from None
-    asked = {"method": config.method, "seed": config.seed}
+    asked: dict[str, Any] = {"method": config.method, "seed": config.seed}
+    if config.model is not None:
+        asked["model"] = config.model
     if method_named(config.method).uses != "weights":
         asked["limit"] = config.limit
         asked |= {key: value for key in ("split", "metric") if (value := getattr(config, key)) is not None}

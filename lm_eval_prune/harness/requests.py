@@ -9,6 +9,7 @@ its own context.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import logging
@@ -43,8 +44,7 @@ SPLITS = ("training", "validation", "test")
 
 def load_tasks(names: Sequence[str], include_path: str | None = None) -> dict[str, Task]:
     """The harness's tasks of these names, groups and tags expanded, in order. Raises ArgumentError for unknown names."""
-    registration.register()
-    manager = TaskManager(include_path=include_path)
+    manager = _task_manager(include_path)
     tasks: dict[str, Task] = {}
     for name in names:
         if name not in manager.all_tasks:
@@ -193,6 +193,13 @@ class _EncodingOnly:
 
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
         return requests
+
+
+@functools.lru_cache(maxsize=1)
+def _task_manager(include_path: str | None) -> TaskManager:
+    """Building one reads thousands of task files."""
+    registration.register()
+    return TaskManager(include_path=include_path)
 
 
 # -- documents ----------------------------------------------------------------------------------------------------
