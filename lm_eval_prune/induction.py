@@ -185,10 +185,10 @@ def _visiting(decoder: Decoder, trunk: Trunk, layer: int, visit: Visit, scores: 
 def _reading(trunk: Trunk, tokens: list[int]) -> Tensor:
     """(tokens, hidden_size): the directions in the residual stream that the tokens' logits read, without final norm."""
     with align_module_device(trunk.output_layer):
-        reading = trunk.output_layer.weight[torch.tensor(tokens)].double()  # type: ignore[index, union-attr]
+        reading = trunk.output_layer.weight[torch.tensor(tokens)].double()  # type: ignore[index]
     if trunk.project_out is not None:
         with align_module_device(trunk.project_out):
-            reading = reading @ trunk.project_out.weight.to(reading)  # type: ignore[operator, arg-type]
+            reading = reading @ trunk.project_out.weight.to(reading)  # type: ignore[operator]
     return reading
 
 
@@ -199,10 +199,10 @@ def _effect(output_map: nn.Module, reading: Tensor, outputs: Tensor, *, with_bia
     """
     with align_module_device(output_map):
         reading = reading.to(outputs.device)
-        written = (reading @ output_map.weight.to(reading)).unflatten(-1, (-1, outputs.shape[-1]))  # type: ignore[arg-type, operator]
+        written = (reading @ output_map.weight.to(reading)).unflatten(-1, (-1, outputs.shape[-1]))  # type: ignore[operator]
         effect = torch.einsum("qhd,thd->hqt", outputs.double(), written)
         if with_bias and output_map.bias is not None:
-            effect = effect + reading @ output_map.bias.to(reading)  # type: ignore[arg-type, operator]
+            effect = effect + reading @ output_map.bias.to(reading)  # type: ignore[operator]
     return effect
 
 

@@ -76,7 +76,7 @@ def select_mask(
         described = " and ".join("{} ({} layers of {} heads)".format(file, *shape) for file, shape in shapes.items())
         raise MaskShapeError(f"importance files of different models: {described}")
     _, heads = next(iter(shapes.values()))
-    choice = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
+    choice: dict[str, Any] = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
     mask_made = ranked_mask(**arguments, num_attention_heads=heads, **choice)
     defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
     unusual = {key: value for key, value in choice.items() if value != defaults[key]}

@@ -81,4 +81,5 @@ def _merges(tokenizer: Any) -> list[tuple[str, str]]:
     if backend is None:
         return []
     merges = json.loads(backend.to_str()).get("model", {}).get("merges") or []
-    return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    return [(left, right) for left, right in pairs]

@@ -43,7 +43,7 @@ def embedded(weights, tokens):
 
 
 def attention(weights, layer, hidden):
-    """Per head: attention (heads, tokens, tokens), values (heads, tokens, head_dim), of the residual stream `hidden`."""
+    """Per head: attention (heads, tokens, tokens) and values (heads, tokens, head_dim) of the stream `hidden`."""
     config = weights.config
     place = f"layers.{layer}.self_attn"
     x = weights.norm(f"{place}_layer_norm", hidden) if config.do_layer_norm_before else hidden

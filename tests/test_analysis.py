@@ -84,7 +84,7 @@ def test_overlap_by_hand():
     assert [point.shared for point in points[:3]] == [1, 0, 0]
     assert math.isnan(points[3].shared)
     assert analysis.overlap([1, 2, 3, 4], [1, 4, 2, 3], [0.5])[0].shared == 0.5
-    with pytest.raises(FractionError, match="1.5"):
+    with pytest.raises(FractionError, match=r"1\.5"):
         analysis.overlap([1, 2], [1, 2], [1.5])
 
 

@@ -1,4 +1,4 @@
-"""The commands importance, aggregate, mask and induction: files as documented, finished work kept, one line for errors."""
+"""The commands importance, aggregate, mask, induction: files as documented, finished work kept, errors in a line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import datasets
 import pytest
 import torch
 from fixtures_importance import few_tasks, save_checkpoint, write_tasks
-
 from lm_eval_prune.cli import main as cli
+
 from lm_eval_prune.harness import requests
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.importance.files import ImportanceScores
@@ -160,9 +160,9 @@ def test_unfinished_work_leaves_nothing_behind(importance, tmp_path, monkeypatch
         return original(*args, **kwargs)
 
     monkeypatch.setattr(gradient, "_scores", stopped)
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - click turns the interrupt into its own exception or exit
-        code, *_ = importance("--tasks", "toy_choice,toy_em", "--num_fewshot", 0, "--limit", 2)
-        raise SystemExit(code)
+    code, *_ = importance("--tasks", "toy_choice,toy_em", "--num_fewshot", 0, "--limit", 2)
+    assert code != 0
+    assert len(calls) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["toy_choice-0shot-heads-gradient.json"]
 
 

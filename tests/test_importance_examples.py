@@ -128,7 +128,7 @@ def test_all_other_documents_can_be_shots(tasks):
         assert len(shown) == (11 if doc["number"] in (0, 1) else len(shown))
     with pytest.raises(ExampleError, match="toy_choice: 13 shots, but only 12 documents"):
         build_documents(tasks["toy_choice"], num_fewshot=13)
-    with pytest.raises(ExampleError, match="toy_choice: 12 shots, but only 1[01] other documents"):
+    with pytest.raises(ExampleError, match=r"toy_choice: 12 shots, but only 1[01] other documents"):
         build_documents(tasks["toy_choice"], num_fewshot=12)
 
 
@@ -247,5 +247,5 @@ def test_less_is_better_counts_negatively(tasks, lm):
 def test_metrics_that_cannot_be(tasks, lm):
     with pytest.raises(ArgumentError, match="toy_choice has no metric f2; it has acc"):
         TaskObjective(lm, build_documents(tasks["toy_choice"], num_fewshot=0), "f2")
-    with pytest.raises(ExampleError, match="toy_generate: its answers come from generate_until.*use --metric loss"):
+    with pytest.raises(ExampleError, match=r"toy_generate: its answers come from generate_until.*use --metric loss"):
         TaskObjective(lm, build_documents(tasks["toy_generate"], num_fewshot=0), "exact_match")

@@ -45,6 +45,17 @@ def test_padding_tokens_do_not_count(model):
         torch.testing.assert_close(together[layer], mean, rtol=1e-4, atol=0)
 
 
+def gate(layer, head, head_dim, step):
+    """An edit that scales one head's outputs by 1 + step."""
+
+    def scale(at, heads):
+        factor = torch.ones(heads.shape[-1], dtype=heads.dtype)
+        factor[head * head_dim : (head + 1) * head_dim] += step if at == layer else 0
+        return heads * factor
+
+    return scale
+
+
 def test_signed_sums_are_derivatives_of_the_loss(model):
     """The reference itself, against central differences: d loss / d gate = sum over tokens of <dLoss/do, o>."""
     weights = reference.Weights(model)
@@ -54,13 +65,8 @@ def test_signed_sums_are_derivatives_of_the_loss(model):
     for layer, head in ((0, 1), (1, 3), (2, 0)):
         values = []
         for step in (1e-5, -1e-5):
-
-            def scale(at, heads, step=step):
-                factor = torch.ones(heads.shape[-1], dtype=heads.dtype)
-                factor[head * head_dim : (head + 1) * head_dim] += step if at == layer else 0
-                return heads * factor
-
-            values.append(float(reference.loss(weights, context, continuation, edit=scale)[0]))
+            edit = gate(layer, head, head_dim, step)
+            values.append(float(reference.loss(weights, context, continuation, edit=edit)[0]))
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(float(signed[layer, head]), rel=1e-5, abs=1e-9)
 
 
@@ -72,13 +78,7 @@ def test_single_token_example_is_the_derivative_up_to_its_sign(model):
     for head in range(4):
         values = []
         for step in (1e-5, -1e-5):
-
-            def scale(at, heads, step=step):
-                factor = torch.ones(32, dtype=heads.dtype)
-                factor[head * 8 : (head + 1) * 8] += step if at == 1 else 0
-                return heads * factor
-
-            values.append(float(reference.loss(weights, *example, edit=scale)[0]))
+            values.append(float(reference.loss(weights, *example, edit=gate(1, head, 8, step))[0]))
         assert abs(values[0] - values[1]) / 2e-5 == pytest.approx(float(scores[1, head]), rel=1e-4)
 
 
@@ -230,7 +230,7 @@ def test_model_spread_over_devices_by_accelerate_hooks():
 
     model = tiny_model()
     expected = head_importance(model, examples())
-    places = {name: "cpu" for name in ("model.decoder.embed_tokens", "model.decoder.embed_positions", "lm_head")}
+    places = dict.fromkeys(("model.decoder.embed_tokens", "model.decoder.embed_positions", "lm_head"), "cpu")
     places |= {"model.decoder.final_layer_norm": "cpu", "model.decoder.layers.0": "cpu"}
     places |= {"model.decoder.layers.1": "disk", "model.decoder.layers.2": "disk"}
     import tempfile
@@ -243,7 +243,7 @@ def test_model_spread_over_devices_by_accelerate_hooks():
 
 def test_items_are_shared_without_loss():
     shares = [Processes(rank, 3).share(range(8)) for rank in range(3)]
-    assert sorted(sum(shares, [])) == list(range(8))
+    assert sorted(item for share in shares for item in share) == list(range(8))
 
 
 def test_partial_sums_add_up_to_one_process(monkeypatch):

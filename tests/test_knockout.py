@@ -1,4 +1,4 @@
-"""Laws of knockout: many masks at once are separate evaluations, bit for bit; metrics are the dense one less the other."""
+"""Laws of knockout: many masks at once are separate evaluations, bit for bit; scores are differences of metrics."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_another_scorer_may_take_over():
 def test_answers_are_the_harness_answers():
     """Log-likelihoods and greedy flags of the harness's own `hf` model, also for requests that share their input.
 
-    Its cache of logits is off: where continuations of different lengths share an input, it reads the wrong row (0.4.13).
+    Its cache of logits is off: where continuations of different lengths share an input, it reads a wrong row (0.4.13).
     """
     from lm_eval.models.huggingface import HFLM
 

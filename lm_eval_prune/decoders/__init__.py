@@ -104,7 +104,7 @@ def decoder_of(model: nn.Module) -> Decoder:
 
 
 def trunk_of(model: nn.Module) -> Trunk:
-    """The pieces of the causal language model inside `model`, found as by `decoder_of`. Raises UnsupportedModelError."""
+    """The pieces of the causal language model inside `model`, as `decoder_of`. Raises UnsupportedModelError."""
     inner = _supported_inside(model)
     return _family(inner.config).trunk(inner)
 

@@ -35,7 +35,7 @@ def decoder(model: nn.Module) -> Decoder:
 
 
 def trunk(model: nn.Module) -> Trunk:
-    """The pieces of an `OPTForCausalLM`'s forward pass. Raises UnsupportedModelError for a model without output layer."""
+    """The pieces of an `OPTForCausalLM`'s forward pass. Raises UnsupportedModelError without an output layer."""
     output_layer: nn.Module | None = getattr(model, "lm_head", None)
     if output_layer is None:
         raise UnsupportedModelError(f"{type(model).__name__} has no output layer; expected OPTForCausalLM")

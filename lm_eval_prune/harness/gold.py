@@ -21,7 +21,7 @@ def gold_pair(task: Task, doc: Any, instances: Sequence[Instance]) -> tuple[str,
     if kind != "loglikelihood":
         return None
     index = 0 if len(instances) == 1 else _gold_choice(task, doc, instances)
-    return None if index is None else tuple(instances[index].args[:2])  # type: ignore[return-value]
+    return None if index is None else tuple(instances[index].args[:2])
 
 
 def _gold_choice(task: Task, doc: Any, instances: Sequence[Instance]) -> int | None:
@@ -45,7 +45,7 @@ def _generated_pair(task: Task, doc: Any, context: str) -> tuple[str, str] | Non
     if isinstance(target, list | tuple):
         target = target[0] if target else None
     if isinstance(target, int) and task.get_config("doc_to_choice") is not None:
-        choices = task.doc_to_choice(doc)  # type: ignore[attr-defined]
+        choices = task.doc_to_choice(doc)
         target = choices[target] if 0 <= target < len(choices) else None
     if target is None or not str(target).strip():
         return None

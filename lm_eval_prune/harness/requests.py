@@ -43,7 +43,7 @@ SPLITS = ("training", "validation", "test")
 
 
 def load_tasks(names: Sequence[str], include_path: str | None = None) -> dict[str, Task]:
-    """The harness's tasks of these names, groups and tags expanded, in order. Raises ArgumentError for unknown names."""
+    """The harness's tasks of these names, groups and tags expanded, in order. Raises ArgumentError."""
     manager = _task_manager(include_path)
     tasks: dict[str, Task] = {}
     for name in names:
@@ -139,7 +139,7 @@ def calibration(lm: HFLM, documents: Documents) -> Calibration:
 def encoded(lm: HFLM, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
     """(context_ids, continuation_ids) of each (context, continuation), as the harness encodes and cuts them."""
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
-    triples = TemplateLM.loglikelihood(_EncodingOnly(lm), requests, disable_tqdm=True)  # type: ignore[arg-type]
+    triples = TemplateLM.loglikelihood(_EncodingOnly(lm), requests, disable_tqdm=True)
     result = []
     for _, context, continuation in triples:
         if not continuation or len(continuation) > lm.max_length:
@@ -253,7 +253,7 @@ def _own_fewshot(task: Task, doc: Any, num_fewshot: int, seed: int) -> Iterator[
         yield
     elif hasattr(task, "sampler"):
         sampler = task.sampler
-        task.sampler = _WithoutDocument(sampler, seed, _same_document(task, doc), task.task_name)  # type: ignore[assignment]
+        task.sampler = _WithoutDocument(sampler, seed, _same_document(task, doc), task.task_name)
         try:
             yield
         finally:

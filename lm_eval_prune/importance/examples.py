@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,7 +23,8 @@ Example = tuple[Sequence[int], Sequence[int]]
 """Token ids of a context and of the continuation whose likelihood counts; both at least one long."""
 
 
-class TokenizedExample(NamedTuple):
+@dataclass(frozen=True)
+class TokenizedExample:
     """One example, cut to the model's length."""
 
     index: int
@@ -42,7 +43,7 @@ class Batch:
     input_ids: Tensor
     """(batch, tokens): each example without its last token."""
     rows: Tensor
-    """(predictions,): for every continuation token, in order of examples, the row of its prediction in the flattened (batch x tokens)."""
+    """(predictions,): for every continuation token, in order of examples, its predicting row of batch x tokens."""
     targets: Tensor
     """(predictions,): the continuation tokens."""
     owners: Tensor
@@ -93,7 +94,8 @@ def _batch(examples: tuple[TokenizedExample, ...]) -> Batch:
     rows: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
-    for place, (_, tokens, num_continuation) in enumerate(examples):
+    for place, example in enumerate(examples):
+        tokens, num_continuation = example.tokens, example.num_continuation
         length = len(tokens) - 1
         input_ids[place, :length] = torch.tensor(tokens[:-1])
         rows.extend(range(place * width + length - num_continuation, place * width + length))

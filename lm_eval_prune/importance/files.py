@@ -70,8 +70,8 @@ class ImportanceScores:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the scores as JSON, atomically, one layer of heads a line."""
         settings = dict(self.settings)
-        first = {key: settings.pop(key) for key in ("method", "model") if key in settings}
-        content = {
+        first: dict[str, Any] = {key: settings.pop(key) for key in ("method", "model") if key in settings}
+        content: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "component": self.component,

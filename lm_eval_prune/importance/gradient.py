@@ -171,7 +171,7 @@ def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, 
 
 
 def _scaled_scores(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
-    """`_scores` for float16: with a loss scale below overflow, and high enough for small gradients to keep their bits."""
+    """`_scores` for float16, the loss scaled below overflow and high enough for small gradients to keep their bits."""
     scale = taps.scale or FIRST_SCALE
     scores = _scores(model, taps, batch, scale)
     while not scores.isfinite().all() and scale > MIN_SCALE:

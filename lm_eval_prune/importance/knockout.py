@@ -108,7 +108,7 @@ def knockout(
 
     `scorer` replaces `score_under_masks`; `settings` (softmax_dtype, processes, progress) are the latter's.
     """
-    goal: Objective = objective if hasattr(objective, "value") else LossObjective(objective)  # type: ignore[assignment, arg-type]
+    goal: Objective = objective if hasattr(objective, "value") else LossObjective(objective)  # type: ignore[assignment]
     dense = PruningMask.dense(*masks[0].shape)
     answers = (scorer or score_under_masks)(model, goal.requests, [dense, *masks], batch_size, **settings)
     values = torch.tensor([goal.value(row) for row in answers], dtype=torch.float64)
@@ -147,12 +147,12 @@ def score_under_masks(
     bar = tqdm(total=len(mine) * len(masks), desc="Knockout", unit="batch", disable=not progress)
     with frozen(model), torch.no_grad(), bar:
         for batch in mine:
-            for mask, logits in _logits_under_masks(model, batch, masks):
+            for number, logits in _logits_under_masks(model, batch, masks):
                 log_probabilities = logits.log_softmax(-1, dtype=softmax_dtype)
                 for place, example in enumerate(batch.examples):
                     own = log_probabilities[(batch.owners == place).to(log_probabilities.device)]
                     for index in inputs[tuple(example.tokens[:-1])]:
-                        answers[mask, index] = _answer(
+                        answers[number, index] = _answer(
                             own, tokenized[index].tokens[-tokenized[index].num_continuation :]
                         )
                 bar.update()

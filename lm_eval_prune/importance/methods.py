@@ -68,7 +68,7 @@ def magnitude(model: nn.Module, component: str) -> Tensor:
         else:
             incoming = (trunk.queries[layer], trunk.keys[layer], trunk.values[layer])
             by_unit = sum(_squares(module, 1) for module in incoming) + _squares(decoder.head_outputs[layer], 0)
-            scores.append(by_unit.view(decoder.num_attention_heads, decoder.head_dim).sum(1))  # type: ignore[union-attr]
+            scores.append(by_unit.view(decoder.num_attention_heads, decoder.head_dim).sum(1))
     return torch.stack(scores).sqrt().float()  # type: ignore[arg-type]
 
 
@@ -89,7 +89,7 @@ def method_named(name: str) -> Method:
 def _squares(module: nn.Module, dim: int) -> Tensor:
     """Sums of squared weights over `dim`, float64: 1 for one number a row (output), 0 for one a column (input)."""
     with align_module_device(module):
-        return module.weight.detach().double().pow(2).sum(dim).cpu()  # type: ignore[union-attr, operator]
+        return module.weight.detach().double().pow(2).sum(dim).cpu()  # type: ignore[operator]
 
 
 def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
