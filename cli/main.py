@@ -12,6 +12,10 @@ from lm_eval_prune.version import __version__
 
 COMMANDS = {
     "run": "Evaluate a pruned OPT: every option of `lm_eval run`.",
+    "importance": "Score every attention head or FFN on harness tasks.",
+    "aggregate": "Average importance over tasks.",
+    "mask": "Choose what to prune: a mask from importance files, or at random.",
+    "induction": "Prefix-matching and copying scores of every head.",
     "doctor": "Show the environment, and what the harness sees of this package.",
 }
 """Subcommand -> its line in the help. `cli/<name>.py` holds the command `command`."""

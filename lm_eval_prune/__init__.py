@@ -11,16 +11,32 @@ TYPE_CHECKING = False  # typing's own costs more to import than everything that 
 if TYPE_CHECKING:
     from lm_eval_prune.ablation import masked
     from lm_eval_prune.errors import PruneError
+    from lm_eval_prune.importance.gradient import head_importance
+    from lm_eval_prune.importance.knockout import ffn_importance
+    from lm_eval_prune.induction import copying_scores, prefix_matching_scores
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.version import __version__
 
-__all__ = ["PruneError", "PruningMask", "__version__", "masked"]
+__all__ = [
+    "PruneError",
+    "PruningMask",
+    "__version__",
+    "copying_scores",
+    "ffn_importance",
+    "head_importance",
+    "masked",
+    "prefix_matching_scores",
+]
 
 _HOMES = {
     "__version__": "lm_eval_prune.version",
     "PruneError": "lm_eval_prune.errors",
     "PruningMask": "lm_eval_prune.masks",
+    "copying_scores": "lm_eval_prune.induction",
+    "ffn_importance": "lm_eval_prune.importance.knockout",
+    "head_importance": "lm_eval_prune.importance.gradient",
     "masked": "lm_eval_prune.ablation",
+    "prefix_matching_scores": "lm_eval_prune.induction",
 }
 
 

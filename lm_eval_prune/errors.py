@@ -6,6 +6,8 @@
     |   `-- MaskShapeError     a mask or scores for another number of layers or heads
     |-- FractionError          a share of components outside 0 to 1, or not a number
     |-- ArgumentError          model arguments that are missing, or that exclude one another
+    |-- ExampleError           calibration examples that are missing, malformed, or have no gold answer
+    |-- ScoreError             scores that cannot be computed (not finite, no gradient), compared or aggregated
     `-- UnsupportedModelError  a model whose heads and FFNs this package cannot find
 
 Messages are one line: what was wrong, where, and what would be right.
@@ -13,11 +15,13 @@ Messages are one line: what was wrong, where, and what would be right.
 
 __all__ = [
     "ArgumentError",
+    "ExampleError",
     "FileFormatError",
     "FractionError",
     "MaskError",
     "MaskShapeError",
     "PruneError",
+    "ScoreError",
     "UnsupportedModelError",
 ]
 
@@ -44,6 +48,14 @@ class FractionError(PruneError):
 
 class ArgumentError(PruneError):
     """Arguments are missing or contradict one another."""
+
+
+class ExampleError(PruneError):
+    """Calibration examples are missing, malformed, or have no gold answer."""
+
+
+class ScoreError(PruneError):
+    """Scores cannot be computed, compared or aggregated."""
 
 
 class UnsupportedModelError(PruneError):

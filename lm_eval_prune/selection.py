@@ -1,4 +1,8 @@
-"""From a user's arguments to a mask: a mask file, or importance files and the fractions to prune."""
+"""From a user's arguments to a mask: a mask file, importance files and the fractions to prune, or chance.
+
+Which components go: those with the least scores (the default, and the study's), the most, or random ones; ranked over
+all layers or over a range of them, of which the fraction is then a share.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,15 @@ from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     FilePath = str | os.PathLike[str]
     Share = str | int | float | Decimal | Fraction
 
-__all__ = ["select_mask"]
+__all__ = ["ORDERS", "random_mask", "ranked_mask", "select_mask"]
+
+ORDERS = ("least", "most", "random")
+"""Which components go first, by their scores."""
 
 
 def select_mask(
@@ -27,11 +36,16 @@ def select_mask(
     prune_heads: Share | None = None,
     ffn_importance: FilePath | None = None,
     prune_ffns: Share | None = None,
+    order: str = "least",
+    layers: tuple[int, int] | None = None,
+    normalisation: str = "none",
+    seed: int = 1234,
 ) -> PruningMask | None:
     """The mask that the arguments ask for; None where they ask for none (a dense model).
 
-    Either `mask`, or `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`. The mask's
-    provenance names the files with their SHA-256. Raises ArgumentError, FractionError, FileFormatError, MaskError.
+    Either `mask`, or `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`; the other arguments
+    are those of `ranked_mask`. The mask's provenance names the files with their SHA-256.
+    Raises ArgumentError, FractionError, FileFormatError, MaskError.
     """
     pairs = (("head", "prune_heads", head_importance, prune_heads), ("ffn", "prune_ffns", ffn_importance, prune_ffns))
     if mask is not None:
@@ -53,7 +67,7 @@ def select_mask(
             raise ArgumentError(f"{kind}_importance={file} needs {name}=FRACTION, such as {name}=0.2")
         if file is not None and share is not None:
             scores = ImportanceScores.load(file, "heads" if kind == "head" else "ffns")
-            arguments[f"{kind}_scores"], arguments[f"{kind}_fraction"] = scores.scores, share
+            arguments[f"{kind}_scores"], arguments[f"{kind}_fraction"] = scores.tensor(), share
             shapes[str(file)] = (scores.num_hidden_layers, scores.num_attention_heads)
             provenance |= {name: float(share), f"{kind}_importance": _file_record(file)}
     if not arguments:
@@ -62,7 +76,101 @@ def select_mask(
         described = " and ".join("{} ({} layers of {} heads)".format(file, *shape) for file, shape in shapes.items())
         raise MaskShapeError(f"importance files of different models: {described}")
     _, heads = next(iter(shapes.values()))
-    return PruningMask.from_importance(**arguments, num_attention_heads=heads, provenance=provenance)
+    choice: dict[str, Any] = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
+    mask_made = ranked_mask(**arguments, num_attention_heads=heads, **choice)
+    defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
+    unusual = {key: value for key, value in choice.items() if value != defaults[key]}
+    return _with_provenance(mask_made, {**provenance, **unusual})
+
+
+def ranked_mask(
+    *,
+    num_attention_heads: int,
+    head_scores: Tensor | None = None,
+    head_fraction: Share = 0,
+    ffn_scores: Tensor | None = None,
+    ffn_fraction: Share = 0,
+    order: str = "least",
+    layers: tuple[int, int] | None = None,
+    normalisation: str = "none",
+    seed: int = 1234,
+) -> PruningMask:
+    """The mask that prunes the components which come first in `order`.
+
+    head_scores: (num_hidden_layers, num_attention_heads), normalised within layers first (`importance.aggregate`);
+    ffn_scores: (num_hidden_layers,). `layers` is the first and the last layer to prune in: ranks and fractions are
+    then among those. Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores.
+    Raises ArgumentError, and what `PruningMask.from_importance` raises.
+    """
+    import torch
+
+    from lm_eval_prune.importance.aggregate import normalised
+
+    given = head_scores if head_scores is not None else ffn_scores
+    if given is None:
+        raise ArgumentError("no scores to rank; expected those of heads, of FFNs or both")
+    if order not in ORDERS:
+        raise ArgumentError(f"order {order!r}: unknown; expected one of {', '.join(ORDERS)}")
+    first, last = _layer_range(layers, len(given))
+    generator = torch.Generator().manual_seed(seed)
+
+    def ranked(scores: Tensor | None) -> Tensor | None:
+        if scores is None:
+            return None
+        if order == "random":
+            return torch.rand(scores.shape, generator=generator)[first : last + 1]
+        scores = normalised(scores, normalisation if scores.dim() == 2 else "none")[first : last + 1]
+        return -scores if order == "most" else scores
+
+    part = PruningMask.from_importance(
+        head_scores=ranked(head_scores),
+        head_fraction=head_fraction,
+        ffn_scores=ranked(ffn_scores),
+        ffn_fraction=ffn_fraction,
+        num_attention_heads=num_attention_heads,
+    )
+    return PruningMask(
+        num_hidden_layers=len(given),
+        num_attention_heads=num_attention_heads,
+        pruned_heads={first + layer: heads for layer, heads in part.pruned_heads.items()},
+        pruned_ffns=tuple(first + layer for layer in part.pruned_ffns),
+    )
+
+
+def random_mask(
+    num_hidden_layers: int,
+    num_attention_heads: int,
+    *,
+    prune_heads: Share = 0,
+    prune_ffns: Share = 0,
+    layers: tuple[int, int] | None = None,
+    seed: int = 1234,
+) -> PruningMask:
+    """A mask of random heads and FFNs, the same for the same arguments, which its provenance names."""
+    import torch
+
+    mask = ranked_mask(
+        num_attention_heads=num_attention_heads,
+        head_scores=torch.zeros(num_hidden_layers, num_attention_heads),
+        head_fraction=parse_fraction(prune_heads, "prune_heads"),
+        ffn_scores=torch.zeros(num_hidden_layers),
+        ffn_fraction=parse_fraction(prune_ffns, "prune_ffns"),
+        order="random",
+        layers=layers,
+        seed=seed,
+    )
+    shares = {"prune_heads": float(Fraction(str(prune_heads))), "prune_ffns": float(Fraction(str(prune_ffns)))}
+    chosen = {"layers": list(layers)} if layers else {}
+    return _with_provenance(mask, {"order": "random", "seed": seed, **shares, **chosen})
+
+
+def _layer_range(layers: tuple[int, int] | None, num_hidden_layers: int) -> tuple[int, int]:
+    if layers is None:
+        return 0, num_hidden_layers - 1
+    first, last = layers
+    if not 0 <= first <= last < num_hidden_layers:
+        raise ArgumentError(f"layers {first}-{last}: expected a range within 0-{num_hidden_layers - 1}")
+    return first, last
 
 
 def _file_record(path: FilePath) -> dict[str, str]:

@@ -7,17 +7,30 @@ further model family is one new file beside `opt.py` and one line in `FAMILIES`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lm_eval_prune.errors import MaskShapeError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["FAMILIES", "Decoder", "check_fits", "decoder_of", "num_pruned_parameters", "require_supported"]
+__all__ = [
+    "FAMILIES",
+    "Decoder",
+    "Trunk",
+    "check_fits",
+    "decoder_of",
+    "input_device",
+    "num_pruned_parameters",
+    "require_supported",
+    "trunk_of",
+]
 
 FAMILIES = {"opt": "lm_eval_prune.decoders.opt"}
 """transformers' `config.model_type` -> the module that knows the family."""
@@ -37,6 +50,42 @@ class Decoder:
     """Modules whose output is what the FFN adds to the residual stream."""
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """What computes the forward pass of one causal language model, in pieces; tuples have one entry a layer.
+
+    `embed`, the layers one after another and `finish` together are `body`, bit for bit.
+    """
+
+    layers: tuple[nn.Module, ...]
+    """Each called with the residual stream (batch, tokens, hidden_size) and the keyword arguments from `embed`."""
+    body: Callable[[Tensor], Tensor]
+    """Token ids (batch, tokens), right-padded -> what the output layer reads."""
+    embed: Callable[[Tensor], tuple[Tensor, dict[str, Any]]]
+    """Token ids -> the residual stream that enters layer 0, and the keyword arguments that every layer takes."""
+    finish: Callable[[Tensor], Tensor]
+    """The residual stream after the last layer -> what the output layer reads."""
+    output_layer: nn.Module
+    """Maps what `body` returns to logits over the vocabulary."""
+    project_out: nn.Module | None
+    """Between the residual stream and the output layer where their widths differ (OPT-350m), without any norm."""
+    queries: tuple[nn.Module, ...]
+    """Linear maps to all heads' queries side by side. Attention is softmax(query . key / sqrt(head_dim))."""
+    keys: tuple[nn.Module, ...]
+    values: tuple[nn.Module, ...]
+    attention_norms: tuple[nn.Module | None, ...]
+    """Norms between the residual stream and queries, keys and values; None where the stream enters as it is."""
+    ffn_entries: tuple[nn.Module, ...]
+    """Modules whose input is the residual stream just before the FFN adds to it (any shape, hidden_size last)."""
+    ffn_norms: tuple[nn.Module | None, ...]
+    """Norms on the residual stream after the FFN has added to it, which end the layer; None without."""
+    ffn_inputs: tuple[nn.Module, ...]
+    """The FFN's linear maps up, beside `Decoder.ffn_outputs`, those down."""
+    max_length: int
+    """Longest input in tokens."""
+    vocab_size: int
+
+
 def require_supported(config: Any, name: str | None = None) -> None:
     """Raise UnsupportedModelError unless the model family of a transformers `config` is known."""
     model_type = getattr(config, "model_type", None)
@@ -50,11 +99,20 @@ def decoder_of(model: nn.Module) -> Decoder:
 
     Raises UnsupportedModelError.
     """
-    inner = _unwrapped(model)
-    config = getattr(inner, "config", None)
-    if getattr(config, "model_type", None) not in FAMILIES:
-        raise UnsupportedModelError(f"{type(model).__name__}: no supported decoder in it; supported: {_supported()}")
-    return _family(config).decoder(inner)
+    inner = _supported_inside(model)
+    return _family(inner.config).decoder(inner)
+
+
+def trunk_of(model: nn.Module) -> Trunk:
+    """The pieces of the causal language model inside `model`, as `decoder_of`. Raises UnsupportedModelError."""
+    inner = _supported_inside(model)
+    return _family(inner.config).trunk(inner)
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids go: the device of the first weights that are loaded; accelerate moves on from there."""
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:
@@ -82,6 +140,13 @@ def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: i
 
 def _family(config: Any) -> Any:
     return importlib.import_module(FAMILIES[config.model_type])
+
+
+def _supported_inside(model: nn.Module) -> Any:
+    inner = _unwrapped(model)
+    if getattr(getattr(inner, "config", None), "model_type", None) not in FAMILIES:
+        raise UnsupportedModelError(f"{type(model).__name__}: no supported decoder in it; supported: {_supported()}")
+    return inner
 
 
 def _unwrapped(model: Any) -> Any:

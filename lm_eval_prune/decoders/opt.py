@@ -6,16 +6,16 @@ down (350m). `self_attn.out_proj` takes the heads side by side; `fc2` ends the F
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.decoders import Decoder
+from lm_eval_prune.decoders import Decoder, Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import OPTConfig
 
-__all__ = ["decoder", "parameters_per_ffn", "parameters_per_head"]
+__all__ = ["decoder", "parameters_per_ffn", "parameters_per_head", "trunk"]
 
 
 def decoder(model: nn.Module) -> Decoder:
@@ -32,6 +32,66 @@ def decoder(model: nn.Module) -> Decoder:
         head_outputs=tuple(layer.self_attn.out_proj for layer in layers),  # type: ignore[union-attr, misc]
         ffn_outputs=tuple(layer.fc2 for layer in layers),  # type: ignore[misc]
     )
+
+
+def trunk(model: nn.Module) -> Trunk:
+    """The pieces of an `OPTForCausalLM`'s forward pass. Raises UnsupportedModelError without an output layer."""
+    output_layer: nn.Module | None = getattr(model, "lm_head", None)
+    if output_layer is None:
+        raise UnsupportedModelError(f"{type(model).__name__} has no output layer; expected OPTForCausalLM")
+    config: OPTConfig = model.config  # type: ignore[assignment]
+    inner: Any = model.model.decoder  # type: ignore[union-attr]
+    layers: list[Any] = list(inner.layers)
+    norm_first = config.do_layer_norm_before
+
+    def body(input_ids: Tensor) -> Tensor:
+        return inner(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    def finish(hidden: Tensor) -> Tensor:
+        if inner.final_layer_norm is not None:
+            hidden = inner.final_layer_norm(hidden)
+        return hidden if inner.project_out is None else inner.project_out(hidden)
+
+    return Trunk(
+        layers=tuple(layers),
+        body=body,
+        embed=lambda input_ids: _entering_first_layer(body, layers[0], input_ids),
+        finish=finish,
+        output_layer=output_layer,
+        project_out=inner.project_out,
+        queries=tuple(layer.self_attn.q_proj for layer in layers),
+        keys=tuple(layer.self_attn.k_proj for layer in layers),
+        values=tuple(layer.self_attn.v_proj for layer in layers),
+        attention_norms=tuple(layer.self_attn_layer_norm if norm_first else None for layer in layers),
+        ffn_entries=tuple(layer.final_layer_norm if norm_first else layer.fc1 for layer in layers),
+        ffn_norms=tuple(None if norm_first else layer.final_layer_norm for layer in layers),
+        ffn_inputs=tuple(layer.fc1 for layer in layers),
+        max_length=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+    )
+
+
+class _Entered(Exception):  # noqa: N818 - no error: it carries a result out of the model
+    """Ends a forward pass at the door of the first layer."""
+
+
+def _entering_first_layer(body: Any, first: nn.Module, input_ids: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """What the model itself hands to its first layer: positions, projections and masks are transformers' business."""
+    entered: list[Any] = []
+
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.extend((args[0], kwargs))
+        raise _Entered
+
+    handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        body(input_ids)
+    except _Entered:
+        pass
+    finally:
+        handle.remove()
+    hidden, kwargs = entered
+    return hidden, kwargs
 
 
 def parameters_per_head(config: OPTConfig) -> int:

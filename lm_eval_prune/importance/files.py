@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.errors import FileFormatError
-from lm_eval_prune.files import json_line, read_json, require_format
+from lm_eval_prune.errors import FileFormatError, ScoreError
+from lm_eval_prune.files import json_line, read_json, require_format, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FORMAT", "VERSION", "ImportanceScores"]
 
@@ -29,6 +34,56 @@ class ImportanceScores:
     """For heads one row a layer with one score a head; for FFNs one score a layer."""
     settings: dict[str, Any] = field(default_factory=dict)
     """How they were made: method, model, task, num_fewshot, num_examples, seed and more, as in the file."""
+
+    @classmethod
+    def from_tensor(
+        cls, scores: Tensor, *, num_attention_heads: int, settings: Mapping[str, Any] | None = None
+    ) -> ImportanceScores:
+        """Scores of heads from (num_hidden_layers, num_attention_heads), of FFNs from (num_hidden_layers,).
+
+        Raises ScoreError naming the component whose score is not finite.
+        """
+        for place in (~scores.isfinite()).nonzero().tolist():
+            names = [f"{name} {at}" for name, at in zip(("layer", "head"), place, strict=False)]
+            raise ScoreError(f"the score of {', '.join(names)} is {float(scores[tuple(place)])}; scores must be finite")
+        of_heads = scores.dim() == 2
+        rows: Any = tuple(map(tuple, scores.tolist())) if of_heads else tuple(scores.tolist())
+        return cls(
+            component="heads" if of_heads else "ffns",
+            num_hidden_layers=scores.shape[0],
+            num_attention_heads=num_attention_heads,
+            scores=rows,
+            settings=dict(settings or {}),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(num_hidden_layers, num_attention_heads) of the model that was scored."""
+        return self.num_hidden_layers, self.num_attention_heads
+
+    def tensor(self) -> Tensor:
+        """A new float64 tensor: (num_hidden_layers, num_attention_heads) for heads, (num_hidden_layers,) for FFNs."""
+        import torch
+
+        return torch.tensor(self.scores, dtype=torch.float64)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the scores as JSON, atomically, one layer of heads a line."""
+        settings = dict(self.settings)
+        first: dict[str, Any] = {key: settings.pop(key) for key in ("method", "model") if key in settings}
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "component": self.component,
+            **first,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            **settings,
+        }
+        lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+        rows = ",\n    ".join(json.dumps(row) for row in self.scores)
+        lines.append(f'  "scores": [\n    {rows}\n  ]')
+        write_json(path, content, text="{\n" + ",\n".join(lines) + "\n}")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], component: str | None = None) -> ImportanceScores:

@@ -1,0 +1,39 @@
+"""`lm-eval-prune importance`: scores of heads or FFNs from harness tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from lm_eval_prune.cli.options import TASKS, arguments_of, device, fraction_or_count, load_pruned_opt, model_args, shots
+
+
+@click.command("importance")
+@model_args
+@click.option("--tasks", callback=TASKS, help="Comma-separated harness tasks, groups or tags.")
+@click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots, such as 0,1,5. Default: the task's own.")
+@click.option("--component", type=click.Choice(["heads", "ffns"]), default="heads", show_default=True)
+@click.option("--method", default="gradient", show_default=True, help="gradient, knockout, magnitude or random.")
+@click.option("--metric", help='For knockout: a metric of the task, or "loss". Default: acc, or em without it.')
+@click.option("--split", help="training, validation or test. Default: training, or validation where there is none.")
+@click.option("--limit", "-L", callback=fraction_or_count, help="Documents a task, or their share below 1.")
+@click.option("--batch_size", "-b", type=int, default=8, show_default=True)
+@device
+@click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws and random scores.")
+@click.option("--include_path", help="Folder with further task definitions.")
+@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
+@click.option("--overwrite", is_flag=True, help="Compute finished files again.")
+def command(model_args: str, device: str | None, **settings: object) -> None:
+    """Score every attention head or FFN, one file a task and number of shots.
+
+    \b
+    lm-eval-prune importance --model_args pretrained=facebook/opt-125m --tasks piqa,copa --num_fewshot 0,1,5 \\
+        --component heads --method gradient --limit 200 --output_path scores
+
+    Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
+    """
+    from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+
+    config = ImportanceConfig(model=arguments_of(model_args).get("pretrained"), **settings)  # type: ignore[arg-type]
+    for outcome in compute_importance(config, lambda: load_pruned_opt(model_args, config.batch_size, device)):
+        click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")

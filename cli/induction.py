@@ -1,0 +1,33 @@
+"""`lm-eval-prune induction`: prefix-matching and copying scores of every head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from lm_eval_prune.cli.options import device, load_pruned_opt, model_args
+
+
+@click.command("induction")
+@model_args
+@click.option(
+    "--num_sequences", type=click.IntRange(min=1), default=100, show_default=True, help="Of 25, 27, ... tokens."
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Copies, for prefix matching."
+)
+@click.option("--definition", default="olsson2022", show_default=True, help="Of copying: olsson2022 or bansal2023.")
+@device
+@click.option("--seed", type=int, default=1234, show_default=True, help="Of the sequences.")
+@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
+@click.option("--overwrite", is_flag=True, help="Compute finished files again.")
+def command(model_args: str, device: str | None, **settings: object) -> None:
+    """Measure what heads do on random tokens: OUTPUT_PATH/prefix-matching.json and copying-<definition>.json.
+
+    The files are importance files of heads: scores are means over the sequences, "variance" stands beside them.
+    """
+    from lm_eval_prune.harness.induction import InductionConfig, compute_induction
+
+    config = InductionConfig(**settings)  # type: ignore[arg-type]
+    for path, computed in compute_induction(config, lambda: load_pruned_opt(model_args, 1, device)):
+        click.echo(f"{path}" if computed else f"{path} (there already)")

@@ -1,0 +1,218 @@
+"""Importance of harness tasks, from names to files: many tasks and numbers of shots with one model load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from lm_eval.api.task import Task
+
+from lm_eval_prune.ablation import masked
+from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.files import json_line
+from lm_eval_prune.harness.requests import (
+    SPLITS,
+    Documents,
+    TaskObjective,
+    build_documents,
+    calibration,
+    load_tasks,
+    num_fewshot_of,
+)
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
+from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.version import __version__
+
+if TYPE_CHECKING:
+    from lm_eval_prune.harness.model import PrunedOPT
+
+__all__ = ["ImportanceConfig", "Outcome", "compute_importance", "processes_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceConfig:
+    """What to compute; checked when made. Raises ArgumentError."""
+
+    component: str
+    """`"heads"` or `"ffns"`."""
+    method: str
+    """A name of `importance.methods.METHODS`."""
+    tasks: tuple[str, ...] = ()
+    """Harness tasks, groups or tags; may be empty for methods that look at weights alone."""
+    num_fewshot: tuple[int | None, ...] = (None,)
+    """Numbers of shots; None is the task's own."""
+    output_path: Path
+    """Folder of the files."""
+    split: str | None = None
+    """One of `harness.requests.SPLITS`; None is training, or validation where there is none."""
+    limit: float | None = None
+    """Documents a task, or a share of them below 1; None is all."""
+    seed: int = 1234
+    """Of few-shot draws and random scores."""
+    metric: str | None = None
+    """For knockout: a metric of the task, `"loss"`, or None for `acc` or else `em`."""
+    batch_size: int = 8
+    overwrite: bool = False
+    """Compute finished files again."""
+    include_path: str | None = None
+    """Folder with further task definitions."""
+    model: str | None = None
+    """The model that files are for, where it is known before it is loaded; finished files of another are refused."""
+
+    def __post_init__(self) -> None:
+        if self.component not in COMPONENTS:
+            raise ArgumentError(f"component {self.component!r}: unknown; expected {' or '.join(COMPONENTS)}")
+        if method_named(self.method).uses != "weights" and not self.tasks:
+            raise ArgumentError(f"method {self.method} needs tasks, such as --tasks piqa")
+        if self.metric is not None and self.method != "knockout":
+            raise ArgumentError(f"metric={self.metric} is for knockout, not for {self.method}")
+        if self.split is not None and self.split not in SPLITS:
+            raise ArgumentError(f"split {self.split!r}: unknown; expected one of {', '.join(SPLITS)}")
+        if self.batch_size < 1:
+            raise ArgumentError(f"batch_size={self.batch_size}; expected at least 1")
+        if any(shots is not None and shots < 0 for shots in self.num_fewshot):
+            raise ArgumentError(f"num_fewshot={min(filter(None, self.num_fewshot))}; expected 0 or more")
+        if self.limit is not None and not self.limit > 0:
+            raise ArgumentError(f"limit={self.limit:g}; expected a number of documents, or a share below 1")
+
+
+class Outcome(NamedTuple):
+    """One file, when it is there."""
+
+    path: Path
+    computed: bool
+    """False where it was there before."""
+
+
+class _Cell(NamedTuple):
+    task: Task | None
+    num_fewshot: int
+    path: Path
+
+
+def compute_importance(config: ImportanceConfig, load_model: Callable[[], PrunedOPT]) -> Iterator[Outcome]:
+    """Write `<output_path>/<task>-<k>shot-<component>-<method>.json` for every task and number of shots.
+
+    Finished files are reported and left alone, unless `overwrite`; the model is loaded once, when a first file is to be
+    computed. Without tasks the file is `<component>-<method>.json`. Raises PruneError; a file appears whole or not.
+    """
+    lm: PrunedOPT | None = None
+    for cell in _cells(config):
+        if cell.path.exists() and not config.overwrite:
+            _require_same(config, cell)
+            yield Outcome(cell.path, False)
+            continue
+        lm = lm or load_model()
+        scores, settings = _scores(config, cell, lm)
+        if processes_of(lm).rank == 0:
+            heads = lm.config.num_attention_heads
+            ImportanceScores.from_tensor(scores, num_attention_heads=heads, settings=settings).save(cell.path)
+        yield Outcome(cell.path, True)
+
+
+def processes_of(lm: PrunedOPT) -> Processes:
+    """The processes that share the work: those of `accelerate launch`, unless they share one model between them."""
+    spread = getattr(lm.model, "tp_size", None) or 1
+    return Processes() if spread > 1 else Processes.current()
+
+
+def _cells(config: ImportanceConfig) -> list[_Cell]:
+    name = f"{config.component}-{config.method}.json"
+    if not config.tasks:
+        return [_Cell(None, 0, config.output_path / name)]
+    cells: dict[Path, _Cell] = {}
+    for task in load_tasks(config.tasks, config.include_path).values():
+        for requested in config.num_fewshot:
+            shots = num_fewshot_of(task, requested)
+            path = config.output_path / f"{task.task_name}-{shots}shot-{name}"
+            cells[path] = _Cell(task, shots, path)
+    return list(cells.values())
+
+
+def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
+    """Raise ArgumentError where the file that is there answers another question."""
+    hint = "--overwrite computes it again"
+    try:
+        found = ImportanceScores.load(cell.path, config.component)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; {hint}") from None
+    asked: dict[str, Any] = {"method": config.method, "seed": config.seed}
+    if config.model is not None:
+        asked["model"] = config.model
+    if method_named(config.method).uses != "weights":
+        asked["limit"] = config.limit
+        asked |= {key: value for key in ("split", "metric") if (value := getattr(config, key)) is not None}
+    for key, value in asked.items():
+        if found.settings.get(key) != value:
+            there = json_line(found.settings.get(key))
+            raise ArgumentError(f"{cell.path}: computed with {key}={there}, now {json_line(value)}; {hint}")
+
+
+def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> tuple[torch.Tensor, dict[str, Any]]:
+    method = method_named(config.method)
+    settings = _settings(config, cell, lm)
+    processes = processes_of(lm)
+    inputs: dict[str, Any] = {}
+    if cell.task is not None and method.uses != "weights":
+        documents = build_documents(
+            cell.task, num_fewshot=cell.num_fewshot, split=config.split, limit=config.limit, seed=config.seed
+        )
+        gold = calibration(lm, documents)
+        inputs["examples"] = gold.examples
+        settings |= _documents_record(documents) | {
+            "prompts_sha256": gold.prompts_sha256,
+            "tokens_sha256": gold.tokens_sha256,
+        }
+        if method.uses == "objective":
+            settings["metric"] = "loss"
+            if config.metric != "loss":
+                inputs["objective"] = TaskObjective(lm, documents, config.metric)
+                settings["metric"] = inputs["objective"].metric
+    compute = method.heads if config.component == "heads" else method.ffns
+    autocast = lm.mixed_precision_dtype
+    with (
+        masked(lm.model, lm.mask),
+        torch.autocast(device_type=lm.device.type, dtype=autocast, enabled=autocast is not None),
+    ):
+        scores = compute(
+            Inputs(
+                model=lm.model,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                processes=processes,
+                softmax_dtype=lm.softmax_dtype,
+                progress=processes.rank == 0,
+                **inputs,
+            )
+        )
+    return scores, settings
+
+
+def _documents_record(documents: Documents) -> dict[str, Any]:
+    return {"num_examples": len(documents.doc_ids), "split": documents.split, "doc_ids": list(documents.doc_ids)}
+
+
+def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str, Any]:
+    model = lm.pretrained if isinstance(lm.pretrained, str) else lm.config._name_or_path
+    settings: dict[str, Any] = {"method": config.method, "model": model}
+    if cell.task is not None:
+        settings |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}
+    settings |= {
+        "seed": config.seed,
+        "limit": config.limit,
+        "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
+        "versions": {
+            "lm_eval": version("lm_eval"),
+            "lm_eval_prune": __version__,
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+    }
+    if not lm.mask.is_dense:
+        settings["mask"] = lm.mask.to_dict()
+    return settings

@@ -1,0 +1,104 @@
+"""Induction scores of a harness model, from seeded sequences to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_prune.ablation import masked
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.files import json_line
+from lm_eval_prune.harness.importance import processes_of
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.induction import COPYING_DEFINITIONS, copying_scores, prefix_matching_scores
+from lm_eval_prune.sequences import NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
+
+if TYPE_CHECKING:
+    from lm_eval_prune.harness.model import PrunedOPT
+
+__all__ = ["InductionConfig", "compute_induction"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InductionConfig:
+    """What to compute; checked when made. Raises ArgumentError."""
+
+    output_path: Path
+    """Folder of the files."""
+    num_sequences: int = NUM_SEQUENCES
+    """Of 25, 27, ... tokens; fewer where the model or the vocabulary is too small."""
+    repeats: int = 4
+    definition: str = "olsson2022"
+    """Of copying, one of `induction.COPYING_DEFINITIONS`."""
+    seed: int = 1234
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.definition not in COPYING_DEFINITIONS:
+            known = ", ".join(COPYING_DEFINITIONS)
+            raise ArgumentError(f"definition {self.definition!r}: unknown; expected one of {known}")
+
+
+def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedOPT]) -> Iterator[tuple[Path, bool]]:
+    """Write `prefix-matching.json` and `copying-<definition>.json`; yields each path, and whether it was computed.
+
+    The files hold means over the sequences, `"variance"` beside them (of the sample). A mask in the model's arguments
+    counts. Raises PruneError.
+    """
+    lm: PrunedOPT | None = None
+    for method in ("prefix-matching", f"copying-{config.definition}"):
+        path = config.output_path / f"{method}.json"
+        if path.exists() and not config.overwrite:
+            _require_same(config, path)
+            yield path, False
+            continue
+        lm = lm or load_model()
+        _measured(config, lm, method, path)
+        yield path, True
+
+
+def _measured(config: InductionConfig, lm: PrunedOPT, method: str, path: Path) -> None:
+    ranked = ranked_tokens(lm.tokenizer, lm.config.vocab_size)
+    lengths = fitting_lengths(ranked, lm.config.max_position_embeddings, config.repeats, config.num_sequences)
+    processes = processes_of(lm)
+    sequences = random_sequences(ranked, lengths, config.seed)
+    common: dict[str, Any] = {"bos_token_id": lm.prefix_token_id, "progress": processes.rank == 0}
+    mine = list(range(len(sequences)))[processes.rank :: processes.world_size]
+    shape = lm.config.num_hidden_layers, lm.config.num_attention_heads
+    scores = torch.zeros(len(sequences), *shape, dtype=torch.float64)
+    if mine:
+        own = [sequences[index] for index in mine]
+        with masked(lm.model, lm.mask):
+            if method == "prefix-matching":
+                scores[mine] = prefix_matching_scores(lm.model, own, repeats=config.repeats, **common).double()
+            else:
+                scores[mine] = copying_scores(lm.model, own, definition=config.definition, **common).double()
+    scores = processes.sum(scores)
+    settings: dict[str, Any] = {
+        "method": method,
+        "model": lm.pretrained if isinstance(lm.pretrained, str) else lm.config._name_or_path,
+        "seed": config.seed,
+        "num_sequences": len(sequences),
+        "num_sequences_wanted": config.num_sequences,
+        "lengths": lengths,
+        "bos_token_id": lm.prefix_token_id,
+        "variance": scores.var(0, correction=1).nan_to_num(0).tolist(),
+    }
+    if method == "prefix-matching":
+        settings["repeats"] = config.repeats
+    if not lm.mask.is_dense:
+        settings["mask"] = lm.mask.to_dict()
+    if processes.rank == 0:
+        ImportanceScores.from_tensor(scores.mean(0), num_attention_heads=shape[1], settings=settings).save(path)
+
+
+def _require_same(config: InductionConfig, path: Path) -> None:
+    settings = ImportanceScores.load(path, "heads").settings
+    for key, value in {"seed": config.seed, "num_sequences_wanted": config.num_sequences}.items():
+        if settings.get(key) != value:
+            there = json_line(settings.get(key))
+            raise ArgumentError(f"{path}: computed with {key}={there}, now {value}; --overwrite computes it again")

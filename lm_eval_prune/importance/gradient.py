@@ -1,0 +1,219 @@
+"""Gradient importance: |<dLoss/do, o>|, summed over examples and tokens (Michel et al. 2019; Bansal et al. 2023, 3.1).
+
+One forward and one backward pass, in which nothing but activations has a gradient: weights are frozen, the graph starts
+at layer 0's own outputs, and the output layer runs at the continuation only. `o` is a head's output (attention x
+values, before the output map) or, for the FFN estimate, what the FFN adds to the residual stream. `knockout.py` has the
+oracle that the estimate stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
+from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked, continuation_rows
+from lm_eval_prune.importance.processes import Processes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["ffn_gradient_importance", "frozen", "head_importance"]
+
+FIRST_SCALE = 2.0**10
+SCALE_STEP = 2.0**4
+MAX_SCALE, MIN_SCALE = 2.0**30, 2.0**-14
+"""Loss scales tried for float16, whose gradients over- or underflow: upwards from the first, or downwards."""
+
+
+def head_importance(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 8,
+    processes: Processes | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Importance of every attention head, float32 (num_hidden_layers, num_attention_heads), larger is more important.
+
+    An example's loss is the mean negative log-likelihood of its continuation tokens. Sums are divided by the number of
+    input tokens (each example's tokens less one), in the last layer by the number of continuation tokens. Neither batch
+    size nor padding matters. The model runs in evaluation mode and is handed back as it was. With `processes`, each of
+    them takes its share of `examples` and all return the scores over all of them.
+    Raises ExampleError; ScoreError naming example and layer where a gradient is not finite or zero throughout.
+    """
+    decoder = decoder_of(model)
+    taps = _Taps(decoder.head_outputs, decoder.num_attention_heads, of_input=True)
+    return _importance(model, taps, examples, batch_size, processes or Processes(), progress)
+
+
+def ffn_gradient_importance(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 8,
+    processes: Processes | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Gradient estimate of every FFN's importance, float32 (num_hidden_layers,): as for heads, of the FFN's output."""
+    taps = _Taps(decoder_of(model).ffn_outputs, 1, of_input=False)
+    return _importance(model, taps, examples, batch_size, processes or Processes(), progress).squeeze(1)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside; every module's mode and every parameter's flag return."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+class _Taps:
+    """Where the outputs of a kind of component show up, and how their share of a gradient is added up."""
+
+    def __init__(self, modules: Sequence[nn.Module], per_layer: int, *, of_input: bool) -> None:
+        self.modules = modules
+        self.per_layer = per_layer
+        self.of_input = of_input
+        self.scale: float | None = None
+        """The loss scale that the last float16 batch was computed with."""
+        self.leaves: list[Tensor] = []
+        """Where the graph begins: layer 0's outputs, and those that a mask has replaced by zeros."""
+        self.outputs: list[Tensor] = []
+        self.sums: dict[int, Tensor] = {}
+        """Layer -> (batch, components): |<gradient, output>| summed over tokens."""
+        self.gradients: dict[int, Tensor] = {}
+        """Layer -> the largest absolute gradient; only while explaining."""
+
+    @contextmanager
+    def attached(self, batch_size: int, *, explaining: bool = False) -> Iterator[None]:
+        """Watch one forward and backward pass over `batch_size` examples."""
+        self.leaves, self.outputs, self.sums, self.gradients = [], [], {}, {}
+        with ExitStack() as hooks:
+            for layer, module in enumerate(self.modules):
+                tap = partial(self._tap, layer, batch_size, explaining)
+                if self.of_input:
+                    handle = module.register_forward_pre_hook(lambda module, args, tap=tap: (tap(args[0]), *args[1:]))
+                else:
+                    handle = module.register_forward_hook(lambda module, args, output, tap=tap: tap(output))
+                hooks.callback(handle.remove)
+            yield
+
+    def _tap(self, layer: int, batch_size: int, explaining: bool, output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            output = output.detach().requires_grad_()
+            self.leaves.append(output)
+        values = output.detach()
+        if explaining:
+            self.outputs.append(values)
+
+        def add_up(gradient: Tensor) -> None:
+            product = gradient.float() * values.float()
+            by_component = product.view(batch_size, -1, self.per_layer, values.shape[-1] // self.per_layer)
+            self.sums[layer] = by_component.sum(-1).abs().sum(1)
+            if explaining:
+                self.gradients[layer] = gradient.abs().amax()
+
+        output.register_hook(add_up)
+        return output
+
+
+def _importance(
+    model: nn.Module, taps: _Taps, examples: Sequence[Example], batch_size: int, processes: Processes, progress: bool
+) -> Tensor:
+    trunk = trunk_of(model)
+    tokenized = checked(examples, trunk.max_length, trunk.vocab_size)
+    half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    total = torch.zeros(len(taps.modules), taps.per_layer, dtype=torch.float64)
+    with frozen(model), torch.inference_mode(False), torch.enable_grad():
+        mine = list(batches(processes.share(tokenized), batch_size))
+        for batch in tqdm(mine, desc="Gradient importance", unit="batch", disable=not progress):
+            scores = _scaled_scores(model, taps, batch) if half else _scores(model, taps, batch)
+            for place in _suspicious(scores):
+                scores[:, place] = _checked_alone(model, taps, batch.examples[place])
+            total += scores.sum(1)
+    total = processes.sum(total)
+    total[:-1] /= sum(len(example.tokens) - 1 for example in tokenized)
+    total[-1] /= sum(example.num_continuation for example in tokenized)
+    return total.float()
+
+
+def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, explaining: bool = False) -> Tensor:
+    """(layers, batch, components), float64: each example's sum over tokens, from one forward and one backward pass."""
+    trunk = trunk_of(model)
+    with taps.attached(len(batch.examples), explaining=explaining):
+        hidden = trunk.body(batch.input_ids.to(input_device(model)))
+        logits = trunk.output_layer(continuation_rows(hidden, batch)).float()
+        losses = F.cross_entropy(logits, batch.targets.to(logits.device), reduction="none")
+        if explaining and not losses.isfinite().all():
+            _explain_forward(taps, batch.examples[0])
+        weights = scale / torch.bincount(batch.owners)[batch.owners].float()
+        torch.autograd.grad((losses * weights.to(losses.device)).sum(), taps.leaves, allow_unused=True)
+    none = torch.zeros(len(batch.examples), taps.per_layer)
+    by_layer = [taps.sums.get(layer, none).cpu() for layer in range(len(taps.modules))]
+    return torch.stack(by_layer).double() / scale
+
+
+def _scaled_scores(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
+    """`_scores` for float16, the loss scaled below overflow and high enough for small gradients to keep their bits."""
+    scale = taps.scale or FIRST_SCALE
+    scores = _scores(model, taps, batch, scale)
+    while not scores.isfinite().all() and scale > MIN_SCALE:
+        scale /= SCALE_STEP
+        scores = _scores(model, taps, batch, scale)
+    first = taps.scale is None  # later batches start from what the first one found
+    while scores.isfinite().all() and scale < MAX_SCALE and (first or not scores.any(-1).all()):
+        larger = _scores(model, taps, batch, scale * SCALE_STEP)
+        if not larger.isfinite().all():
+            break
+        scale, scores = scale * SCALE_STEP, larger
+    taps.scale = scale
+    return scores
+
+
+def _suspicious(scores: Tensor) -> list[int]:
+    """Examples of a batch with a score that is not finite, or with a layer of zeros."""
+    fine = scores.isfinite().all(-1) & (scores != 0).any(-1)
+    return (~fine.all(0)).nonzero().flatten().tolist()
+
+
+def _checked_alone(model: nn.Module, taps: _Taps, example: TokenizedExample) -> Tensor:
+    """(layers, components) of one example, if zeros in it are true: pruned outputs, or a map that ignores them."""
+    (batch,) = batches([example], 1)
+    scale = taps.scale or 1.0
+    scores = _scores(model, taps, batch, scale, explaining=True)
+    for layer in reversed(range(len(taps.modules))):
+        where = f"example {example.index}: layer {layer}"
+        gradient = float(taps.gradients.get(layer, torch.tensor(0.0)))
+        if not scores[layer].isfinite().all():
+            raise ScoreError(f"{where}: the gradient is {gradient}, not finite; load the model with dtype=float32")
+        ignored = taps.of_input and not getattr(taps.modules[layer], "weight", torch.ones(1)).any()
+        if not gradient and taps.outputs[layer].any() and not ignored:
+            raise ScoreError(f"{where}: the gradient is zero throughout; load the model with dtype=float32")
+    return scores.squeeze(1)
+
+
+def _explain_forward(taps: _Taps, example: TokenizedExample) -> None:
+    for layer, values in enumerate(taps.outputs):
+        if not values.isfinite().all():
+            raise ScoreError(
+                f"example {example.index}: layer {layer}: its outputs are not finite; load the model with dtype=float32"
+            )
+    last = len(taps.modules) - 1
+    raise ScoreError(f"example {example.index}: after layer {last}: the loss is not finite; use dtype=float32")

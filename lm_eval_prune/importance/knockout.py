@@ -1,0 +1,237 @@
+"""Knockout importance: what the dense model's metric loses when one component is pruned (Bansal et al. 2023, 3.2).
+
+`score_under_masks` answers the same requests under many masks. A mask changes nothing below the first layer that it
+touches, so one dense pass goes from layer to layer, and each mask branches off where it begins: a pruned FFN after that
+layer's attention. All L single-FFN masks together cost about half of L evaluations, with the results of L separate
+ones, bit for bit. Nothing here knows the harness: an `Objective` turns answers into a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from lm_eval_prune.ablation import masked
+from lm_eval_prune.decoders import check_fits, decoder_of, input_device, trunk_of
+from lm_eval_prune.importance.examples import Batch, Example, batches, checked, continuation_rows
+from lm_eval_prune.importance.gradient import frozen
+from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.masks import PruningMask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+__all__ = ["Answer", "LossObjective", "MaskScorer", "Objective", "ffn_importance", "head_knockout", "score_under_masks"]
+
+Answer = tuple[float, bool]
+"""A request's log-likelihood (nats), and whether its continuation is what greedy decoding gives."""
+
+
+class MaskScorer(Protocol):
+    """How requests are answered under masks; `score_under_masks` is the way in this module."""
+
+    def __call__(
+        self, model: nn.Module, requests: Sequence[Example], masks: Sequence[PruningMask], batch_size: int
+    ) -> list[list[Answer]]: ...
+
+
+class Objective(Protocol):
+    """A number to be had from answers: a task's metric, or a loss."""
+
+    requests: Sequence[Example]
+    """What the model is to answer."""
+
+    def value(self, answers: Sequence[Answer]) -> float:
+        """The number, larger is better, from one answer a request, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class LossObjective:
+    """Minus the mean over examples of the mean negative log-likelihood of their continuation tokens."""
+
+    requests: Sequence[Example]
+
+    def value(self, answers: Sequence[Answer]) -> float:
+        per_example = [answer[0] / len(pair[1]) for answer, pair in zip(answers, self.requests, strict=True)]
+        return sum(per_example) / len(per_example)
+
+
+def ffn_importance(
+    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
+) -> Tensor:
+    """Knockout importance of every FFN, float32 (num_hidden_layers,): the dense metric minus that with the FFN pruned.
+
+    `objective` is a harness task's metric (`harness.requests.TaskObjective`), or examples: their loss then counts, and
+    the importance is by how much it grows. Settings are those of `knockout`. Raises ExampleError.
+    """
+    decoder = decoder_of(model)
+    shape = decoder.num_hidden_layers, decoder.num_attention_heads
+    masks = [
+        PruningMask(num_hidden_layers=shape[0], num_attention_heads=shape[1], pruned_ffns=(layer,))
+        for layer in range(shape[0])
+    ]
+    return knockout(model, objective, masks, batch_size=batch_size, **settings)
+
+
+def head_knockout(
+    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
+) -> Tensor:
+    """Knockout importance of every head, float32 (num_hidden_layers, num_attention_heads); see `ffn_importance`."""
+    decoder = decoder_of(model)
+    shape = decoder.num_hidden_layers, decoder.num_attention_heads
+    masks = [
+        PruningMask(num_hidden_layers=shape[0], num_attention_heads=shape[1], pruned_heads={layer: (head,)})
+        for layer in range(shape[0])
+        for head in range(shape[1])
+    ]
+    return knockout(model, objective, masks, batch_size=batch_size, **settings).view(shape)
+
+
+def knockout(
+    model: nn.Module,
+    objective: Sequence[Example] | Objective,
+    masks: Sequence[PruningMask],
+    *,
+    batch_size: int = 8,
+    scorer: MaskScorer | None = None,
+    **settings: Any,
+) -> Tensor:
+    """The dense model's value minus the value under each mask, float32 (len(masks),).
+
+    `scorer` replaces `score_under_masks`; `settings` (softmax_dtype, processes, progress) are the latter's.
+    """
+    goal: Objective = objective if hasattr(objective, "value") else LossObjective(objective)  # type: ignore[assignment]
+    dense = PruningMask.dense(*masks[0].shape)
+    answers = (scorer or score_under_masks)(model, goal.requests, [dense, *masks], batch_size, **settings)
+    values = torch.tensor([goal.value(row) for row in answers], dtype=torch.float64)
+    return (values[0] - values[1:]).float()
+
+
+def score_under_masks(
+    model: nn.Module,
+    requests: Sequence[Example],
+    masks: Sequence[PruningMask],
+    batch_size: int = 8,
+    *,
+    softmax_dtype: torch.dtype | None = None,
+    processes: Processes | None = None,
+    progress: bool = False,
+) -> list[list[Answer]]:
+    """Log-likelihood and greedy flag of every request under every mask: `[len(masks)][len(requests)]`.
+
+    As the harness computes them: log-softmax in `softmax_dtype` (None: the model's), cut from the left, requests that
+    share their input tokens computed once. A mask's answers do not depend on the other masks. Masks come on top of
+    `masked` blocks around the call. Raises ExampleError, MaskShapeError.
+    """
+    processes = processes or Processes()
+    decoder, trunk = decoder_of(model), trunk_of(model)
+    for mask in masks:
+        check_fits(mask, decoder.num_hidden_layers, decoder.num_attention_heads)
+    tokenized = checked(requests, trunk.max_length, trunk.vocab_size)
+    inputs: dict[tuple[int, ...], list[int]] = {}
+    for request in tokenized:
+        inputs.setdefault(tuple(request.tokens[:-1]), []).append(request.index)
+    longest = [
+        max((tokenized[index] for index in group), key=lambda one: one.num_continuation) for group in inputs.values()
+    ]
+    answers = torch.zeros(len(masks), len(tokenized), 2, dtype=torch.float64)
+    mine = list(batches(processes.share(longest), batch_size))
+    bar = tqdm(total=len(mine) * len(masks), desc="Knockout", unit="batch", disable=not progress)
+    with frozen(model), torch.no_grad(), bar:
+        for batch in mine:
+            for number, logits in _logits_under_masks(model, batch, masks):
+                log_probabilities = logits.log_softmax(-1, dtype=softmax_dtype)
+                for place, example in enumerate(batch.examples):
+                    own = log_probabilities[(batch.owners == place).to(log_probabilities.device)]
+                    for index in inputs[tuple(example.tokens[:-1])]:
+                        answers[number, index] = _answer(
+                            own, tokenized[index].tokens[-tokenized[index].num_continuation :]
+                        )
+                bar.update()
+    return [[(float(ll), bool(greedy)) for ll, greedy in row] for row in processes.sum(answers)]
+
+
+def _answer(log_probabilities: Tensor, continuation: list[int]) -> Tensor:
+    """(log-likelihood, greedy) from the rows that predict the continuation, which may be preceded by others."""
+    rows = log_probabilities[-len(continuation) :]
+    targets = torch.tensor(continuation, device=rows.device)
+    greedy = (rows.argmax(-1) == targets).all()
+    return torch.tensor([float(rows.gather(1, targets[:, None]).sum()), float(greedy)])
+
+
+def _logits_under_masks(model: nn.Module, batch: Batch, masks: Sequence[PruningMask]) -> Iterator[tuple[int, Tensor]]:
+    """(index of the mask, logits (predictions, vocabulary)) for every mask; only one residual stream is kept."""
+    trunk = trunk_of(model)
+    depth = len(trunk.layers)
+    hidden, settings = trunk.embed(batch.input_ids.to(input_device(model)))
+
+    def finished(stream: Tensor, first: int, mask: PruningMask) -> Tensor:
+        with masked(model, mask):
+            for layer in trunk.layers[first:]:
+                stream = layer(stream, **settings)
+        # The norm before the output layer works on each position by itself, but on the batch's own layout.
+        return trunk.output_layer(continuation_rows(trunk.finish(stream), batch))
+
+    starting = _by_first_layer(masks, depth)
+    for layer in range(depth):
+        for index in starting.heads[layer]:
+            yield index, finished(hidden, layer, masks[index])
+        if not starting.ffns[layer]:
+            hidden = trunk.layers[layer](hidden, **settings)
+            continue
+        with _watched(trunk.ffn_entries[layer]) as entered:
+            following = trunk.layers[layer](hidden, **settings)
+        skipped = _without_ffn(entered[0].view_as(hidden), trunk.ffn_norms[layer])
+        del hidden
+        for index in starting.ffns[layer]:
+            yield index, finished(skipped, layer + 1, masks[index])
+        hidden = following
+    for index in starting.dense:
+        yield index, finished(hidden, depth, masks[index])
+
+
+@dataclass(frozen=True)
+class _Starts:
+    """Indices of masks by where they part from the dense model."""
+
+    heads: list[list[int]]
+    """By layer: masks whose first change is a head of it."""
+    ffns: list[list[int]]
+    """By layer: masks whose first change is its FFN."""
+    dense: list[int]
+
+
+def _by_first_layer(masks: Sequence[PruningMask], depth: int) -> _Starts:
+    starts = _Starts([[] for _ in range(depth)], [[] for _ in range(depth)], [])
+    for index, mask in enumerate(masks):
+        first_head, first_ffn = min(mask.pruned_heads, default=depth), min(mask.pruned_ffns, default=depth)
+        if mask.is_dense:
+            starts.dense.append(index)
+        elif first_head <= first_ffn:
+            starts.heads[first_head].append(index)
+        else:
+            starts.ffns[first_ffn].append(index)
+    return starts
+
+
+def _without_ffn(stream: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
+    return stream if norm is None else norm(stream)
+
+
+@contextmanager
+def _watched(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the first argument of each call of `module`."""
+    entered: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
+    try:
+        yield entered
+    finally:
+        handle.remove()

@@ -1,0 +1,133 @@
+"""Every way to score heads or FFNs, by name.
+
+A further method is a function from `Inputs` to scores, and one line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from accelerate.utils import align_module_device
+
+from lm_eval_prune.decoders import decoder_of, trunk_of
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.importance.examples import Example
+from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
+from lm_eval_prune.importance.knockout import Objective, ffn_importance, head_knockout
+from lm_eval_prune.importance.processes import Processes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["COMPONENTS", "METHODS", "Inputs", "Method", "magnitude", "method_named", "random_scores"]
+
+COMPONENTS = ("heads", "ffns")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """All that a method may use; each takes what it needs."""
+
+    model: nn.Module
+    examples: Sequence[Example] = ()
+    """Gold answers in their contexts."""
+    objective: Objective | None = None
+    """What knockout measures; None for the examples' loss."""
+    batch_size: int = 8
+    seed: int = 1234
+    processes: Processes = field(default_factory=Processes)
+    softmax_dtype: torch.dtype | None = None
+    progress: bool = False
+
+
+class Method(NamedTuple):
+    """How one method scores either component."""
+
+    heads: Callable[[Inputs], Tensor]
+    """-> (num_hidden_layers, num_attention_heads), larger is more important."""
+    ffns: Callable[[Inputs], Tensor]
+    """-> (num_hidden_layers,)"""
+    uses: str
+    """`"examples"` (gold answers), `"objective"` (a metric or the examples' loss), or `"weights"` (no task at all)."""
+
+
+def magnitude(model: nn.Module, component: str) -> Tensor:
+    """L2 norm of each component's weight matrices, biases aside, float32.
+
+    A head: its rows of the query, key and value maps and its columns of the output map. An FFN: both of its maps.
+    """
+    decoder, trunk = decoder_of(model), trunk_of(model)
+    scores = []
+    for layer in range(decoder.num_hidden_layers):
+        if component == "ffns":
+            maps = (trunk.ffn_inputs[layer], decoder.ffn_outputs[layer])
+            scores.append(sum(_squares(module, 1).sum() for module in maps))
+        else:
+            incoming = (trunk.queries[layer], trunk.keys[layer], trunk.values[layer])
+            by_unit = sum(_squares(module, 1) for module in incoming) + _squares(decoder.head_outputs[layer], 0)
+            scores.append(by_unit.view(decoder.num_attention_heads, decoder.head_dim).sum(1))
+    return torch.stack(scores).sqrt().float()  # type: ignore[arg-type]
+
+
+def random_scores(model: nn.Module, component: str, seed: int) -> Tensor:
+    """Uniform scores in [0, 1), float32, the same for the same shape and seed."""
+    decoder = decoder_of(model)
+    shape = (decoder.num_hidden_layers, decoder.num_attention_heads)[: 2 if component == "heads" else 1]
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def method_named(name: str) -> Method:
+    """The method of this name. Raises ArgumentError."""
+    if name not in METHODS:
+        raise ArgumentError(f"method {name!r}: unknown; expected one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _squares(module: nn.Module, dim: int) -> Tensor:
+    """Sums of squared weights over `dim`, float64: 1 for one number a row (output), 0 for one a column (input)."""
+    with align_module_device(module):
+        return module.weight.detach().double().pow(2).sum(dim).cpu()  # type: ignore[operator]
+
+
+def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
+    def scores(inputs: Inputs) -> Tensor:
+        return function(
+            inputs.model,
+            inputs.examples,
+            batch_size=inputs.batch_size,
+            processes=inputs.processes,
+            progress=inputs.progress,
+        )
+
+    return scores
+
+
+def _knockout(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
+    def scores(inputs: Inputs) -> Tensor:
+        return function(
+            inputs.model,
+            inputs.examples if inputs.objective is None else inputs.objective,
+            batch_size=inputs.batch_size,
+            softmax_dtype=inputs.softmax_dtype,
+            processes=inputs.processes,
+            progress=inputs.progress,
+        )
+
+    return scores
+
+
+METHODS = {
+    "gradient": Method(_gradient(head_importance), _gradient(ffn_gradient_importance), "examples"),
+    "knockout": Method(_knockout(head_knockout), _knockout(ffn_importance), "objective"),
+    "magnitude": Method(
+        lambda inputs: magnitude(inputs.model, "heads"), lambda inputs: magnitude(inputs.model, "ffns"), "weights"
+    ),
+    "random": Method(
+        lambda inputs: random_scores(inputs.model, "heads", inputs.seed),
+        lambda inputs: random_scores(inputs.model, "ffns", inputs.seed),
+        "weights",
+    ),
+}

@@ -1,0 +1,369 @@
+"""The commands importance, aggregate, mask, induction: files as documented, finished work kept, errors in a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import datasets
+import pytest
+import torch
+from fixtures_importance import few_tasks, save_checkpoint, write_tasks
+from lm_eval_prune.cli import main as cli
+
+from lm_eval_prune.harness import requests
+from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.importance.gradient import head_importance
+from lm_eval_prune.importance.knockout import ffn_importance
+from lm_eval_prune.masks import PruningMask
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    write_tasks(folder / "tasks")
+    save_checkpoint(folder / "model")
+    save_checkpoint(folder / "larger", layers=4)
+    return folder
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """`run("importance", ...)` -> (exit code, lines of output, lines of errors)."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(requests, "_task_manager", few_tasks)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lm-eval-prune", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        errors = [line for line in captured.err.splitlines() if line.startswith(("Error", "Traceback"))]
+        return code or 0, captured.out.splitlines(), errors
+
+    return run
+
+
+@pytest.fixture
+def importance(run, folder, tmp_path):
+    def importance(*arguments, model="model"):
+        common = ["--model_args", f"pretrained={folder / model}", "--include_path", folder / "tasks", "--device", "cpu"]
+        return run("importance", *common, "--output_path", tmp_path, *arguments)
+
+    return importance
+
+
+def test_one_file_a_task_and_number_of_shots_with_one_model_load(importance, folder, tmp_path, monkeypatch):
+    loads = []
+    original = PrunedOPT.__init__
+    monkeypatch.setattr(PrunedOPT, "__init__", lambda self, *a, **k: loads.append(a) or original(self, *a, **k))
+    code, out, _ = importance("--tasks", "toy_choice,toy_generate", "--num_fewshot", "0,2", "--limit", 4, "--seed", 7)
+    assert code == 0
+    names = [f"{task}-{k}shot-heads-gradient.json" for task in ("toy_choice", "toy_generate") for k in (0, 2)]
+    assert out == [str(tmp_path / name) for name in names]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert len(loads) == 1
+
+    content = json.loads((tmp_path / names[1]).read_text())
+    expected = {
+        "format": "lm-eval-prune-importance",
+        "version": 1,
+        "component": "heads",
+        "method": "gradient",
+        "model": str(folder / "model"),
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "task": "toy_choice",
+        "num_fewshot": 2,
+        "num_examples": 4,
+        "seed": 7,
+        "limit": 4,
+        "split": "training",
+        "doc_ids": [0, 1, 2, 3],
+    }
+    assert expected.items() <= content.items()
+    assert {"prompts_sha256", "tokens_sha256", "versions", "dtype"} <= content.keys()
+
+    lm = PrunedOPT(str(folder / "model"), device="cpu")
+    task = requests.load_tasks(["toy_choice"], str(folder / "tasks"))["toy_choice"]
+    documents = requests.build_documents(task, num_fewshot=2, limit=4, seed=7)
+    scores = head_importance(lm.model, requests.calibration(lm, documents).examples)
+    torch.testing.assert_close(torch.tensor(content["scores"]), scores)
+
+
+def test_ffn_knockout_on_the_tasks_accuracy_and_on_loss(importance, folder, tmp_path):
+    arguments = ["--tasks", "toy_choice", "--num_fewshot", 0, "--component", "ffns", "--method", "knockout"]
+    assert importance(*arguments)[0] == 0
+    found = ImportanceScores.load(tmp_path / "toy_choice-0shot-ffns-knockout.json", "ffns")
+    lm = PrunedOPT(str(folder / "model"), device="cpu")
+    task = requests.load_tasks(["toy_choice"], str(folder / "tasks"))["toy_choice"]
+    documents = requests.build_documents(task, num_fewshot=0)
+
+    def accuracy(**pruned):
+        mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, **pruned)
+        masked_lm = PrunedOPT(str(folder / "model"), device="cpu", mask=mask, batch_size=4)
+        answers = masked_lm.loglikelihood([one for group in documents.instances for one in group], disable_tqdm=True)
+        return requests.TaskObjective(lm, documents).value(answers)
+
+    expected = [accuracy() - accuracy(pruned_ffns=(layer,)) for layer in range(3)]
+    assert found.scores == pytest.approx(expected)
+    assert found.settings["metric"] == "acc"
+
+    assert importance(*arguments, "--metric", "loss", "--overwrite")[0] == 0
+    loss = ImportanceScores.load(tmp_path / "toy_choice-0shot-ffns-knockout.json", "ffns")
+    assert loss.settings["metric"] == "loss"
+    expected = ffn_importance(lm.model, requests.calibration(lm, documents).examples)
+    assert loss.scores == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_finished_files_are_not_computed_again(importance, tmp_path):
+    arguments = ["--tasks", "toy_choice", "--num_fewshot", 0, "--limit", 2, "--method", "random"]
+    assert importance(*arguments)[0] == 0
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text().replace('"seed": 1234', '"seed": 1234, "note": "kept"'))
+    _, out, _ = importance(*arguments)
+    assert out == [f"{path} (there already)"]
+    assert "kept" in path.read_text()
+    assert importance(*arguments, "--overwrite")[0] == 0
+    assert "kept" not in path.read_text()
+    code, _, errors = importance(*arguments, "--seed", 5)
+    assert (code, errors) == (2, [f"Error: {path}: computed with seed=1234, now 5; --overwrite computes it again"])
+    path.write_text(path.read_text()[:-40])
+    code, _, errors = importance(*arguments)
+    assert code == 2
+    assert "not valid JSON" in errors[0]
+    assert errors[0].endswith("--overwrite computes it again")
+
+
+def test_finished_file_of_another_model_is_refused(importance, folder, tmp_path):
+    arguments = ["--tasks", "toy_choice", "--num_fewshot", 0, "--limit", 2]
+    assert importance(*arguments)[0] == 0
+    code, _, errors = importance(*arguments, model="larger")
+    assert code == 2
+    assert f"computed with model={json.dumps(str(folder / 'model'))[:20]}" in errors[0]
+
+
+def test_unfinished_work_leaves_nothing_behind(importance, tmp_path, monkeypatch):
+    from lm_eval_prune.importance import gradient
+
+    original, calls = gradient._scores, []
+
+    def stopped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(gradient, "_scores", stopped)
+    code, *_ = importance("--tasks", "toy_choice,toy_em", "--num_fewshot", 0, "--limit", 2)
+    assert code != 0
+    assert len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["toy_choice-0shot-heads-gradient.json"]
+
+
+@pytest.mark.parametrize("component", ["heads", "ffns"])
+def test_methods_without_a_task(importance, tmp_path, component):
+    for method in ("magnitude", "random"):
+        assert importance("--method", method, "--component", component)[0] == 0
+        scores = ImportanceScores.load(tmp_path / f"{component}-{method}.json", component).tensor()
+        assert scores.shape == ((3, 4) if component == "heads" else (3,))
+        assert len(scores.unique()) == scores.numel()
+
+
+def test_importance_under_a_mask(importance, folder, tmp_path):
+    mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0, 2)})
+    mask.save(folder / "outer.json")
+    arguments = ["--tasks", "toy_choice", "--num_fewshot", 0, "--limit", 2]
+    common = ["--model_args", f"pretrained={folder / 'model'},mask={folder / 'outer.json'}"]
+    assert importance(*arguments, *common)[0] == 0
+    found = ImportanceScores.load(tmp_path / "toy_choice-0shot-heads-gradient.json")
+    assert (found.tensor()[~mask.head_mask] == 0).all()
+    assert found.settings["mask"]["pruned_heads"] == {"1": [0, 2]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "toy_choise"], "task 'toy_choise': unknown to the harness; did you mean toy_choice"),
+        (["--tasks", "toy_hidden"], "task toy_hidden: document 0 of its training split has no gold answer"),
+        (["--tasks", "toy_choice", "--method", "grad"], "method 'grad': unknown; expected one of gradient, knockout"),
+        ([], "method gradient needs tasks, such as --tasks piqa"),
+        (["--tasks", "toy_choice", "--metric", "acc"], "metric=acc is for knockout, not for gradient"),
+        (["--tasks", "toy_choice", "--split", "dev"], "split 'dev': unknown; expected one of training"),
+        (["--tasks", "toy_choice", "--limit", "2.5"], "limit=2.5: expected a whole number, or a share below 1"),
+        (["--tasks", "toy_choice", "--limit", "-1"], "limit=-1: expected a whole number"),
+        (["--tasks", "toy_choice", "--num_fewshot", "one"], "num_fewshot=one: expected whole numbers"),
+        (["--tasks", "toy_choice", "--num_fewshot", "-2"], "num_fewshot=-2; expected 0 or more"),
+        (["--tasks", "toy_choice", "--batch_size", "0"], "batch_size=0; expected at least 1"),
+        (["--tasks", "toy_choice", "--model_args", "pretrained"], "model_args: 'pretrained'; expected name=value"),
+        (["--tasks", "toy_choice", "--num_fewshot", "30"], "task toy_choice: 30 shots, but only 12 documents"),
+    ],
+)
+def test_bad_input_is_one_line(importance, tmp_path, arguments, message):
+    code, _, errors = importance(*arguments)
+    assert code == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- aggregate and mask -------------------------------------------------------------------------------------------
+
+
+def score_file(path, scores, **settings):
+    settings = {"method": "gradient", "model": "m", "task": path.stem, "num_fewshot": 1, **settings}
+    ImportanceScores.from_tensor(torch.tensor(scores), num_attention_heads=2, settings=settings).save(path)
+    return path
+
+
+def test_aggregate_is_the_mean(run, tmp_path):
+    a = score_file(tmp_path / "a.json", [[1.0, 2.0], [3.0, 8.0]])
+    b = score_file(tmp_path / "b.json", [[3.0, 0.0], [1.0, 0.0]])
+    code, out, _ = run("aggregate", a, b, "--output_path", tmp_path / "out")
+    assert (code, out) == (0, [str(tmp_path / "out" / "aggregate-1shot-heads-gradient.json")])
+    found = ImportanceScores.load(out[0], "heads")
+    assert found.scores == ((2.0, 1.0), (2.0, 4.0))
+    assert found.settings["tasks"] == ["a", "b"]
+    assert len(found.settings["files"][0]["sha256"]) == 64
+    assert run("aggregate", a, b, "--normalisation", "l2", "-o", tmp_path / "l2.json")[0] == 0
+    first = ImportanceScores.load(tmp_path / "l2.json").scores[0]
+    assert first == pytest.approx(((1 / 5**0.5 + 1) / 2, 1 / 5**0.5))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"scores": [1.0, 2.0]}, "holds scores of ffns, but"),
+        ({"scores": [[1.0, 2.0]] * 3}, "3 layers of 2 heads, but"),
+        ({"num_fewshot": 5}, "num_fewshot is 5, but 1 in"),
+        ({"model": "n"}, 'model is "n", but "m" in'),
+        ({"method": "random"}, 'method is "random", but "gradient" in'),
+        ({"task": "a"}, 'task "a" is already in'),
+    ],
+)
+def test_aggregate_of_what_does_not_belong_together(run, tmp_path, other, message):
+    a = score_file(tmp_path / "a.json", [[1.0, 2.0], [3.0, 8.0]])
+    b = score_file(tmp_path / "b.json", **{"scores": [[3.0, 0.0], [1.0, 0.0]], **other})
+    code, _, errors = run("aggregate", a, b, "--output_path", tmp_path / "out")
+    assert code == 2
+    assert errors[0].startswith(f"Error: {b}: ")
+    assert message in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_aggregate_of_broken_files(run, tmp_path):
+    a = score_file(tmp_path / "a.json", [[1.0, 2.0]])
+    for text, message in (
+        (a.read_text()[:-20], "not valid JSON"),
+        (a.read_text().replace("2.0", "NaN"), "NaN is not a number"),
+        ("{}", '"format" is null'),
+    ):
+        (tmp_path / "b.json").write_text(text)
+        code, _, errors = run("aggregate", a, tmp_path / "b.json", "-o", tmp_path / "out")
+        assert code == 2
+        assert message in errors[0]
+
+
+def test_mask_prunes_the_least_important(run, tmp_path):
+    heads = score_file(tmp_path / "heads.json", [[1.0, 2.0], [3.0, 8.0], [0.5, 9.0]])
+    ffns = score_file(tmp_path / "ffns.json", [2.0, 1.0, 3.0])
+    out = tmp_path / "mask.json"
+    arguments = ["--head_importance", heads, "--prune_heads", 0.5, "--ffn_importance", ffns, "--prune_ffns", 0.34]
+    code, lines, _ = run("mask", *arguments, "-o", out)
+    assert (code, lines) == (0, [f"{out}: 3 of 6 heads, 1 of 3 FFNs pruned"])
+    mask = PruningMask.load(out)
+    assert (dict(mask.pruned_heads), mask.pruned_ffns) == ({0: (0, 1), 2: (0,)}, (1,))
+    assert mask.provenance["head_importance"]["path"] == str(heads)
+
+    assert run("mask", *arguments, "-o", out, "--order", "most")[0] == 0
+    mask = PruningMask.load(out)
+    assert (dict(mask.pruned_heads), mask.pruned_ffns) == ({1: (0, 1), 2: (1,)}, (2,))
+    assert mask.provenance["order"] == "most"
+
+    assert run("mask", *arguments, "-o", out, "--layers", "1-2")[0] == 0
+    mask = PruningMask.load(out)  # floor(0.5 x 4) heads and floor(0.34 x 2) FFNs of two layers
+    assert (dict(mask.pruned_heads), mask.pruned_ffns) == ({1: (0,), 2: (0,)}, ())
+
+    assert run("mask", *arguments[:4], "-o", out, "--normalisation", "standardised")[0] == 0
+    assert dict(PruningMask.load(out).pruned_heads) == {0: (0,), 1: (0,), 2: (0,)}
+
+
+def test_random_masks_are_seeded(run, folder, tmp_path):
+    def random(*more):
+        arguments = ["--random", "--model_args", f"pretrained={folder / 'model'}", "--prune_heads", 0.5]
+        assert run("mask", *arguments, "--prune_ffns", 0.4, "-o", tmp_path / "mask.json", *more)[0] == 0
+        return PruningMask.load(tmp_path / "mask.json")
+
+    mask = random()
+    assert (mask.shape, mask.num_pruned_heads, mask.num_pruned_ffns) == ((3, 4), 6, 1)
+    assert mask.provenance["seed"] == 1234
+    assert random() == mask
+    assert len({random("--seed", seed) for seed in range(4)}) > 1
+    assert set(random("--layers", "2").pruned_heads) == {2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to prune"),
+        (["--random", "--prune_heads", "0.5"], "--random needs the model's shape"),
+        (["--random", "--order", "most", "--prune_heads", "0.5"], "--random takes no scores"),
+        (["--head_importance", "no.json", "--prune_heads", "0.5"], "no.json: no such file"),
+        (["--head_importance", "HEADS", "--prune_heads", "1.5"], "prune_heads=1.5: expected a number from 0 to 1"),
+        (["--head_importance", "HEADS", "--prune_heads", "0.5", "--order", "worst"], "order 'worst': unknown"),
+        (
+            ["--head_importance", "HEADS", "--prune_heads", "0.5", "--layers", "1-3"],
+            "layers 1-3: expected a range within",
+        ),
+        (["--head_importance", "HEADS", "--prune_heads", "0.5", "--layers", "x"], "layers=x: expected a range such as"),
+        (["--head_importance", "HEADS", "--prune_heads", "0.5", "--normalisation", "x"], "normalisation 'x': unknown"),
+        (["--ffn_importance", "HEADS", "--prune_ffns", "0.5"], "holds scores of heads; expected scores of ffns"),
+        (["--random", "--model_args", "pretrained=/no/such", "--prune_heads", "1"], "no model configuration found"),
+    ],
+)
+def test_masks_that_cannot_be(run, tmp_path, arguments, message):
+    heads = score_file(tmp_path / "heads.json", [[1.0, 2.0], [3.0, 8.0], [0.5, 9.0]])
+    arguments = [heads if argument == "HEADS" else argument for argument in arguments]
+    code, _, errors = run("mask", *arguments, "-o", tmp_path / "mask.json")
+    assert code == 2
+    assert message in errors[0]
+    assert not (tmp_path / "mask.json").exists()
+
+
+# -- induction ----------------------------------------------------------------------------------------------------
+
+
+def test_induction_writes_means_and_variances(run, folder, tmp_path):
+    from lm_eval_prune.induction import copying_scores, prefix_matching_scores
+    from lm_eval_prune.sequences import random_sequences, ranked_tokens
+
+    arguments = ["--model_args", f"pretrained={folder / 'model'}", "--device", "cpu", "--num_sequences", 3]
+    code, out, _ = run("induction", *arguments, "--output_path", tmp_path)
+    assert (code, out) == (0, [str(tmp_path / "prefix-matching.json"), str(tmp_path / "copying-olsson2022.json")])
+    lm = PrunedOPT(str(folder / "model"), device="cpu")
+    sequences = random_sequences(ranked_tokens(lm.tokenizer, 300), [25, 27, 29], 1234)
+    for path, expected in zip(
+        out, (prefix_matching_scores(lm.model, sequences), copying_scores(lm.model, sequences)), strict=True
+    ):
+        found = ImportanceScores.load(path, "heads")
+        torch.testing.assert_close(found.tensor().float(), expected.mean(0))
+        torch.testing.assert_close(torch.tensor(found.settings["variance"]), expected.var(0))
+        assert found.settings["lengths"] == [25, 27, 29]
+    _, out, _ = run("induction", *arguments, "--output_path", tmp_path)
+    assert all(line.endswith("(there already)") for line in out)
+    code, _, errors = run("induction", *arguments, "--output_path", tmp_path, "--seed", 2)
+    assert code == 2
+    assert "computed with seed=1234, now 2" in errors[0]
+
+
+def test_induction_on_a_model_too_short(run, folder, tmp_path):
+    save_checkpoint(tmp_path / "short", max_position_embeddings=64)
+    arguments = ["--model_args", f"pretrained={tmp_path / 'short'}", "--device", "cpu"]
+    code, _, errors = run("induction", *arguments, "--output_path", tmp_path / "out")
+    assert code == 2
+    assert "the shortest sequence, 25 tokens 4 times behind a BOS, does not fit: the model has 64" in errors[0]
