@@ -12,8 +12,9 @@ import lm_eval_prune
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
-    ["errors", "version"], ["files", "fractions"], ["masks"], ["decoders"], ["random_opt"], ["ablation"],
-    ["importance"], ["selection"], ["harness"], ["cli", "tasks"],
+    ["errors", "version"], ["files", "fractions"], ["masks"], ["decoders"], ["demo"], ["random_opt"], ["ablation"],
+    ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"], ["selection"], ["harness"],
+    ["cli", "tasks"],
 ]  # fmt: skip
 """Each may import only from the lists before it, and from its own."""
 

@@ -1,0 +1,213 @@
+"""The study in small, on the bundled model: importance, pruned variants and random baselines at 0, 1 and 5 shots."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import lm_eval.evaluator
+import torch
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable
+from tqdm import tqdm
+
+from lm_eval_prune.files import write_json
+from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.registration import tasks_folder
+from lm_eval_prune.harness.results import pruning_block
+from lm_eval_prune.importance.aggregate import aggregate_files
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.induction import prefix_matching_scores
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.selection import random_mask, select_mask
+from lm_eval_prune.sequences import fitting_lengths, random_sequences, ranked_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["DemoReport", "Row", "run_demo"]
+
+GROUP = "icl_demo"
+SHOTS = (0, 1, 5)
+CALIBRATION_SHOTS = 5
+"""Importance is taken at this number of shots."""
+RANDOM_SEEDS = (0, 1, 2)
+BATCH_SIZE = 32
+
+
+class Row(NamedTuple):
+    """One variant of the model, its accuracies in [0, 1]; random variants are means over their seeds."""
+
+    variant: str
+    parameters_left: float
+    """Share of the dense model's parameters."""
+    averages: dict[int, float]
+    """Number of shots -> macro-average over the tasks."""
+    by_task: dict[str, float]
+    """Task -> accuracy at the largest number of shots."""
+
+
+class DemoReport(NamedTuple):
+    rows: list[Row]
+    important_heads: list[tuple[int, int]]
+    """The five (layer, head) of highest aggregate importance."""
+    induction_heads: list[tuple[tuple[int, int], float]]
+    """The five (layer, head) of highest prefix-matching score, with it."""
+    folder: Path
+    """Where results, scores and masks lie."""
+
+
+def run_demo(output_path: Path, *, limit: int = 100, seed: int = 1234, progress: bool = True) -> DemoReport:
+    """Run everything and write it below `output_path`; `limit` is documents a task, for scores and for evaluation.
+
+    Scores come from the tasks' training splits, accuracies from their validation splits.
+    """
+    with _quiet_harness():
+        lm = PrunedOPT(device="cpu", batch_size=BATCH_SIZE)
+        files = _importance(lm, output_path / "importance", limit=limit, seed=seed)
+        variants = _variants(lm, files, output_path / "masks")
+        manager = TaskManager(include_defaults=False, include_path=tasks_folder())
+        rows = _evaluated(lm, variants, manager, output_path / "results", limit=limit, seed=seed, progress=progress)
+        return DemoReport(
+            rows=rows,
+            important_heads=[head for head, _ in _highest(ImportanceScores.load(files["heads"]).tensor())],
+            induction_heads=_highest(_prefix_matching(lm, seed)),
+            folder=output_path,
+        )
+
+
+def _importance(lm: PrunedOPT, folder: Path, *, limit: int, seed: int) -> dict[str, Path]:
+    """component -> file of its aggregate importance: heads by gradient, FFNs by knockout of the loss."""
+    files = {}
+    for component, method in (("heads", "gradient"), ("ffns", "knockout")):
+        config = ImportanceConfig(
+            component=component,
+            method=method,
+            metric="loss" if method == "knockout" else None,
+            tasks=(GROUP,),
+            num_fewshot=(CALIBRATION_SHOTS,),
+            output_path=folder,
+            limit=limit,
+            seed=seed,
+            batch_size=BATCH_SIZE,
+            overwrite=True,
+            include_path=str(tasks_folder()),
+        )
+        outcomes = list(compute_importance(config, lambda: lm))
+        files[component] = folder / f"aggregate-{CALIBRATION_SHOTS}shot-{component}-{method}.json"
+        aggregate_files([outcome.path for outcome in outcomes]).save(files[component])
+    return files
+
+
+def _variants(lm: PrunedOPT, files: dict[str, Path], folder: Path) -> dict[str, list[PruningMask]]:
+    """Variant -> its masks, of which random ones have several; all saved."""
+    layers, heads = lm.mask.shape
+
+    def ranked(prune_heads: str, prune_ffns: str | None = None, order: str = "least") -> PruningMask | None:
+        ffns = files["ffns"] if prune_ffns else None
+        return select_mask(
+            head_importance=files["heads"],
+            prune_heads=prune_heads,
+            ffn_importance=ffns,
+            prune_ffns=prune_ffns,
+            order=order,
+        )
+
+    variants: dict[str, list[PruningMask | None]] = {
+        "dense": [lm.mask],
+        "least important heads, 50 %": [ranked("0.5")],
+        "least important heads, 70 %": [ranked("0.7")],
+        "50 % of heads + 20 % of FFNs": [ranked("0.5", "0.2")],
+        "random heads, 50 %": [random_mask(layers, heads, prune_heads="0.5", seed=seed) for seed in RANDOM_SEEDS],
+        "most important heads, 10 %": [ranked("0.1", order="most")],
+    }
+    made = {name: [mask for mask in masks if mask is not None] for name, masks in variants.items()}
+    for name, masks in made.items():
+        for number, mask in enumerate(masks):
+            mask.save(folder / f"{_slug(name, number, masks)}.json")
+    return made
+
+
+def _evaluated(
+    lm: PrunedOPT,
+    variants: dict[str, list[PruningMask]],
+    manager: TaskManager,
+    folder: Path,
+    *,
+    limit: int,
+    seed: int,
+    progress: bool,
+) -> list[Row]:
+    cells = [(name, number, shots) for name in variants for number in range(len(variants[name])) for shots in SHOTS]
+    found: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for name, number, shots in tqdm(cells, desc="Evaluating", unit="run", disable=not progress):
+        results = _evaluate(lm, variants[name][number], manager, shots=shots, limit=limit, seed=seed)
+        path = folder / f"{_slug(name, number, variants[name])}-{shots}shot.json"
+        text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
+        write_json(path, results, text=text)
+        found[name, number, shots] = results
+    return [
+        _row(name, [[found[name, n, shots] for shots in SHOTS] for n in range(len(variants[name]))])
+        for name in variants
+    ]
+
+
+def _evaluate(
+    lm: PrunedOPT, mask: PruningMask, manager: TaskManager, *, shots: int, limit: int, seed: int
+) -> dict[str, Any]:
+    """The harness's results of the demo's tasks under `mask`, with the `pruning` block."""
+    pruned = PrunedOPT(pretrained=lm.model, tokenizer=lm.tokenizer, mask=mask, batch_size=BATCH_SIZE)
+    tasks = manager.load([GROUP])
+    for task in tasks["tasks"].values():
+        task.set_config(key="num_fewshot", value=shots)
+        task.set_fewshot_seed(seed)
+    results = lm_eval.evaluator.evaluate(pruned, tasks, limit=limit, bootstrap_iters=0, log_samples=False)
+    return {**(results or {}), "pruning": pruning_block(pruned, lm.model.num_parameters())}
+
+
+def _row(name: str, runs: list[list[dict[str, Any]]]) -> Row:
+    """A table row from one list of results (by SHOTS) a mask."""
+    block = runs[0][0]["pruning"]
+    total = block["num_parameters_left"] + block["num_parameters_removed"]
+    averages = {
+        shots: mean(run[place]["groups"][GROUP]["acc,none"] for run in runs) for place, shots in enumerate(SHOTS)
+    }
+    tasks = runs[0][-1]["group_subtasks"][GROUP]
+    by_task = {task: mean(run[-1]["results"][task]["acc,none"] for run in runs) for task in tasks}
+    return Row(name, block["num_parameters_left"] / total, averages, by_task)
+
+
+def _prefix_matching(lm: PrunedOPT, seed: int) -> Tensor:
+    """(num_hidden_layers, num_attention_heads): the mean over a few sequences; `induction` takes a hundred."""
+    ranked = ranked_tokens(lm.tokenizer, lm.config.vocab_size)
+    sequences = random_sequences(ranked, fitting_lengths(ranked, lm.max_length, repeats=4, count=10), seed)
+    return prefix_matching_scores(lm.model, sequences, bos_token_id=lm.prefix_token_id).mean(0)
+
+
+def _highest(scores: Tensor, count: int = 5) -> list[tuple[tuple[int, int], float]]:
+    values, places = torch.as_tensor(scores).flatten().topk(count)
+    heads = scores.shape[1]
+    return [((int(p) // heads, int(p) % heads), float(v)) for v, p in zip(values, places, strict=True)]
+
+
+def _slug(name: str, number: int, masks: list[PruningMask]) -> str:
+    words = "".join(letter if letter.isalnum() else " " for letter in name).split()
+    return "-".join(words) + (f"-seed{RANDOM_SEEDS[number]}" if len(masks) > 1 else "")
+
+
+@contextmanager
+def _quiet_harness() -> Iterator[None]:
+    """The harness logs a dozen lines an evaluation; here only errors."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
