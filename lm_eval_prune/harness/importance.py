@@ -126,11 +126,12 @@ def _cells(config: ImportanceConfig) -> list[_Cell]:
     if not config.tasks:
         return [_Cell(None, 0, config.output_path / name)]
     cells: dict[Path, _Cell] = {}
-    for task in load_tasks(config.tasks, config.include_path).values():
-        for requested in config.num_fewshot:
-            shots = num_fewshot_of(task, requested)
-            path = config.output_path / f"{task.task_name}-{shots}shot-{name}"
-            cells[path] = _Cell(task, shots, path)
+    for asked in config.tasks:  # one by one: two groups may hold the same task at different numbers of shots
+        for task in load_tasks([asked], config.include_path).values():
+            for requested in config.num_fewshot:
+                shots = num_fewshot_of(task, requested)
+                path = config.output_path / f"{task.task_name}-{shots}shot-{name}"
+                cells[path] = _Cell(task, shots, path)
     return list(cells.values())
 
 
@@ -205,6 +206,7 @@ def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str,
     settings |= {
         "seed": config.seed,
         "limit": config.limit,
+        "num_processes": processes_of(lm).world_size,
         "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "versions": {
             "lm_eval": version("lm_eval"),
