@@ -380,17 +380,23 @@ def test_two_launched_processes_write_what_one_does(importance, folder, tmp_path
 
     arguments = ["--tasks", str(folder / "tasks" / "toy_choice.yaml"), "--num_fewshot", "1", "--limit", "5"]
     assert importance(*arguments, "--batch_size", "1")[0] == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    # What `accelerate launch` runs; on a CPU it would itself start a single process unless there is MPI.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = ["importance", "--model_args", f"pretrained={folder / 'model'}", "--device", "cpu", *arguments]
     done = subprocess.run(
         [*launcher, "-m", "lm_eval_prune", *command, "--batch_size", "1", "--output_path", str(tmp_path / "two")],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",
+            "HF_DATASETS_CACHE": str(folder / "cache"),
+        },
     )
     assert done.returncode == 0, done.stderr[-2000:]
     name = "toy_choice-1shot-heads-gradient.json"
+    assert done.stdout.count(name) == 1
     one, two = ImportanceScores.load(tmp_path / name), ImportanceScores.load(tmp_path / "two" / name)
     assert (one.settings["num_processes"], two.settings["num_processes"]) == (1, 2)
     torch.testing.assert_close(two.tensor(), one.tensor(), rtol=1e-5, atol=1e-7)

@@ -99,7 +99,8 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     """Write `<output_path>/<task>-<k>shot-<component>-<method>.json` for every task and number of shots.
 
     Finished files are reported and left alone, unless `overwrite`; the model is loaded once, when a first file is to be
-    computed. Without tasks the file is `<component>-<method>.json`. Raises PruneError; a file appears whole or not.
+    computed. Without tasks the file is `<component>-<method>.json`. Of several processes the first writes and reports.
+    Raises PruneError; a file appears whole or not at all.
     """
     lm: PrunedOPT | None = None
     for cell in _cells(config):
@@ -112,7 +113,7 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
         if processes_of(lm).rank == 0:
             heads = lm.config.num_attention_heads
             ImportanceScores.from_tensor(scores, num_attention_heads=heads, settings=settings).save(cell.path)
-        yield Outcome(cell.path, True)
+            yield Outcome(cell.path, True)
 
 
 def processes_of(lm: PrunedOPT) -> Processes:
