@@ -367,3 +367,37 @@ def test_induction_on_a_model_too_short(run, folder, tmp_path):
     code, _, errors = run("induction", *arguments, "--output_path", tmp_path / "out")
     assert code == 2
     assert "the shortest sequence, 25 tokens 4 times behind a BOS, does not fit: the model has 64" in errors[0]
+
+
+# -- accelerate launch --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_launched_processes_write_what_one_does(importance, folder, tmp_path):
+    """The sum over the processes of `accelerate launch`; one of them writes."""
+    import os
+    import subprocess
+
+    arguments = ["--tasks", str(folder / "tasks" / "toy_choice.yaml"), "--num_fewshot", "1", "--limit", "5"]
+    assert importance(*arguments, "--batch_size", "1")[0] == 0
+    # What `accelerate launch` runs; on a CPU it would itself start a single process unless there is MPI.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["importance", "--model_args", f"pretrained={folder / 'model'}", "--device", "cpu", *arguments]
+    done = subprocess.run(
+        [*launcher, "-m", "lm_eval_prune", *command, "--batch_size", "1", "--output_path", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",
+            "HF_DATASETS_CACHE": str(folder / "cache"),
+        },
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    name = "toy_choice-1shot-heads-gradient.json"
+    assert done.stdout.count(name) == 1
+    one, two = ImportanceScores.load(tmp_path / name), ImportanceScores.load(tmp_path / "two" / name)
+    assert (one.settings["num_processes"], two.settings["num_processes"]) == (1, 2)
+    torch.testing.assert_close(two.tensor(), one.tensor(), rtol=1e-5, atol=1e-7)
+    assert two.settings["tokens_sha256"] == one.settings["tokens_sha256"]

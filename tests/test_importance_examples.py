@@ -202,6 +202,12 @@ def test_unknown_task_names_near_ones(tasks, folder, monkeypatch):
         load_tasks(["toy_choise"], str(folder / "tasks"))
 
 
+def test_tasks_by_pattern_and_by_file(folder, monkeypatch):
+    monkeypatch.setattr(requests, "_task_manager", few_tasks)
+    assert set(load_tasks(["toy_no*", "toy_em"], str(folder / "tasks"))) == {"toy_no_train", "toy_em"}
+    assert list(load_tasks([str(folder / "tasks" / "toy_inputs.yaml")], str(folder / "tasks"))) == ["toy_inputs"]
+
+
 # -- metrics ------------------------------------------------------------------------------------------------------
 
 

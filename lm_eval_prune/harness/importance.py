@@ -99,7 +99,8 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     """Write `<output_path>/<task>-<k>shot-<component>-<method>.json` for every task and number of shots.
 
     Finished files are reported and left alone, unless `overwrite`; the model is loaded once, when a first file is to be
-    computed. Without tasks the file is `<component>-<method>.json`. Raises PruneError; a file appears whole or not.
+    computed. Without tasks the file is `<component>-<method>.json`. Of several processes the first writes and reports.
+    Raises PruneError; a file appears whole or not at all.
     """
     lm: PrunedOPT | None = None
     for cell in _cells(config):
@@ -112,7 +113,7 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
         if processes_of(lm).rank == 0:
             heads = lm.config.num_attention_heads
             ImportanceScores.from_tensor(scores, num_attention_heads=heads, settings=settings).save(cell.path)
-        yield Outcome(cell.path, True)
+            yield Outcome(cell.path, True)
 
 
 def processes_of(lm: PrunedOPT) -> Processes:
@@ -126,11 +127,12 @@ def _cells(config: ImportanceConfig) -> list[_Cell]:
     if not config.tasks:
         return [_Cell(None, 0, config.output_path / name)]
     cells: dict[Path, _Cell] = {}
-    for task in load_tasks(config.tasks, config.include_path).values():
-        for requested in config.num_fewshot:
-            shots = num_fewshot_of(task, requested)
-            path = config.output_path / f"{task.task_name}-{shots}shot-{name}"
-            cells[path] = _Cell(task, shots, path)
+    for asked in config.tasks:  # one by one: two groups may hold the same task at different numbers of shots
+        for task in load_tasks([asked], config.include_path).values():
+            for requested in config.num_fewshot:
+                shots = num_fewshot_of(task, requested)
+                path = config.output_path / f"{task.task_name}-{shots}shot-{name}"
+                cells[path] = _Cell(task, shots, path)
     return list(cells.values())
 
 
@@ -205,6 +207,7 @@ def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str,
     settings |= {
         "seed": config.seed,
         "limit": config.limit,
+        "num_processes": processes_of(lm).world_size,
         "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "versions": {
             "lm_eval": version("lm_eval"),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
@@ -43,16 +44,17 @@ SPLITS = ("training", "validation", "test")
 
 
 def load_tasks(names: Sequence[str], include_path: str | None = None) -> dict[str, Task]:
-    """The harness's tasks of these names, groups and tags expanded, in order. Raises ArgumentError."""
+    """The harness's tasks of these names, in order; groups, tags, patterns and YAML files too. Raises ArgumentError."""
     manager = _task_manager(include_path)
     tasks: dict[str, Task] = {}
     for name in names:
-        if name not in manager.all_tasks:
+        found = [name] if Path(name).is_file() else manager.match_tasks([name])
+        if not found:
             near = difflib.get_close_matches(name, manager.all_tasks, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else "; `lm_eval ls tasks` lists them"
             raise ArgumentError(f"task {name!r}: unknown to the harness{hint}")
         try:
-            tasks |= manager.load([name])["tasks"]
+            tasks |= manager.load(found)["tasks"]
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ArgumentError(f"task {name!r} cannot be loaded: {reason}") from error
