@@ -187,7 +187,8 @@ def test_pruned_components_are_not_computed(monkeypatch):
         pruned_ffns=(1, 2),
     )
     score(tiny_model(), [([3, 4, 5], [6, 7])], [mask])
-    assert widths == [(8, 32)] * 3 + [(32, 8), (48, 32), (32, 48)] + [(32, 32)] * 4 + [(61, 32)]
+    assert widths == [(8, 32)] * 3 + [(32, 8), (48, 32), (32, 48)] + [(32, 32)] * 4
+    # The output layer is one matrix product into a buffer.
 
 
 def test_the_model_is_left_as_it_was():
@@ -214,11 +215,11 @@ def test_the_model_is_left_as_it_was():
 def test_out_of_memory_shrinks_the_packs(monkeypatch, caplog, error):
     sizes = []
 
-    def scarce(model, pack, masks, **settings):
+    def scarce(model, pack, masks, output):
         sizes.append(len(pack))
         if len(pack) > 100:
             raise error
-        return forward.answer_pack(model, pack, masks, **settings)
+        return forward.answer_pack(model, pack, masks, output)
 
     requests = [([3 + index, *range(5, 30)], [6]) for index in range(20)]
     expected = score(tiny_model(), requests)
@@ -231,7 +232,7 @@ def test_out_of_memory_shrinks_the_packs(monkeypatch, caplog, error):
 
 
 def test_out_of_memory_with_one_request_and_other_errors_are_raised(monkeypatch):
-    def broken(*args, **settings):
+    def broken(*arguments):
         raise RuntimeError(message)
 
     monkeypatch.setattr(scorer, "answer_pack", broken)

@@ -112,11 +112,11 @@ def test_each_answer_goes_to_the_cache_as_its_pack_is_done(monkeypatch):
 
     calls = []
 
-    def interrupted(*arguments, **more):
+    def interrupted(*arguments):
         calls.append(1)
         if len(calls) > 2:
             raise KeyboardInterrupt
-        return forward.answer_pack(*arguments, **more)
+        return forward.answer_pack(*arguments)
 
     monkeypatch.setattr("lm_eval_prune.scoring.scorer.answer_pack", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -70,13 +70,23 @@ class OPTForward:
     def ffn_device(self, layer: int) -> torch.device:
         return self.decoder.layers[layer].fc1.weight.device
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The residual stream behind the last layer -> logits [n, vocab_size]."""
+    @property
+    def output_device(self) -> torch.device:
+        """Where logits are."""
+        return self.model.lm_head.weight.device
+
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """The residual stream behind the last layer -> logits [n, vocab_size], written to `out` where it is given."""
         if self.decoder.final_layer_norm is not None:
             hidden = self.decoder.final_layer_norm(hidden.to(_device(self.decoder.final_layer_norm, hidden)))
         if self.decoder.project_out is not None:
             hidden = self.decoder.project_out(hidden.to(self.decoder.project_out.weight.device))
-        return self.model.lm_head(hidden.to(self.model.lm_head.weight.device))
+        hidden = hidden.to(self.output_device)
+        if out is None:
+            return self.model.lm_head(hidden)
+        if self.model.lm_head.bias is not None:
+            return torch.addmm(self.model.lm_head.bias, hidden, self.model.lm_head.weight.t(), out=out)
+        return torch.mm(hidden, self.model.lm_head.weight.t(), out=out)
 
 
 class AttentionPiece:

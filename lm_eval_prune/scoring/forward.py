@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from lm_eval_prune.scoring.attention import AttentionCall, allowed, asked_calls, plan
+from lm_eval_prune.scoring.output import OutputLayer
 from lm_eval_prune.scoring.packing import Pack
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ __all__ = ["PackAnswers", "answer_pack"]
 
 ROWS = 1024
 """Tokens that go through a linear map together: bounds the FFN's inner width, and stays in cache."""
-LOGITS = 8 * 2**20
-"""Logits held at once, positions x vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,9 @@ class PackAnswers:
     """bool [masks, requests]: every continuation token is the likeliest."""
 
 
-def answer_pack(
-    model: OPTForward, pack: Pack, masks: Sequence[PruningMask], *, softmax_dtype: torch.dtype | None = None
-) -> PackAnswers:
-    """The answers to all requests of `pack` under each mask.
-
-    The log-softmax is taken in float32, or in `softmax_dtype` where that is wider.
-    """
-    run = _Run(model, pack, masks, torch.promote_types(torch.float32, softmax_dtype or torch.float32))
+def answer_pack(model: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers:
+    """The answers to all requests of `pack` under each mask."""
+    run = _Run(model, pack, masks, output)
     with torch.no_grad():
         run.descend(run.embedded(), 0, list(range(len(masks))))
     return PackAnswers(run.log_likelihoods, run.greedy)
@@ -108,8 +102,8 @@ class _Stream:
 class _Run:
     """What the masks of one pack share. Stage 2 l of the model is layer l's attention, stage 2 l + 1 its FFN."""
 
-    def __init__(self, model: OPTForward, pack: Pack, masks: Sequence[PruningMask], dtype: torch.dtype) -> None:
-        self.model, self.pack, self.masks, self.dtype = model, pack, masks, dtype
+    def __init__(self, model: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> None:
+        self.model, self.pack, self.masks, self.output = model, pack, masks, output
         calls = plan(pack)
         self.everywhere = _Attending(pack, calls, np.arange(len(pack)))
         self.where_asked = _Attending(pack, asked_calls(calls, pack.asked), pack.asked)
@@ -139,7 +133,8 @@ class _Run:
             else:
                 stream = self._attention(layer, stream, self.kept_heads[group[0]][layer], only_asked=stage == last)
             stage += 1
-        self._answer(self._narrowed(stream).hidden, group)
+        answers = self.output.answers(self._narrowed(stream).hidden, self.pack)
+        self.log_likelihoods[group], self.greedy[group] = answers
 
     def _divided(self, stage: int, group: list[int]) -> list[list[int]]:
         """`group` divided by what its masks do at `stage`, the largest part last."""
@@ -187,23 +182,6 @@ class _Run:
         del inputs
         attending = self.where_asked if only_asked else self.everywhere
         return attending(queries, keys, values).flatten(1)
-
-    def _answer(self, hidden: Tensor, group: list[int]) -> None:
-        """Enter the answers of the masks `group` from the residual stream [S, hidden_size] behind the last layer."""
-        pack = self.pack
-        order = np.argsort(pack.pair_asked, kind="stable")
-        values, hits = np.empty(len(order)), np.empty(len(order), dtype=bool)
-        rows = max(1, LOGITS // self.model.vocab_size)
-        for first in range(0, len(hidden), rows):
-            bounds = np.searchsorted(pack.pair_asked, (first, first + rows), sorter=order)
-            pairs = order[slice(*bounds)]
-            logits = self.model.logits(hidden[first : first + rows])
-            row = torch.from_numpy(pack.pair_asked[pairs] - first).to(logits.device)
-            target = torch.from_numpy(pack.pair_targets[pairs]).to(logits.device)
-            hits[pairs] = (logits.argmax(-1)[row] == target).cpu().numpy()
-            values[pairs] = F.log_softmax(logits, -1, dtype=self.dtype)[row, target].double().cpu().numpy()
-        self.log_likelihoods[group] = np.add.reduceat(values, pack.pair_starts)
-        self.greedy[group] = np.logical_and.reduceat(hits, pack.pair_starts)
 
 
 def _kept_heads(mask: PruningMask, layer: int) -> tuple[int, ...]:

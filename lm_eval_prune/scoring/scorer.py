@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 from lm_eval_prune.decoders import check_fits
 from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
@@ -13,11 +16,11 @@ from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.budget import is_out_of_memory, token_budget
 from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
+from lm_eval_prune.scoring.output import MOST_ROWS, OutputLayer
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import TokenRequest, TokenTrie, build_trie
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 __all__ = ["Answer", "PackScore", "score", "score_packs"]
@@ -88,12 +91,16 @@ def score_packs(
         check_fits(mask, forward.num_hidden_layers, forward.num_attention_heads)
     if not masks:
         return
-    budget = token_budget(forward, trie.longest, _size(batch_size), len(masks))
+    size = _size(batch_size)
+    budget = token_budget(forward, trie.longest, size, len(masks))
+    # In float32, or in `softmax_dtype` where that is wider.
+    dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
+    output = OutputLayer(forward, MOST_ROWS if size is None else size * trie.longest, dtype)
     first = 0
     while first < len(trie):
         pack = build_pack(trie, first, end_of_pack(trie, first, budget))
         with around():
-            answers = _attempt(forward, pack, masks, softmax_dtype)
+            answers = _attempt(forward, pack, masks, output)
         if answers is None:
             budget = len(pack) // 2
             _free_memory()
@@ -103,12 +110,10 @@ def score_packs(
         first = pack.requests.stop
 
 
-def _attempt(
-    forward: OPTForward, pack: Pack, masks: Sequence[PruningMask], softmax_dtype: torch.dtype | None
-) -> PackAnswers | None:
+def _attempt(forward: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers | None:
     """None where memory ran out and a smaller pack is possible."""
     try:
-        return answer_pack(forward, pack, masks, softmax_dtype=softmax_dtype)
+        return answer_pack(forward, pack, masks, output)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or pack.requests.stop - pack.requests.start == 1:
             raise
@@ -143,10 +148,6 @@ def _size(batch_size: int | str) -> int | None:
 
 
 def _free_memory() -> None:
-    import gc
-
-    import torch
-
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
