@@ -104,7 +104,7 @@ class _Run:
 
     def __init__(self, model: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> None:
         self.model, self.pack, self.masks, self.output = model, pack, masks, output
-        calls = plan(pack)
+        calls = plan(pack, model.device.type)
         self.everywhere = _Attending(pack, calls, np.arange(len(pack)))
         self.where_asked = _Attending(pack, asked_calls(calls, pack.asked), pack.asked)
         self.log_likelihoods = np.empty((len(masks), len(pack.pair_starts)))

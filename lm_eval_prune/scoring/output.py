@@ -33,10 +33,10 @@ class OutputLayer:
     def answers(self, hidden: Tensor, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
         """hidden: [S, hidden_size] at the pack's asked-for tokens, behind the last layer.
 
-        Returns, for each request of the pack, the sum of its log-probabilities (float64) and whether it is greedy.
+        Returns, for each request of the pack, the sum of its log-probabilities and whether it is greedy.
         """
         order = np.argsort(pack.pair_asked, kind="stable")
-        values, hits = np.empty(len(order)), np.empty(len(order), dtype=bool)
+        values, hits = torch.empty(len(order), dtype=self.dtype), np.empty(len(order), dtype=bool)
         for first in range(0, len(hidden), self.rows):
             bounds = np.searchsorted(pack.pair_asked, (first, first + self.rows), sorter=order)
             pairs = order[slice(*bounds)]
@@ -44,8 +44,10 @@ class OutputLayer:
             row = torch.from_numpy(pack.pair_asked[pairs] - first).to(logits.device)
             target = torch.from_numpy(pack.pair_targets[pairs]).to(logits.device)
             hits[pairs] = (logits.argmax(-1)[row] == target).cpu().numpy()
-            values[pairs] = log_probs[row, target].double().cpu().numpy()
-        return np.add.reduceat(values, pack.pair_starts), np.logical_and.reduceat(hits, pack.pair_starts)
+            values[torch.from_numpy(pairs)] = log_probs[row, target].cpu()
+        # Summed as hf sums: a more exact sum would differ from it, by up to 1e-4 where a sum is beyond 1000.
+        sums = [float(part.sum()) for part in values.tensor_split(pack.pair_starts[1:].tolist())]
+        return np.array(sums), np.logical_and.reduceat(hits, pack.pair_starts)
 
     def _log_probs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """[n, hidden_size] -> logits and log-probabilities, both [n, vocab_size], valid until the next call."""
