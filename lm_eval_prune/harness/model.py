@@ -15,15 +15,15 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import check_fits, require_supported
 from lm_eval_prune.errors import ArgumentError, PruneError
-from lm_eval_prune.harness import results
+from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 
 __all__ = ["SCORERS", "PrunedOPT"]
 
-SCORERS = ("padded",)
-"""How log-likelihoods are computed; `padded` is the harness's own way."""
+SCORERS = ("packed", "padded")
+"""How log-likelihoods are computed: `packed` computes no token twice (scoring/), `padded` is the harness's own way."""
 
 
 class PrunedOPT(HFLM):
@@ -43,7 +43,7 @@ class PrunedOPT(HFLM):
         prune_heads: str | float | None = None,
         ffn_importance: str | os.PathLike[str] | None = None,
         prune_ffns: str | float | None = None,
-        scorer: str = "padded",
+        scorer: str = "packed",
         **kwargs: Any,
     ) -> None:
         if scorer not in SCORERS:
@@ -92,6 +92,20 @@ class PrunedOPT(HFLM):
     def _model_generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         with masked(self.model, self.mask):
             return super()._model_generate(*args, **kwargs)
+
+    # -- log-likelihoods ------------------------------------------------------------------------------------------
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        if self.scorer == "packed":
+            if (reason := packed.why_padded(self)) is None:
+                return packed.loglikelihood_tokens(self, requests, disable_tqdm, override_bs)
+            packed.log_once("scorer=packed: computing as scorer=padded does, since %s", reason)
+        return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
 
     # -- what the harness asks of a model -------------------------------------------------------------------------
 

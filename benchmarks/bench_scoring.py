@@ -1,0 +1,145 @@
+"""How fast the packed scorer is against the harness's `hf`, and how exact.
+
+    python benchmarks/bench_scoring.py --pretrained DIR [--benchmarks_data DIR] [--output_path FILE]
+
+Both scorers get the same tokenised requests in the same process, `hf` at the fastest of `--batch_sizes`; runs
+alternate, and medians count. Every finished (task, shots) is written to the JSON at once; the same command continues
+a file that is there. With `--extras` also: a 70 % heads + 20 % FFNs mask against its FLOPs, and all FFN knockouts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+import sys
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from scoring_measure import Scorers, extras, matmul_peak, measure
+from scoring_requests import TASKS, generated_requests, real_documents
+
+from lm_eval_prune.files import read_json, write_json
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--pretrained", required=True, help="A checkpoint folder: python -m lm_eval_prune.random_opt makes one.")
+@click.option("--benchmarks_data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--tasks", default=",".join(TASKS), help="Commas between task names.")
+@click.option("--num_fewshot", default="0,5", help="Commas between numbers of shots.")
+@click.option("--limit", type=int, default=16, help="Documents of a task.")
+@click.option("--repeats", type=int, default=3)
+@click.option("--batch_sizes", default="1,4,8,16", help="Tried for hf; the packed scorer gets the fastest one, too.")
+@click.option("--dtype", default="float32")
+@click.option("--device", default="cpu")
+@click.option("--memory/--no-memory", default=True, help="Peak memory, each scorer in a process of its own.")
+@click.option("--extras", "with_extras", is_flag=True, help="Masked and knockout speed on the first task and shots.")
+@click.option("--output_path", type=click.Path(dir_okay=False, path_type=Path))
+def main(pretrained: str, output_path: Path | None, **settings: Any) -> None:
+    """Compare the packed scorer with hf, task by task."""
+    default = (
+        Path(__file__).parent / "results" / f"{date.today()}-scoring-{settings['device']}-{settings['dtype']}.json"
+    )
+    output_path = (output_path or default).resolve()
+    results = read_json(output_path) if output_path.exists() else _new_results(settings)
+    scorers = Scorers(pretrained, settings["device"], settings["dtype"])
+    tasks = settings["tasks"].split(",")
+    if settings["benchmarks_data"]:
+        requests_of = real_documents(scorers.hf(1), settings["benchmarks_data"], tasks, settings["limit"])
+    else:
+
+        def requests_of(task: str, shots: int) -> list[Any]:
+            return generated_requests(task, shots, settings["limit"], scorers.model.config.vocab_size)
+
+    if "matmul_peak_gflops" not in results:
+        results["matmul_peak_gflops"] = matmul_peak(scorers)
+    batch_sizes = [int(size) for size in settings["batch_sizes"].split(",")]
+    done = {(cell["task"], cell["num_fewshot"]) for cell in results["cells"]}
+    for shots in map(int, settings["num_fewshot"].split(",")):
+        for task in tasks:
+            if (task, shots) in done:
+                continue
+            requests = requests_of(task, shots)
+            cell = measure(scorers, requests, batch_sizes, settings["repeats"], results["matmul_peak_gflops"])
+            if settings["memory"]:
+                cell |= scorers.memory(requests, cell["batch_size"])
+            results["cells"].append({"task": task, "num_fewshot": shots, **cell})
+            write_json(output_path, results)
+            click.echo(json.dumps(results["cells"][-1]))
+            if settings["with_extras"] and "extras" not in results:
+                results["extras"] = {
+                    "task": task,
+                    "num_fewshot": shots,
+                    **extras(scorers, requests, settings["repeats"]),
+                }
+                write_json(output_path, results)
+    click.echo(_table(results))
+
+
+def _new_results(settings: dict[str, Any]) -> dict[str, Any]:
+    machine = f"{torch.get_num_threads()} threads of {_processor()}"
+    if settings["device"].startswith("cuda"):
+        machine = torch.cuda.get_device_name()
+    return {
+        "date": str(date.today()),
+        "machine": machine,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "lm_eval", "lm_eval_prune")},
+        },
+        "command": " ".join(["python", "benchmarks/bench_scoring.py", *_without_paths(sys.argv[1:])]),
+        "real_documents": settings["benchmarks_data"] is not None,
+        "limit": settings["limit"],
+        "repeats": settings["repeats"],
+        "cells": [],
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """The command with folders by their last name: results say nothing of where things lay."""
+    return [Path(argument).name if "/" in argument else argument for argument in arguments]
+
+
+def _table(results: dict[str, Any]) -> str:
+    """A Markdown table, and a line for each further figure."""
+    lines = [
+        f"{results['machine']}; {', '.join(f'{name} {text}' for name, text in results['versions'].items())}; "
+        f"matrix product peak {results['matmul_peak_gflops']:.0f} GFLOP/s; {results['limit']} documents a task; "
+        f"`{results['command']}`",
+        "",
+        "| task | shots | hf s (batch) | packed s | ratio | tokens asked | computed | of peak | max difference | "
+        "memory hf / packed MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for cell in results["cells"]:
+        memory = f"{cell.get('hf_peak_mib', 0):.0f} / {cell.get('packed_peak_mib', 0):.0f}"
+        lines.append(
+            f"| {cell['task']} | {cell['num_fewshot']} | {cell['hf_s']:.2f} ({cell['batch_size']}) | "
+            f"{cell['packed_s']:.2f} | {cell['ratio']:.2f} | {cell['tokens_asked']:,} | {cell['tokens_computed']:,} | "
+            f"{cell['share_of_peak']:.0%} | {cell['max_difference']:.1e} | {memory} |"
+        )
+    for shots in sorted({cell["num_fewshot"] for cell in results["cells"]}):
+        ratios = [cell["ratio"] for cell in results["cells"] if cell["num_fewshot"] == shots]
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        lines.append(f"| **geometric mean of {len(ratios)}** | {shots} | | | **{mean:.2f}** | | | | | |")
+    if "extras" in results:
+        lines += ["", *(f"- {name}: {value}" for name, value in results["extras"].items())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""OPT's forward pass in pieces, for tokens that lie in no rectangle: `scoring/` puts the pieces together.
+
+Hidden states are [tokens, hidden_size], without a batch dimension. Pruned heads are left out of the weights, which are
+sliced when they are used: a slice costs one copy, a pack thousands of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["OPTForward", "why_not"]
+
+KNOWN_ATTENTION = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
+"""Implementations that compute plain softmax attention."""
+
+
+class OPTForward:
+    """The pieces of an `OPTForCausalLM` for which `why_not` finds no reason against."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.decoder, self.config = model, model.model.decoder, model.config
+        self.num_hidden_layers: int = model.config.num_hidden_layers
+        self.num_attention_heads: int = model.config.num_attention_heads
+        self.head_dim: int = model.config.hidden_size // model.config.num_attention_heads
+        self.hidden_size: int = model.config.hidden_size
+        self.ffn_dim: int = model.config.ffn_dim
+        self.vocab_size: int = model.lm_head.out_features
+
+    @property
+    def max_length(self) -> int:
+        """Positions that the model knows."""
+        return self.config.max_position_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.decoder.embed_tokens.weight.device
+
+    def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        """[N] tokens and how many come before each -> the first layer's input [N, hidden_size]."""
+        hidden = self.decoder.embed_tokens(token_ids)
+        table = self.decoder.embed_positions
+        placed = F.embedding(positions.to(table.weight.device) + table.offset, table.weight)
+        if self.decoder.project_in is not None:
+            hidden = self.decoder.project_in(hidden)
+        return hidden + placed.to(hidden.device)
+
+    def attention(self, layer: int, kept_heads: Sequence[int]) -> AttentionPiece:
+        """Attention of `layer` with only `kept_heads`, ascending; none of them leaves the output map's bias."""
+        return AttentionPiece(self.decoder.layers[layer], kept_heads, self.num_attention_heads)
+
+    def ffn(self, layer: int, pruned: bool, hidden: Tensor) -> Tensor:
+        """The residual stream [n, hidden_size] behind the FFN of `layer`; pruned, it passes by."""
+        block = self.decoder.layers[layer]
+        if not pruned:
+            inner = block.final_layer_norm(hidden) if block.do_layer_norm_before else hidden
+            inner = block.fc1(inner)
+            inner = inner.relu_() if type(block.activation_fn) is nn.ReLU else block.activation_fn(inner)
+            hidden = hidden + block.fc2(inner)
+        return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
+
+    def ffn_device(self, layer: int) -> torch.device:
+        return self.decoder.layers[layer].fc1.weight.device
+
+    @property
+    def output_device(self) -> torch.device:
+        """Where logits are."""
+        return self.model.lm_head.weight.device
+
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """The residual stream behind the last layer -> logits [n, vocab_size], written to `out` where it is given."""
+        if self.decoder.final_layer_norm is not None:
+            hidden = self.decoder.final_layer_norm(hidden.to(_device(self.decoder.final_layer_norm, hidden)))
+        if self.decoder.project_out is not None:
+            hidden = self.decoder.project_out(hidden.to(self.decoder.project_out.weight.device))
+        hidden = hidden.to(self.output_device)
+        if out is None:
+            return self.model.lm_head(hidden)
+        if self.model.lm_head.bias is not None:
+            return torch.addmm(self.model.lm_head.bias, hidden, self.model.lm_head.weight.t(), out=out)
+        return torch.mm(hidden, self.model.lm_head.weight.t(), out=out)
+
+
+class AttentionPiece:
+    """One layer's attention, but for the attending itself, under one choice of heads."""
+
+    def __init__(self, block: Any, kept_heads: Sequence[int], num_attention_heads: int) -> None:
+        attention = block.self_attn
+        self.block, self.norm = block, block.self_attn_layer_norm
+        self.num_heads, self.head_dim, self.scaling = len(kept_heads), attention.head_dim, attention.scaling
+        self.device: torch.device = attention.q_proj.weight.device
+        maps = [attention.q_proj, attention.k_proj, attention.v_proj]
+        weights: list[Tensor] = [part.weight for part in maps]
+        biases: list[Tensor | None] = [part.bias for part in maps]
+        self.out_weight, self.out_bias = attention.out_proj.weight, attention.out_proj.bias
+        if self.num_heads < num_attention_heads:
+            rows = torch.arange(num_attention_heads * self.head_dim, device=self.device).view(-1, self.head_dim)
+            rows = rows[list(kept_heads)].flatten()
+            weights = [weight.index_select(0, rows) for weight in weights]
+            biases = [None if bias is None else bias.index_select(0, rows) for bias in biases]
+            self.out_weight = self.out_weight.index_select(1, rows)
+        self.weights, self.biases = weights, biases
+
+    def inputs(self, hidden: Tensor) -> Tensor:
+        """What queries, keys and values are computed from: [n, hidden_size] -> the same shape."""
+        return self.norm(hidden) if self.block.do_layer_norm_before else hidden
+
+    def queries(self, inputs: Tensor) -> Tensor:
+        """Scaled queries [n, num_heads * head_dim]: attention adds no scale of its own."""
+        return F.linear(inputs, self.weights[0], self.biases[0]) * self.scaling
+
+    def keys(self, inputs: Tensor) -> Tensor:
+        """[n, num_heads * head_dim]"""
+        return F.linear(inputs, self.weights[1], self.biases[1])
+
+    def values(self, inputs: Tensor) -> Tensor:
+        """[n, num_heads * head_dim]"""
+        return F.linear(inputs, self.weights[2], self.biases[2])
+
+    def output(self, hidden: Tensor, heads: Tensor | None) -> Tensor:
+        """The residual stream behind attention; `heads` [n, num_heads * head_dim] are the kept heads' outputs."""
+        if heads is not None:
+            hidden = hidden + F.linear(heads, self.out_weight, self.out_bias)
+        elif self.out_bias is not None:
+            hidden = hidden + self.out_bias
+        return hidden if self.block.do_layer_norm_before else self.norm(hidden)
+
+
+def why_not(model: nn.Module) -> str | None:
+    """Why the pieces could differ from `model(...)`; None where they cannot.
+
+    Everything that is not plain OPT counts: adapters, quantised or sharded weights, hooks, weights kept elsewhere.
+    """
+    from transformers import OPTForCausalLM
+
+    if type(model) is not OPTForCausalLM:
+        return f"the model is a {type(model).__name__}, not an OPTForCausalLM"
+    attention = getattr(model.config, "_attn_implementation", None)
+    if attention not in KNOWN_ATTENTION:
+        return f"attention implementation {attention!r} is unknown"
+    for name, module in model.named_modules():
+        if reason := _oddity(module):
+            return f"{name or 'the model'} {reason}"
+    return None
+
+
+def _oddity(module: nn.Module) -> str | None:
+    from transformers.models.opt import modeling_opt as opt
+
+    ours = (opt.OPTForCausalLM, opt.OPTModel, opt.OPTDecoder, opt.OPTDecoderLayer, opt.OPTAttention)
+    plain = (nn.Linear, nn.LayerNorm, nn.Embedding, opt.OPTLearnedPositionalEmbedding, nn.ModuleList)
+    activation = not list(module.children()) and not list(module.parameters(recurse=False))
+    if type(module) not in (*ours, *plain) and not activation:
+        return f"is a {type(module).__name__}"
+    if module.training:
+        return "is in training mode"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has forward hooks"
+    if "forward" in vars(module) and not _only_moves_devices(module):
+        return "has a forward of its own"
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.is_meta:
+            return f"keeps its {name} elsewhere"
+        if type(parameter) is not nn.Parameter or type(parameter.data) is not torch.Tensor:
+            return f"has a {name} of type {type(parameter.data).__name__}"
+    if isinstance(module, nn.Linear) and module.weight.shape != (module.out_features, module.in_features):
+        return f"has a weight of shape {tuple(module.weight.shape)}"
+    return None
+
+
+def _only_moves_devices(module: nn.Module) -> bool:
+    """Whether accelerate's hook on a module of a model spread over devices does no more than move its inputs."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    return type(hook).__name__ == "AlignDevicesHook" and not hook.offload
+
+
+def _device(norm: Any, hidden: Tensor) -> torch.device:
+    return hidden.device if norm.weight is None else norm.weight.device

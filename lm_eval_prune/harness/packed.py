@@ -1,0 +1,74 @@
+"""`scorer=packed`: the harness's log-likelihood requests, answered by `scoring/`.
+
+What the harness does around its own loop is kept: progress bar, partial answers in the response cache, order.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
+from lm_eval_prune.scoring.scorer import score_packs
+from lm_eval_prune.scoring.trie import build_trie
+
+if TYPE_CHECKING:
+    from lm_eval_prune.harness.model import PrunedOPT
+
+__all__ = ["log_once", "loglikelihood_tokens", "why_padded"]
+
+logger = logging.getLogger(__name__)
+
+
+def why_padded(lm: PrunedOPT) -> str | None:
+    """Why `lm` must compute the harness's own way; None where packing computes the same."""
+    from lm_eval_prune.harness.model import PrunedOPT
+
+    if type(lm)._model_call is not PrunedOPT._model_call or type(lm)._select_cont_toks is not HFLM._select_cont_toks:
+        return f"{type(lm).__name__} computes its logits in a way of its own"
+    if lm.backend != "causal":
+        return f"the backend is {lm.backend}"
+    if lm.mixed_precision_dtype is not None and lm.model.dtype != torch.float32:
+        return f"mixed precision over {str(lm.model.dtype).removeprefix('torch.')} weights"
+    return why_not(lm.model)
+
+
+def loglikelihood_tokens(
+    lm: PrunedOPT, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool, override_bs: int | None
+) -> list[tuple[float, bool]]:
+    """What `HFLM._loglikelihood_tokens` returns: a (sum, is greedy) for each (cache key, context, continuation)."""
+    trie = build_trie([(context, continuation) for _, context, continuation in requests], lm.max_length)
+    if trie.num_truncated:
+        logger.warning("%d requests are longer than %d tokens: cut from the left", trie.num_truncated, lm.max_length)
+    batch_size = override_bs if lm.batch_size == "auto" and override_bs else lm.batch_size
+    answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+    bar = tqdm(total=len(requests), disable=disable_tqdm or lm.rank != 0, desc="Running loglikelihood requests")
+    packs = score_packs(
+        OPTForward(lm.model), trie, [lm.mask], batch_size=batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
+    )
+    with bar:
+        for pack in packs:
+            for index, answer in zip(pack.indices, pack.answers[0], strict=True):
+                answers[index] = (answer.log_likelihood, answer.is_greedy)
+                # Windows of a rolling log-likelihood have no key of their own; the harness stores their sum.
+                if (key := requests[index][0]) is not None:
+                    lm.cache_hook.add_partial("loglikelihood", key, answers[index])
+            bar.update(len(pack.indices))
+    return answers
+
+
+def _around(lm: PrunedOPT) -> functools.partial[Any]:
+    """The context of a forward pass, as `HFLM._model_call` opens it."""
+    enabled = lm.mixed_precision_dtype is not None
+    return functools.partial(torch.autocast, lm.device.type, lm.mixed_precision_dtype, enabled=enabled)
+
+
+@functools.cache
+def log_once(message: str, *args: object) -> None:
+    logger.warning(message, *args)

@@ -1,0 +1,39 @@
+"""How many tokens a pack may hold, in terms of the memory that `batch_size` asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lm_eval_prune.decoders.opt_forward import OPTForward
+
+__all__ = ["is_out_of_memory", "token_budget"]
+
+MOST_TOKENS = {"cpu": 4096}
+"""Device type -> tokens beyond which a pack gains nothing; elsewhere MOST_ELSEWHERE."""
+MOST_ELSEWHERE = 65536
+
+
+def token_budget(model: OPTForward, longest: int, batch_size: int | None, num_masks: int = 1) -> int:
+    """Tokens of a pack that take no more memory than a padded batch of `batch_size` x `longest` tokens.
+
+    The padded way holds, for every token, its logits, their log-softmax, and keys and values of all layers; a pack
+    holds some vectors of the model's width, for one layer at a time (and a copy of the residual stream wherever
+    masks divide). `batch_size` None stands for no limit but the one beyond which larger packs gain nothing.
+    """
+    most = max(MOST_TOKENS.get(model.device.type, MOST_ELSEWHERE), 4 * longest)
+    if batch_size is None:
+        return most
+    padded = 2 * model.vocab_size + 2 * model.num_hidden_layers * model.hidden_size
+    packed = 8 * model.hidden_size + num_masks.bit_length() * model.hidden_size
+    return max(1, min(most, batch_size * longest * padded // packed))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the allocator of the CPU, had too little memory."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+    )

@@ -1,0 +1,195 @@
+"""One pack through the layers, under many masks at once.
+
+Layer by layer over the whole pack: keys and values live for one layer only. Masks that agree on the first components
+share the computation up to the first that they do not agree on. From the last attention on, only the tokens that
+predict a continuation token are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lm_eval_prune.scoring.attention import AttentionCall, allowed, asked_calls, plan
+from lm_eval_prune.scoring.output import OutputLayer
+from lm_eval_prune.scoring.packing import Pack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_prune.decoders.opt_forward import AttentionPiece, OPTForward
+    from lm_eval_prune.masks import PruningMask
+
+__all__ = ["PackAnswers", "answer_pack"]
+
+ROWS = 1024
+"""Tokens that go through a linear map together: bounds the FFN's inner width, and stays in cache."""
+
+
+@dataclass(frozen=True)
+class PackAnswers:
+    """Per mask and request of a pack."""
+
+    log_likelihoods: np.ndarray
+    """float64 [masks, requests]"""
+    greedy: np.ndarray
+    """bool [masks, requests]: every continuation token is the likeliest."""
+
+
+def answer_pack(model: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers:
+    """The answers to all requests of `pack` under each mask."""
+    run = _Run(model, pack, masks, output)
+    with torch.no_grad():
+        run.descend(run.embedded(), 0, list(range(len(masks))))
+    return PackAnswers(run.log_likelihoods, run.greedy)
+
+
+@dataclass
+class _Attending:
+    """The attention calls of some rows of a pack, with their masks once these have been made."""
+
+    pack: Pack
+    calls: list[AttentionCall]
+    tokens: np.ndarray
+    """The pack's token of every query row."""
+    masks: dict[tuple[int, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def mask(self, index: int, like: Tensor) -> Tensor:
+        """Zero or minus infinity [queries, keys] of call `index`, to be added."""
+        key = (index, like.device, like.dtype)
+        if key not in self.masks:
+            call = self.calls[index]
+            seen = torch.from_numpy(allowed(self.pack, self.tokens[slice(*call.queries)], call.keys)).to(like.device)
+            self.masks[key] = torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(
+                ~seen, -torch.inf
+            )
+        return self.masks[key]
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """[rows, heads, head_dim] each -> every row's attention output, of the queries' shape."""
+        outputs = torch.empty_like(queries)
+        for index, call in enumerate(self.calls):
+            attended = F.scaled_dot_product_attention(
+                queries[slice(*call.queries)].transpose(0, 1)[None],
+                _gathered(keys, call).transpose(0, 1)[None],
+                _gathered(values, call).transpose(0, 1)[None],
+                attn_mask=None if call.causal else self.mask(index, queries),
+                is_causal=call.causal,
+                scale=1.0,
+            )
+            outputs[slice(*call.queries)] = attended[0].transpose(0, 1)
+        return outputs
+
+
+@dataclass
+class _Stream:
+    """The residual stream between two stages of the model."""
+
+    hidden: Tensor
+    """[N, hidden_size], or [S, hidden_size] where it is narrow."""
+    narrow: bool = False
+    """Only the asked-for tokens are left: no attention to come needs the others."""
+
+    def copy(self) -> _Stream:
+        return _Stream(self.hidden.clone(), self.narrow)
+
+
+class _Run:
+    """What the masks of one pack share. Stage 2 l of the model is layer l's attention, stage 2 l + 1 its FFN."""
+
+    def __init__(self, model: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> None:
+        self.model, self.pack, self.masks, self.output = model, pack, masks, output
+        calls = plan(pack, model.device.type)
+        self.everywhere = _Attending(pack, calls, np.arange(len(pack)))
+        self.where_asked = _Attending(pack, asked_calls(calls, pack.asked), pack.asked)
+        self.log_likelihoods = np.empty((len(masks), len(pack.pair_starts)))
+        self.greedy = np.empty((len(masks), len(pack.pair_starts)), dtype=bool)
+        self.kept_heads = [[_kept_heads(mask, layer) for layer in range(mask.num_hidden_layers)] for mask in masks]
+
+    def embedded(self) -> _Stream:
+        ids, positions = (torch.from_numpy(part) for part in (self.pack.token_ids, self.pack.positions))
+        return _Stream(self.model.embed(ids.to(self.model.device), positions.to(self.model.device)))
+
+    def descend(self, stream: _Stream, stage: int, group: list[int]) -> None:
+        """Take the masks `group`, which agree on all stages before `stage`, from there to their answers.
+
+        The largest part of a group that divides goes last, on the stream itself: so at most log2(masks) copies live.
+        """
+        while stage < 2 * self.model.num_hidden_layers:
+            *others, group = self._divided(stage, group)
+            for part in others:
+                self.descend(stream.copy(), stage, part)
+            last = self._last_attention(group)
+            if stage > last:
+                stream = self._narrowed(stream)
+            layer, is_ffn = divmod(stage, 2)
+            if is_ffn:
+                self._ffn(layer, stream, pruned=layer in self.masks[group[0]].pruned_ffns)
+            else:
+                stream = self._attention(layer, stream, self.kept_heads[group[0]][layer], only_asked=stage == last)
+            stage += 1
+        answers = self.output.answers(self._narrowed(stream).hidden, self.pack)
+        self.log_likelihoods[group], self.greedy[group] = answers
+
+    def _divided(self, stage: int, group: list[int]) -> list[list[int]]:
+        """`group` divided by what its masks do at `stage`, the largest part last."""
+        layer, is_ffn = divmod(stage, 2)
+        parts: dict[object, list[int]] = {}
+        for index in group:
+            does = layer in self.masks[index].pruned_ffns if is_ffn else self.kept_heads[index][layer]
+            parts.setdefault(does, []).append(index)
+        return sorted(parts.values(), key=len)
+
+    def _last_attention(self, group: list[int]) -> int:
+        """The last stage at which some mask of `group` keeps a head; -1 where none does."""
+        layers = range(self.model.num_hidden_layers)
+        return max((2 * layer for layer in layers for index in group if self.kept_heads[index][layer]), default=-1)
+
+    def _narrowed(self, stream: _Stream) -> _Stream:
+        if stream.narrow:
+            return stream
+        asked = torch.from_numpy(self.pack.asked).to(stream.hidden.device)
+        return _Stream(stream.hidden.index_select(0, asked), narrow=True)
+
+    def _ffn(self, layer: int, stream: _Stream, *, pruned: bool) -> None:
+        stream.hidden = stream.hidden.to(self.model.ffn_device(layer))
+        for rows in stream.hidden.split(ROWS):
+            rows.copy_(self.model.ffn(layer, pruned, rows))
+
+    def _attention(self, layer: int, stream: _Stream, kept_heads: tuple[int, ...], *, only_asked: bool) -> _Stream:
+        piece = self.model.attention(layer, kept_heads)
+        stream.hidden = stream.hidden.to(piece.device)
+        if not kept_heads:
+            return _Stream(piece.output(stream.hidden, None), stream.narrow)
+        heads = self._head_outputs(piece, stream, only_asked)
+        if only_asked:
+            stream = self._narrowed(stream)
+        return _Stream(piece.output(stream.hidden, heads), stream.narrow)
+
+    def _head_outputs(self, piece: AttentionPiece, stream: _Stream, only_asked: bool) -> Tensor:
+        """The kept heads' outputs side by side, [N or S, num_heads * head_dim]."""
+        inputs = piece.inputs(stream.hidden)
+        shape = -1, piece.num_heads, piece.head_dim
+        keys, values = piece.keys(inputs).view(shape), piece.values(inputs).view(shape)
+        if only_asked:
+            inputs = inputs.index_select(0, torch.from_numpy(self.pack.asked).to(inputs.device))
+        queries = piece.queries(inputs).view(shape)
+        del inputs
+        attending = self.where_asked if only_asked else self.everywhere
+        return attending(queries, keys, values).flatten(1)
+
+
+def _kept_heads(mask: PruningMask, layer: int) -> tuple[int, ...]:
+    pruned = mask.pruned_heads.get(layer, ())
+    return tuple(head for head in range(mask.num_attention_heads) if head not in pruned)
+
+
+def _gathered(tokens: Tensor, call: AttentionCall) -> Tensor:
+    if len(call.keys) == 1:
+        return tokens[slice(*call.keys[0])]
+    return torch.cat([tokens[slice(*part)] for part in call.keys])

@@ -1,0 +1,68 @@
+"""From the last layer's residual stream to answers: output layer and log-softmax, a slice of positions at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_prune.decoders.opt_forward import OPTForward
+    from lm_eval_prune.scoring.packing import Pack
+
+__all__ = ["MOST_ROWS", "OutputLayer"]
+
+MOST_ROWS = 256
+"""Positions of a slice at most: more gain nothing."""
+MOST_LOGITS = 2**24
+"""Logits of a slice at most, positions x vocabulary."""
+
+
+class OutputLayer:
+    """Scores what packs ask for. Its two buffers serve all slices: fresh memory costs as much as the log-softmax."""
+
+    def __init__(self, model: OPTForward, rows: int, dtype: torch.dtype) -> None:
+        """`rows` positions a slice, fewer where the vocabulary is very large; log-softmax in `dtype`."""
+        self.model, self.dtype = model, dtype
+        self.rows = max(1, min(rows, MOST_ROWS, MOST_LOGITS // model.vocab_size))
+        self.buffers: tuple[Tensor, Tensor] | None = None
+
+    def answers(self, hidden: Tensor, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
+        """hidden: [S, hidden_size] at the pack's asked-for tokens, behind the last layer.
+
+        Returns, for each request of the pack, the sum of its log-probabilities and whether it is greedy.
+        """
+        order = np.argsort(pack.pair_asked, kind="stable")
+        values, hits = torch.empty(len(order), dtype=self.dtype), np.empty(len(order), dtype=bool)
+        for first in range(0, len(hidden), self.rows):
+            bounds = np.searchsorted(pack.pair_asked, (first, first + self.rows), sorter=order)
+            pairs = order[slice(*bounds)]
+            logits, log_probs = self._log_probs(hidden[first : first + self.rows])
+            row = torch.from_numpy(pack.pair_asked[pairs] - first).to(logits.device)
+            target = torch.from_numpy(pack.pair_targets[pairs]).to(logits.device)
+            hits[pairs] = (logits.argmax(-1)[row] == target).cpu().numpy()
+            values[torch.from_numpy(pairs)] = log_probs[row, target].cpu()
+        # Summed as hf sums: a more exact sum would differ from it, by up to 1e-4 where a sum is beyond 1000.
+        sums = [float(part.sum()) for part in values.tensor_split(pack.pair_starts[1:].tolist())]
+        return np.array(sums), np.logical_and.reduceat(hits, pack.pair_starts)
+
+    def _log_probs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, hidden_size] -> logits and log-probabilities, both [n, vocab_size], valid until the next call."""
+        device = self.model.output_device
+        exact = hidden.dtype == self.dtype and not torch.is_autocast_enabled(device.type)
+        if not exact:  # half precision: the logits have another type than their log-softmax
+            logits = self.model.logits(hidden)
+            return logits, logits.log_softmax(-1, dtype=self.dtype)
+        if self.buffers is None:
+            shape = self.rows, self.model.vocab_size
+            self.buffers = (
+                torch.empty(shape, dtype=self.dtype, device=device),
+                torch.empty(shape, dtype=self.dtype, device=device),
+            )
+        logits, log_probs = (buffer[: len(hidden)] for buffer in self.buffers)
+        self.model.logits(hidden, out=logits)
+        torch.log_softmax(logits, -1, out=log_probs)
+        return logits, log_probs

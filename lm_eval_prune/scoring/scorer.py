@@ -1,0 +1,153 @@
+"""`score`: log-likelihoods of continuations, under one mask or many."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from lm_eval_prune.decoders import check_fits
+from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
+from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scoring.budget import is_out_of_memory, token_budget
+from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
+from lm_eval_prune.scoring.output import MOST_ROWS, OutputLayer
+from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
+from lm_eval_prune.scoring.trie import TokenRequest, TokenTrie, build_trie
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Answer", "PackScore", "score", "score_packs"]
+
+logger = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What the model says to one request."""
+
+    log_likelihood: float
+    """Sum over the continuation's tokens, natural logarithm."""
+    is_greedy: bool
+    """Every token of the continuation is the likeliest at its place."""
+
+
+class PackScore(NamedTuple):
+    """The answers that one pass through the layers gave."""
+
+    indices: list[int]
+    """The requests' places in the caller's order."""
+    answers: list[list[Answer]]
+    """Per mask, one answer for each of `indices`."""
+    num_tokens: int
+    """Tokens that went through the layers."""
+
+
+def score(
+    model: nn.Module,
+    requests: Sequence[TokenRequest],
+    masks: Sequence[PruningMask] | None = None,
+    *,
+    max_length: int | None = None,
+    batch_size: int | str = "auto",
+    softmax_dtype: torch.dtype | None = None,
+) -> list[list[Answer]]:
+    """The answers to `requests` under each of `masks` (None: the model as it is), in the order given.
+
+    A request is (context ids, continuation ids); what is longer than `max_length` (default: all positions that the
+    model knows) loses its beginning. Masks share the layers below the first difference between them. `batch_size`
+    bounds memory: no more than a padded batch of so many of the longest request takes; "auto" takes what is fast, and
+    less where memory runs out. Raises UnsupportedModelError for a model that is no plain OPT, PruneError.
+    """
+    trie, forward = build_trie(requests, max_length or _positions(model)), _forward(model)
+    masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
+    results: list[list[Answer]] = [[Answer(0.0, False)] * len(requests) for _ in masks]
+    for pack in score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype):
+        for row, answers in zip(results, pack.answers, strict=True):
+            for index, answer in zip(pack.indices, answers, strict=True):
+                row[index] = answer
+    return results
+
+
+def score_packs(
+    forward: OPTForward,
+    trie: TokenTrie,
+    masks: Sequence[PruningMask],
+    *,
+    batch_size: int | str = "auto",
+    softmax_dtype: torch.dtype | None = None,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[PackScore]:
+    """The same pack by pack, as the answers come; each is computed inside `around()`.
+
+    A pack for which memory does not suffice is halved.
+    """
+    for mask in masks:
+        check_fits(mask, forward.num_hidden_layers, forward.num_attention_heads)
+    if not masks:
+        return
+    size = _size(batch_size)
+    budget = token_budget(forward, trie.longest, size, len(masks))
+    # In float32, or in `softmax_dtype` where that is wider.
+    dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
+    output = OutputLayer(forward, MOST_ROWS if size is None else size * trie.longest, dtype)
+    first = 0
+    while first < len(trie):
+        pack = build_pack(trie, first, end_of_pack(trie, first, budget))
+        with around():
+            answers = _attempt(forward, pack, masks, output)
+        if answers is None:
+            budget = len(pack) // 2
+            _free_memory()
+            logger.warning("out of memory with %d tokens in one pass; continuing with %d", len(pack), budget)
+            continue
+        yield _pack_score(trie, pack, answers)
+        first = pack.requests.stop
+
+
+def _attempt(forward: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers | None:
+    """None where memory ran out and a smaller pack is possible."""
+    try:
+        return answer_pack(forward, pack, masks, output)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or pack.requests.stop - pack.requests.start == 1:
+            raise
+    return None
+
+
+def _pack_score(trie: TokenTrie, pack: Pack, answers: PackAnswers) -> PackScore:
+    rows = [
+        [Answer(*pair) for pair in zip(sums, greedy, strict=True)]
+        for sums, greedy in zip(answers.log_likelihoods.tolist(), answers.greedy.tolist(), strict=True)
+    ]
+    return PackScore(trie.original[pack.requests].tolist(), rows, len(pack))
+
+
+def _forward(model: nn.Module) -> OPTForward:
+    if reason := why_not(model):
+        raise UnsupportedModelError(f"the packed scorer computes plain OPT models only: {reason}")
+    return OPTForward(model)
+
+
+def _positions(model: nn.Module) -> int:
+    return model.config.max_position_embeddings  # type: ignore[union-attr, return-value]
+
+
+def _size(batch_size: int | str) -> int | None:
+    """None for "auto" or "auto:N"."""
+    if isinstance(batch_size, str) and batch_size.split(":")[0] == "auto":
+        return None
+    if isinstance(batch_size, int | str) and str(batch_size).isdecimal() and int(batch_size) > 0:
+        return int(batch_size)
+    raise ArgumentError(f"batch_size={batch_size!r}: expected a whole number from 1, or auto")
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,295 @@
+"""The packed scorer: answers against float64, the shape of packs, many masks, memory, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from scoring_cases import HEADS, LAYERS, POSITIONS, SHAPES, pruning_masks, request_sets, tiny_model
+from scoring_reference import log_likelihood
+
+from lm_eval_prune import PruneError, PruningMask, masked
+from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
+from lm_eval_prune.scoring import forward, score, scorer
+from lm_eval_prune.scoring.attention import allowed, asked_calls, plan
+from lm_eval_prune.scoring.budget import is_out_of_memory, token_budget
+from lm_eval_prune.scoring.packing import build_pack, end_of_pack
+from lm_eval_prune.scoring.trie import build_trie
+
+DENSE = PruningMask.dense(LAYERS, HEADS)
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # shrinking a failure takes minutes: every step runs models
+batch_sizes = st.sampled_from([1, 2, 7, "auto"])
+
+
+def packs_of(trie, budget):
+    first = 0
+    while first < len(trie):
+        pack = build_pack(trie, first, end_of_pack(trie, first, budget))
+        yield pack
+        first = pack.requests.stop
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=6, deadline=None, phases=PHASES)
+@given(requests=request_sets(longest=60), masks=st.lists(pruning_masks(), min_size=1, max_size=4), batch=batch_sizes)
+def test_every_answer_is_that_of_the_weights_in_float64(shape, requests, masks, batch):
+    model = tiny_model(shape)
+    answers = score(model, requests, masks, max_length=200, batch_size=batch)
+    assert [len(row) for row in answers] == [len(requests)] * len(masks)
+    for mask, row in zip(masks, answers, strict=True):
+        for (context, continuation), answer in list(zip(requests, row, strict=True))[:4]:
+            expected = log_likelihood(model, context, continuation, 200, mask)
+            assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
+            assert answer.is_greedy == expected[1]
+
+
+def test_greedy_continuations_are_recognised():
+    model, context = tiny_model(), [5, 9, 11]
+    greedy = []
+    for _ in range(4):
+        with torch.no_grad():
+            greedy.append(int(model(torch.tensor([context + greedy])).logits[0, -1].argmax()))
+    other = [*greedy[:3], greedy[3] % 50 + 3]
+    answers = score(model, [(context, greedy), (context, other), (context, greedy[:1])])[0]
+    assert [answer.is_greedy for answer in answers] == [True, other == greedy, True]
+
+
+def test_the_same_tokens_split_at_different_places_are_different_requests():
+    model = tiny_model()
+    requests = [([3, 4], [5, 6, 7]), ([3, 4, 5, 6], [8]), ([3, 4, 5], [6, 7])]
+    for request, answer in zip(requests, score(model, requests)[0], strict=True):
+        assert answer.log_likelihood == pytest.approx(log_likelihood(model, *request, POSITIONS)[0], abs=1e-4)
+
+
+def test_no_requests_and_no_masks():
+    assert score(tiny_model(), []) == [[]]
+    assert score(tiny_model(), [([3], [4])], []) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close_to_the_model_itself(dtype):
+    model = tiny_model("post-norm, projected")
+    half = type(model)(model.config).eval()
+    half.load_state_dict(model.state_dict())
+    half.to(dtype)
+    request = ([5, 9, 11, 30, 2], [7, 8])
+    with torch.no_grad():
+        log_probs = half(torch.tensor([[5, 9, 11, 30, 2, 7]])).logits[0, -2:].float().log_softmax(-1)
+    expected = float(log_probs[0, 7] + log_probs[1, 8])
+    assert score(half, [request])[0][0].log_likelihood == pytest.approx(expected, abs=0.05)
+
+
+# -- packs and attention ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, phases=PHASES)
+@given(requests=request_sets(), budget=st.sampled_from([1, 50, 400, 5000]))
+def test_a_pack_holds_every_request_whole_and_no_long_beginning_twice(requests, budget):
+    trie = build_trie(requests, 200)
+    assert sorted(trie.original) == list(range(len(requests)))
+    for pack in packs_of(trie, budget):
+        chosen = trie.inputs[pack.requests]
+        nodes = {tuple(tokens[: length + 1]) for tokens in chosen for length in range(len(tokens))}
+        assert len(nodes) <= len(pack) <= len(nodes) * 33 / 32 + len(chosen)
+        assert len(pack) <= budget or len(chosen) == 1
+        for index, tokens in enumerate(chosen):
+            last = pack.asked[pack.pair_asked[pack.pair_starts[index] + len(trie.targets[pack.requests][index]) - 1]]
+            above = allowed(pack, np.array([last]), ((0, len(pack)),))[0]
+            assert pack.token_ids[above].tolist() == tokens.tolist()
+            assert pack.positions[above].tolist() == list(range(len(tokens)))
+
+
+@settings(max_examples=30, deadline=None, phases=PHASES)
+@given(requests=request_sets(), device_type=st.sampled_from(["cpu", "cuda"]))
+def test_attention_calls_serve_every_token_once_with_all_tokens_above_it(requests, device_type):
+    trie = build_trie(requests, 320)
+    for pack in packs_of(trie, 3000):
+        everything = allowed(pack, np.arange(len(pack)), ((0, len(pack)),))
+        calls = plan(pack, device_type)
+        assert [row for call in calls for row in range(*call.queries)] == list(range(len(pack)))
+        for call in calls:
+            keys = np.concatenate([np.arange(*part) for part in call.keys])
+            outside = np.setdiff1d(np.arange(len(pack)), keys)
+            assert not everything[slice(*call.queries)][:, outside].any()
+            if call.causal:
+                assert call.keys == (call.queries,)
+                size = len(keys)
+                assert (everything[np.ix_(keys, keys)] == np.tril(np.ones((size, size), dtype=bool))).all()
+        rows = [row for call in asked_calls(calls, pack.asked) for row in range(*call.queries)]
+        assert rows == list(range(len(pack.asked)))
+
+
+def test_a_tree_that_branches_at_every_token_is_scored():
+    model, text = tiny_model(), [(7 * index) % 59 + 2 for index in range(300)]
+    requests = [(text[:length], [length % 50 + 3, 4]) for length in range(2, 299)]
+    answers = score(model, requests)[0]
+    for index in (0, 150, 296):
+        expected = log_likelihood(model, *requests[index], POSITIONS)[0]
+        assert answers[index].log_likelihood == pytest.approx(expected, abs=1e-4)
+
+
+def test_choices_cost_their_own_tokens_only():
+    context = list(range(3, 53))
+    trie = build_trie([(context, [4, choice, 5]) for choice in range(10, 14)], POSITIONS)
+    (pack,) = packs_of(trie, 10_000)
+    assert len(pack) == 50 + 1 + 4  # the context with the shared first token, and each choice's second
+    assert len(pack.asked) == 2 + 4
+
+
+def test_packs_are_cut_where_documents_end():
+    documents = [[3 + index, *range(5, 55)] for index in range(6)]
+    trie = build_trie([(document, [choice, 7]) for document in documents for choice in (8, 9)], POSITIONS)
+    assert all(trie.shared[pack.requests.start] == 0 for pack in packs_of(trie, 120))
+
+
+# -- many masks -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=10, deadline=None, phases=PHASES)
+@given(requests=request_sets(longest=20), masks=st.lists(pruning_masks(), min_size=1, max_size=6), batch=batch_sizes)
+def test_many_masks_at_once_give_what_each_gives_alone(requests, masks, batch):
+    model = tiny_model("post-norm, projected")
+    together = score(model, requests, masks, batch_size=batch)
+    for mask, row in zip(masks, together, strict=True):
+        (alone,) = score(model, requests, [mask], batch_size=batch)
+        for one, other in zip(alone, row, strict=True):
+            assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=2e-5)
+
+
+def test_masks_share_the_layers_below_their_first_difference(monkeypatch):
+    stages = []
+    attention, ffn = OPTForward.attention, OPTForward.ffn
+    monkeypatch.setattr(OPTForward, "attention", lambda *a: stages.append("attention") or attention(*a))
+    monkeypatch.setattr(OPTForward, "ffn", lambda *a: stages.append("ffn") or ffn(*a))
+    knockouts = [
+        PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_ffns=(layer,))
+        for layer in range(LAYERS)
+    ]
+    score(tiny_model(), [([3, 4, 5], [6])], knockouts)
+    # Alone, each mask takes 3 attentions and 3 FFNs. Together: the first attention is everyone's, and so on.
+    assert stages.count("attention") == 1 + 2 + 3
+    assert stages.count("ffn") == 2 + 3 + 3
+
+
+def test_pruned_components_are_not_computed(monkeypatch):
+    widths = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda x, w, b=None: widths.append(tuple(w.shape)) or linear(x, w, b)
+    )
+    mask = PruningMask(
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        pruned_heads={0: (0, 2, 3), 2: tuple(range(HEADS))},
+        pruned_ffns=(1, 2),
+    )
+    score(tiny_model(), [([3, 4, 5], [6, 7])], [mask])
+    assert widths == [(8, 32)] * 3 + [(32, 8), (48, 32), (32, 48)] + [(32, 32)] * 4
+    # The output layer is one matrix product into a buffer.
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    score(
+        model,
+        [([3, 4, 5], [6, 7])],
+        [PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_ffns=(0,))],
+    )
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_shrinks_the_packs(monkeypatch, caplog, error):
+    sizes = []
+
+    def scarce(model, pack, masks, output):
+        sizes.append(len(pack))
+        if len(pack) > 100:
+            raise error
+        return forward.answer_pack(model, pack, masks, output)
+
+    requests = [([3 + index, *range(5, 30)], [6]) for index in range(20)]
+    expected = score(tiny_model(), requests)
+    monkeypatch.setattr(scorer, "answer_pack", scarce)
+    assert [a.log_likelihood for a in score(tiny_model(), requests)[0]] == pytest.approx(
+        [a.log_likelihood for a in expected[0]], abs=1e-5
+    )
+    assert max(sizes) > 100 >= sizes[-1]
+    assert "out of memory" in caplog.text
+
+
+def test_out_of_memory_with_one_request_and_other_errors_are_raised(monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(scorer, "answer_pack", broken)
+    for message, requests in (("CUDA out of memory", 1), ("mat1 and mat2 shapes cannot be multiplied", 5)):
+        with pytest.raises(RuntimeError, match=message):
+            score(
+                tiny_model(), [([3], [4])] * requests if requests == 1 else [([index + 3], [4]) for index in range(5)]
+            )
+        assert is_out_of_memory(RuntimeError(message)) == (requests == 1)
+
+
+def test_batch_size_bounds_the_tokens_of_a_pack():
+    model = OPTForward(tiny_model())
+    budgets = [token_budget(model, 200, size) for size in (1, 2, 4, None)]
+    assert budgets == sorted(budgets)
+    assert budgets[0] < budgets[1]
+    # 2 x (logits) and 2 x 3 layers of keys and values against a dozen vectors of the hidden size, 200 tokens long.
+    assert budgets[0] * 9 * 32 <= 200 * (2 * 61 + 2 * 3 * 32)
+    assert token_budget(model, 200, 2, num_masks=30) < budgets[1]
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (([], [4]), "request 1: its context has no tokens"),
+        (([4], []), "request 1: its continuation has no tokens"),
+        (([4], [5] * 21), "request 1: its continuation has 21 tokens; the model reads at most 20"),
+    ],
+)
+def test_impossible_requests_are_named(request_, message):
+    with pytest.raises(PruneError, match=message):
+        score(tiny_model(), [([3], [4]), request_], max_length=20)
+
+
+def test_wrong_masks_and_batch_sizes_are_named():
+    with pytest.raises(MaskShapeError, match="mask is for 2 layers"):
+        score(tiny_model(), [([3], [4])], [PruningMask.dense(2, HEADS)])
+    for size in (0, "many", "-1"):
+        with pytest.raises(ArgumentError, match="batch_size"):
+            score(tiny_model(), [([3], [4])], batch_size=size)
+
+
+def test_models_that_are_not_plain_are_refused():
+    model = tiny_model("pre-norm")
+    with masked(model, DENSE):
+        score(model, [([3], [4])])
+    pruned = PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_ffns=(0,))
+    with masked(model, pruned), pytest.raises(UnsupportedModelError, match="fc2 has forward hooks"):
+        score(model, [([3], [4])])
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+    with pytest.raises(UnsupportedModelError, match="is a "):
+        score(quantised, [([3], [4])])
+    with pytest.raises(UnsupportedModelError, match="training mode"):
+        score(type(model)(model.config).train(), [([3], [4])])
+    with pytest.raises(UnsupportedModelError, match="keeps its weight elsewhere"):
+        score(type(model)(model.config).eval().to("meta"), [([3], [4])])
