@@ -13,7 +13,7 @@ from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.scoring import forward, score, scorer
 from lm_eval_prune.scoring.attention import allowed, asked_calls, plan
-from lm_eval_prune.scoring.budget import is_out_of_memory, token_budget
+from lm_eval_prune.scoring.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.scoring.packing import build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import build_trie
 
@@ -250,8 +250,11 @@ def test_batch_size_bounds_the_tokens_of_a_pack():
     budgets = [token_budget(model, 200, size) for size in (1, 2, 4, None)]
     assert budgets == sorted(budgets)
     assert budgets[0] < budgets[1]
-    # 2 x (logits) and 2 x 3 layers of keys and values against a dozen vectors of the hidden size, 200 tokens long.
-    assert budgets[0] * 9 * 32 <= 200 * (2 * 61 + 2 * 3 * 32)
+    # Tokens x (9 vectors of width 32 and an inner one of 48), and two buffers of logits over 61 tokens, against
+    # two of those and the keys and values of 3 layers for each of 200 tokens.
+    packed = budgets[0] * (9 * 32 + 48) + 2 * output_rows(200, 1) * 61
+    assert packed <= 200 * (2 * 61 + 2 * 3 * 32)
+    assert output_rows(200, 1) < 200 < output_rows(200, None)
     assert token_budget(model, 200, 2, num_masks=30) < budgets[1]
 
 

@@ -7,26 +7,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.opt_forward import OPTForward
 
-__all__ = ["is_out_of_memory", "token_budget"]
+__all__ = ["is_out_of_memory", "output_rows", "token_budget"]
 
 MOST_TOKENS = {"cpu": 4096}
 """Device type -> tokens beyond which a pack gains nothing; elsewhere MOST_ELSEWHERE."""
 MOST_ELSEWHERE = 65536
+MOST_ROWS = 256
+"""Positions that go through the output layer together at most: more gain nothing."""
 
 
 def token_budget(model: OPTForward, longest: int, batch_size: int | None, num_masks: int = 1) -> int:
     """Tokens of a pack that take no more memory than a padded batch of `batch_size` x `longest` tokens.
 
-    The padded way holds, for every token, its logits, their log-softmax, and keys and values of all layers; a pack
-    holds some vectors of the model's width, for one layer at a time (and a copy of the residual stream wherever
-    masks divide). `batch_size` None stands for no limit but the one beyond which larger packs gain nothing.
+    The padded way holds, for every token, its logits, their log-softmax, and keys and values of all layers. A pack
+    holds some vectors of the model's width, for one layer at a time, the FFN's inner ones, and a copy of the residual
+    stream wherever masks divide; three quarters of the logits' share go to `output_rows`. `batch_size` None stands
+    for no limit but the one beyond which larger packs gain nothing.
     """
     most = max(MOST_TOKENS.get(model.device.type, MOST_ELSEWHERE), 4 * longest)
     if batch_size is None:
         return most
-    padded = 2 * model.vocab_size + 2 * model.num_hidden_layers * model.hidden_size
-    packed = 8 * model.hidden_size + num_masks.bit_length() * model.hidden_size
-    return max(1, min(most, batch_size * longest * padded // packed))
+    left = model.vocab_size // 2 + 2 * model.num_hidden_layers * model.hidden_size
+    packed = (8 + num_masks.bit_length()) * model.hidden_size + model.ffn_dim
+    return max(1, min(most, batch_size * longest * left // packed))
+
+
+def output_rows(longest: int, batch_size: int | None) -> int:
+    """Positions whose logits may be held at once, by the same measure."""
+    return MOST_ROWS if batch_size is None else max(1, min(MOST_ROWS, 3 * batch_size * longest // 4))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

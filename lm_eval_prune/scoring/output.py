@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.opt_forward import OPTForward
     from lm_eval_prune.scoring.packing import Pack
 
-__all__ = ["MOST_ROWS", "OutputLayer"]
+__all__ = ["OutputLayer"]
 
-MOST_ROWS = 256
-"""Positions of a slice at most: more gain nothing."""
 MOST_LOGITS = 2**24
 """Logits of a slice at most, positions x vocabulary."""
 
@@ -27,7 +25,7 @@ class OutputLayer:
     def __init__(self, model: OPTForward, rows: int, dtype: torch.dtype) -> None:
         """`rows` positions a slice, fewer where the vocabulary is very large; log-softmax in `dtype`."""
         self.model, self.dtype = model, dtype
-        self.rows = max(1, min(rows, MOST_ROWS, MOST_LOGITS // model.vocab_size))
+        self.rows = max(1, min(rows, MOST_LOGITS // model.vocab_size))
         self.buffers: tuple[Tensor, Tensor] | None = None
 
     def answers(self, hidden: Tensor, pack: Pack) -> tuple[np.ndarray, np.ndarray]:

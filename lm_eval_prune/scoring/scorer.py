@@ -14,9 +14,9 @@ from lm_eval_prune.decoders import check_fits
 from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
 from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.scoring.budget import is_out_of_memory, token_budget
+from lm_eval_prune.scoring.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
-from lm_eval_prune.scoring.output import MOST_ROWS, OutputLayer
+from lm_eval_prune.scoring.output import OutputLayer
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import TokenRequest, TokenTrie, build_trie
 
@@ -95,7 +95,7 @@ def score_packs(
     budget = token_budget(forward, trie.longest, size, len(masks))
     # In float32, or in `softmax_dtype` where that is wider.
     dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
-    output = OutputLayer(forward, MOST_ROWS if size is None else size * trie.longest, dtype)
+    output = OutputLayer(forward, output_rows(trie.longest, size), dtype)
     first = 0
     while first < len(trie):
         pack = build_pack(trie, first, end_of_pack(trie, first, budget))
