@@ -14,6 +14,7 @@ from lm_eval.api.task import Task
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.files import json_line
+from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.requests import (
     SPLITS,
     Documents,
@@ -171,6 +172,7 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> tuple[torch
             "tokens_sha256": gold.tokens_sha256,
         }
         if method.uses == "objective":
+            inputs["scorer"] = packed.knockout_scorer(lm, processes)
             settings["metric"] = "loss"
             if config.metric != "loss":
                 inputs["objective"] = TaskObjective(lm, documents, config.metric)

@@ -20,8 +20,11 @@ from lm_eval_prune.scoring.trie import build_trie
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.importance.knockout import MaskScorer
+    from lm_eval_prune.importance.processes import Processes
+    from lm_eval_prune.masks import PruningMask
 
-__all__ = ["log_once", "loglikelihood_tokens", "why_padded"]
+__all__ = ["knockout_scorer", "log_once", "loglikelihood_tokens", "why_padded"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,37 @@ def loglikelihood_tokens(
                     lm.cache_hook.add_partial("loglikelihood", key, answers[index])
             bar.update(len(pack.indices))
     return answers
+
+
+def knockout_scorer(lm: PrunedOPT, processes: Processes) -> MaskScorer | None:
+    """`scoring.score` in the form that knockouts take; None where they must compute the padded way.
+
+    Their masks come on top of the model's own. Several processes share the padded way only.
+    """
+    if lm.scorer != "packed" or processes.world_size > 1 or why_padded(lm) is not None:
+        return None
+
+    def scorer(
+        model: torch.nn.Module, requests: Sequence[Any], masks: Sequence[PruningMask], batch_size: int, **settings: Any
+    ) -> list[list[tuple[float, bool]]]:
+        trie = build_trie(requests, lm.max_length)
+        answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(requests) for _ in masks]
+        packs = score_packs(
+            OPTForward(model),
+            trie,
+            [lm.mask | mask for mask in masks],
+            batch_size=batch_size,
+            softmax_dtype=settings.get("softmax_dtype"),
+        )
+        with tqdm(total=len(requests), desc="Knockout", unit="request", disable=not settings.get("progress")) as bar:
+            for pack in packs:
+                for row, found in zip(answers, pack.answers, strict=True):
+                    for index, answer in zip(pack.indices, found, strict=True):
+                        row[index] = (answer.log_likelihood, answer.is_greedy)
+                bar.update(len(pack.indices))
+        return answers
+
+    return scorer
 
 
 def _around(lm: PrunedOPT) -> functools.partial[Any]:

@@ -16,7 +16,7 @@ from lm_eval_prune.decoders import decoder_of, trunk_of
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.importance.examples import Example
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
-from lm_eval_prune.importance.knockout import Objective, ffn_importance, head_knockout
+from lm_eval_prune.importance.knockout import MaskScorer, Objective, ffn_importance, head_knockout
 from lm_eval_prune.importance.processes import Processes
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Inputs:
     seed: int = 1234
     processes: Processes = field(default_factory=Processes)
     softmax_dtype: torch.dtype | None = None
+    scorer: MaskScorer | None = None
+    """How knockout answers requests under many masks; None for `score_under_masks`."""
     progress: bool = False
 
 
@@ -111,6 +113,7 @@ def _knockout(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
             inputs.model,
             inputs.examples if inputs.objective is None else inputs.objective,
             batch_size=inputs.batch_size,
+            scorer=inputs.scorer,
             softmax_dtype=inputs.softmax_dtype,
             processes=inputs.processes,
             progress=inputs.progress,
