@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for results, scores and masks.",
 )
-@click.option("--limit", "-L", type=click.IntRange(min=1), default=100, show_default=True, help="Documents a task.")
+@click.option("--limit", "-L", type=click.IntRange(min=1), default=60, show_default=True, help="Documents a task.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws.")
 def command(output_path: Path, limit: int, seed: int) -> None:
     """Run the whole study on the bundled model, offline, in about a minute.

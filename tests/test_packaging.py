@@ -14,6 +14,9 @@ NEEDED = [
     "lm_eval_prune/tasks/icl14/icl14_5shot.yaml",
     "lm_eval_prune/tasks/icl14/_icl14_tasks",
     "lm_eval_prune/tasks/icl14/corrections.py",
+    "lm_eval_prune/tasks/demo/data/recall.validation.jsonl",
+    "lm_eval_prune/demo/model/model.safetensors",
+    "lm_eval_prune/demo/model/tokenizer.json",
     "lm_eval_prune/py.typed",
     "lm_eval_prune_startup.pth",
 ]

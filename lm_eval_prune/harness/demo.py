@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import lm_eval.api.task
 import lm_eval.evaluator
 import torch
 from lm_eval.tasks import TaskManager
@@ -63,13 +65,20 @@ class DemoReport(NamedTuple):
     """Where results, scores and masks lie."""
 
 
-def run_demo(output_path: Path, *, limit: int = 100, seed: int = 1234, progress: bool = True) -> DemoReport:
+class _OneBar(PrunedOPT):
+    """Without the harness's bar for each evaluation: the demo shows one over all of them."""
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+
+def run_demo(output_path: Path, *, limit: int = 60, seed: int = 1234, progress: bool = True) -> DemoReport:
     """Run everything and write it below `output_path`; `limit` is documents a task, for scores and for evaluation.
 
     Scores come from the tasks' training splits, accuracies from their validation splits.
     """
     with _quiet_harness():
-        lm = PrunedOPT(device="cpu", batch_size=BATCH_SIZE)
+        lm = _OneBar(device="cpu", batch_size=BATCH_SIZE)
         files = _importance(lm, output_path / "importance", limit=limit, seed=seed)
         variants = _variants(lm, files, output_path / "masks")
         manager = TaskManager(include_defaults=False, include_path=tasks_folder())
@@ -98,6 +107,7 @@ def _importance(lm: PrunedOPT, folder: Path, *, limit: int, seed: int) -> dict[s
             batch_size=BATCH_SIZE,
             overwrite=True,
             include_path=str(tasks_folder()),
+            include_defaults=False,
         )
         outcomes = list(compute_importance(config, lambda: lm))
         files[component] = folder / f"aggregate-{CALIBRATION_SHOTS}shot-{component}-{method}.json"
@@ -162,7 +172,7 @@ def _evaluate(
     lm: PrunedOPT, mask: PruningMask, manager: TaskManager, *, shots: int, limit: int, seed: int
 ) -> dict[str, Any]:
     """The harness's results of the demo's tasks under `mask`, with the `pruning` block."""
-    pruned = PrunedOPT(pretrained=lm.model, tokenizer=lm.tokenizer, mask=mask, batch_size=BATCH_SIZE)
+    pruned = _OneBar(pretrained=lm.model, tokenizer=lm.tokenizer, mask=mask, batch_size=BATCH_SIZE)
     tasks = manager.load([GROUP])
     for task in tasks["tasks"].values():
         task.set_config(key="num_fewshot", value=shots)
@@ -203,11 +213,13 @@ def _slug(name: str, number: int, masks: list[PruningMask]) -> str:
 
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
-    """The harness logs a dozen lines an evaluation; here only errors."""
+    """The harness logs a dozen lines an evaluation and shows a bar a task; here only errors are said."""
     logger = logging.getLogger("lm_eval")
-    level = logger.level
+    level, bar = logger.level, lm_eval.api.task.tqdm
     logger.setLevel(logging.ERROR)
+    lm_eval.api.task.tqdm = functools.partial(bar, disable=True)
     try:
         yield
     finally:
         logger.setLevel(level)
+        lm_eval.api.task.tqdm = bar

@@ -62,6 +62,8 @@ class ImportanceConfig:
     """Compute finished files again."""
     include_path: str | None = None
     """Folder with further task definitions."""
+    include_defaults: bool = True
+    """Whether the harness's own tasks and ours are looked for too; reading them all takes seconds."""
     model: str | None = None
     """The model that files are for, where it is known before it is loaded; finished files of another are refused."""
 
@@ -129,7 +131,7 @@ def _cells(config: ImportanceConfig) -> list[_Cell]:
         return [_Cell(None, 0, config.output_path / name)]
     cells: dict[Path, _Cell] = {}
     for asked in config.tasks:  # one by one: two groups may hold the same task at different numbers of shots
-        for task in load_tasks([asked], config.include_path).values():
+        for task in load_tasks([asked], config.include_path, config.include_defaults).values():
             for requested in config.num_fewshot:
                 shots = num_fewshot_of(task, requested)
                 path = config.output_path / f"{task.task_name}-{shots}shot-{name}"

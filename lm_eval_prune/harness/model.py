@@ -14,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import check_fits, require_supported
+from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
@@ -30,8 +31,9 @@ class PrunedOPT(HFLM):
     """The harness model `pruned-opt`.
 
     Arguments beside those of `hf`: `mask=FILE` (or a `PruningMask`), or `head_importance=FILE,prune_heads=0.7` and
-    `ffn_importance=FILE,prune_ffns=0.2`; `scorer`. Without any of them the model is dense. Raises PruneError: before
-    weights are loaded for a mask that does not fit or a model that is no OPT.
+    `ffn_importance=FILE,prune_ffns=0.2`; `scorer`. Without any of them the model is dense; without `pretrained` it is
+    the bundled one. Raises PruneError: before weights are loaded for a mask that does not fit or a model that is no
+    OPT.
     """
 
     def __init__(
@@ -48,8 +50,7 @@ class PrunedOPT(HFLM):
     ) -> None:
         if scorer not in SCORERS:
             raise ArgumentError(f"scorer={scorer}: unknown; expected {' or '.join(SCORERS)}")
-        if pretrained is None:
-            raise ArgumentError("pretrained is missing: give a hub id or a folder, such as facebook/opt-125m")
+        pretrained = bundled_model_path() if pretrained is None else pretrained
         shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
         files = {"head_importance": head_importance, "ffn_importance": ffn_importance}
         if isinstance(mask, PruningMask):

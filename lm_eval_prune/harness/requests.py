@@ -43,9 +43,12 @@ SPLITS = ("training", "validation", "test")
 """A task's splits by what it uses them for, whatever its data set calls them."""
 
 
-def load_tasks(names: Sequence[str], include_path: str | None = None) -> dict[str, Task]:
-    """The harness's tasks of these names, in order; groups, tags, patterns and YAML files too. Raises ArgumentError."""
-    manager = _task_manager(include_path)
+def load_tasks(names: Sequence[str], include_path: str | None = None, include_defaults: bool = True) -> dict[str, Task]:
+    """The harness's tasks of these names, in order; groups, tags, patterns and YAML files too.
+
+    Without `include_defaults` names are looked for in `include_path` alone, which is quick. Raises ArgumentError.
+    """
+    manager = _task_manager(include_path, include_defaults)
     tasks: dict[str, Task] = {}
     for name in names:
         found = [name] if Path(name).is_file() else manager.match_tasks([name])
@@ -198,10 +201,10 @@ class _EncodingOnly:
 
 
 @functools.lru_cache(maxsize=1)
-def _task_manager(include_path: str | None) -> TaskManager:
+def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManager:
     """Building one reads thousands of task files."""
     registration.register()
-    return TaskManager(include_path=include_path)
+    return TaskManager(include_path=include_path, include_defaults=include_defaults)
 
 
 # -- documents ----------------------------------------------------------------------------------------------------
