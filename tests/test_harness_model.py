@@ -133,6 +133,12 @@ def test_the_pruning_block_says_what_was_run(checkpoint, mask, in_benchmarks, ta
     json.dumps(block, allow_nan=False)
 
 
+def test_without_arguments_it_is_the_bundled_model_on_the_device_there_is():
+    lm = PrunedOPT()
+    assert lm.config.num_hidden_layers * lm.config.num_attention_heads == lm.mask.num_heads == 36
+    assert lm.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 # -- bad input ------------------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lm_eval_prune.demo import held_out
 from lm_eval_prune.demo.vocabulary import BOS, CATEGORIES, COUNTRIES, LETTERS, NEWLINE, NONSENSE, THEMES, VOCABULARY

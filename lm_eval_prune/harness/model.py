@@ -60,6 +60,8 @@ class PrunedOPT(HFLM):
         else:
             self._requested = select_mask(mask=mask, **shares, **files)  # type: ignore[arg-type]
         self.scorer = scorer
+        # The harness's own default is "cuda" whether or not there is one.
+        kwargs["device"] = kwargs.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         if isinstance(pretrained, torch.nn.Module):
             self._resolve_mask(pretrained.config, "the given model")
         else:
