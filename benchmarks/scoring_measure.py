@@ -38,7 +38,9 @@ class Scorers:
         return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size)
 
     def packed(self, batch_size: int | str, mask: PruningMask | None = None) -> PrunedOPT:
-        return PrunedOPT(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, mask=mask)
+        return PrunedOPT(
+            pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, mask=mask, scorer="packed"
+        )
 
     def seconds(self, work: Callable[[], Any]) -> tuple[float, Any]:
         self._finish()

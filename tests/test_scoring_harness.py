@@ -35,7 +35,9 @@ def hf(model, **arguments):
 
 def ours(model, **arguments):
     return PrunedOPT(
-        pretrained=model, tokenizer=_tokenizer(), **{"max_length": MAX_LENGTH, "batch_size": 4, **arguments}
+        pretrained=model,
+        tokenizer=_tokenizer(),
+        **{"max_length": MAX_LENGTH, "batch_size": 4, "scorer": "packed", **arguments},
     )
 
 

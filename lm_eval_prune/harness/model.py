@@ -24,7 +24,8 @@ from lm_eval_prune.selection import select_mask
 __all__ = ["SCORERS", "PrunedOPT"]
 
 SCORERS = ("packed", "padded")
-"""How log-likelihoods are computed: `packed` computes no token twice (scoring/), `padded` is the harness's own way."""
+"""How log-likelihoods are computed: `padded`, the default, is the harness's own way, bit for bit; `packed` (scoring/)
+computes no token twice, and agrees to 1e-4."""
 
 
 class PrunedOPT(HFLM):
@@ -45,7 +46,7 @@ class PrunedOPT(HFLM):
         prune_heads: str | float | None = None,
         ffn_importance: str | os.PathLike[str] | None = None,
         prune_ffns: str | float | None = None,
-        scorer: str = "packed",
+        scorer: str = "padded",
         **kwargs: Any,
     ) -> None:
         if scorer not in SCORERS:
