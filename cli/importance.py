@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from lm_eval_prune.cli.options import TASKS, arguments_of, device, fraction_or_count, load_pruned_opt, model_args, shots
 
 

@@ -11,7 +11,7 @@ from lm_eval_prune.errors import PruneError
 from lm_eval_prune.version import __version__
 
 COMMANDS = {
-    "demo": "Run the whole study on the bundled model, offline, in about a minute.",
+    "demo": "The whole study on the bundled model, offline, in a minute.",
     "run": "Evaluate a pruned OPT: every option of `lm_eval run`.",
     "importance": "Score every attention head or FFN on harness tasks.",
     "aggregate": "Average importance over tasks.",

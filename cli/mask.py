@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from lm_eval_prune.cli.options import arguments_of
 
+from lm_eval_prune.cli.options import arguments_of
 from lm_eval_prune.errors import ArgumentError
 
 if TYPE_CHECKING:

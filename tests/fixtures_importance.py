@@ -199,7 +199,7 @@ def save_checkpoint(folder, **changes):
     return folder
 
 
-def few_tasks(include_path):
+def few_tasks(include_path, include_defaults=True):
     """A task manager of our tasks and those in `include_path`, without reading the harness's thousands."""
     from lm_eval.tasks import TaskManager
 

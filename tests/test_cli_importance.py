@@ -9,8 +9,8 @@ import datasets
 import pytest
 import torch
 from fixtures_importance import few_tasks, save_checkpoint, write_tasks
-from lm_eval_prune.cli import main as cli
 
+from lm_eval_prune.cli import main as cli
 from lm_eval_prune.harness import requests
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.importance.files import ImportanceScores

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks._yaml_loader import load_yaml
-from lm_eval_prune.tasks.icl14 import corrections
 
 from lm_eval_prune.harness.registration import tasks_folder
+from lm_eval_prune.tasks.icl14 import corrections
 from tests.helpers import build
 
 TASKS = {

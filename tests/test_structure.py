@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lm_eval_prune.cli
 import pytest
 
 import lm_eval_prune
+import lm_eval_prune.cli
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
