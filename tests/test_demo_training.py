@@ -48,6 +48,7 @@ def weights(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_a_few_steps_write_a_checkpoint_that_loads(tmp_path):
     options = ("--steps", "2", "--batch_size", "2", "--no_evaluate", "--seed", "3")
     run = run_training(tmp_path, *options)

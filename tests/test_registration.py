@@ -38,6 +38,7 @@ def test_the_hook_is_switched_off_by_the_environment():
     assert found.stdout.split() == ["False", "True", "False"]
 
 
+@pytest.mark.slow
 def test_get_model_alone_is_enough():
     code = (
         "from lm_eval.api.registry import get_model; print(get_model('pruned-opt').__name__, get_model('hf').__name__)"
