@@ -16,7 +16,7 @@ from typing import Any
 
 from lm_eval_prune.errors import FileFormatError
 
-__all__ = ["MAX_BYTES", "json_line", "read_json", "require_format", "sha256_of", "write_json"]
+__all__ = ["MAX_BYTES", "json_line", "read_json", "require_format", "sha256_of", "write_bytes", "write_json"]
 
 MAX_BYTES = 64 * 2**20
 """Larger files are not read: the importance scores of a 100-billion-parameter model take under 1 MiB."""
@@ -61,14 +61,22 @@ def require_format(
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text: str | None = None) -> None:
     """Write `content` (or its rendering `text`) so that `path` holds the old or the new file whole, never a part."""
-    path = Path(path)
     text = text if text is not None else json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that `path` holds the old or the new one whole, and the new one survives a power cut.
+
+    Raises FileFormatError where it cannot be written; then nothing is left behind.
+    """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o666 & ~_umask())

@@ -1,0 +1,1 @@
+"""Mask sweeps: a grid described once, its cells computed once, results on disk."""

@@ -1,0 +1,251 @@
+"""What lies in a sweep's folder, read and written. Imports neither torch nor lm_eval.
+
+    plans/<hash>.json             a grid that was described: its settings, and a row for each variant, task and shots
+    cells/<id>.json               one cell: the harness's results JSON of one task, with `pruning` and `cell` blocks
+    cells/<id>.samples.jsonl.gz   its outcomes by document, one JSON object a line
+    failed/<id>.json              why a cell could not be computed
+    importance/                   the importance files that rankings came from
+    claims/                       locks of cells being computed; empty when nothing runs
+    corrupt/                      damaged cells, moved aside
+
+A cell's JSON is written after its samples and names their SHA-256: where it is there and whole, the cell is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.files import read_json, require_format, write_bytes, write_json
+
+__all__ = [
+    "CELL_FORMAT",
+    "DENSE",
+    "Row",
+    "Variant",
+    "cell_path",
+    "digest",
+    "failure_path",
+    "is_sweep_folder",
+    "move_aside",
+    "plan_paths",
+    "read_cell",
+    "read_failure",
+    "read_plan",
+    "read_rows",
+    "read_samples",
+    "write_cell",
+    "write_failure",
+    "write_plan",
+]
+
+PLAN_FORMAT, CELL_FORMAT, FAILURE_FORMAT = "lm-eval-prune-sweep", "lm-eval-prune-cell", "lm-eval-prune-failure"
+VERSION = 1
+"""Of all three formats; part of a cell's identity."""
+MAX_SAMPLES_BYTES = 4 * 2**30
+"""Samples that unpack to more are not read."""
+
+
+class Variant(NamedTuple):
+    """A column of the grid: which components go first, and how many."""
+
+    ranking: str
+    """`dense`, `own`, `aggregate`, `task:NAME`, `random` or a file's name; `most:` before it turns the order round."""
+    prune_heads: str
+    """Share of all heads pruned, an exact decimal."""
+    prune_ffns: str
+    """Share of all FFNs pruned, an exact decimal."""
+    seed: int | None = None
+    """Of a random ranking."""
+    oracle: bool = False
+    """The ranking looked at documents that are then evaluated."""
+
+    def __str__(self) -> str:
+        if self.ranking == "dense":
+            return "dense"
+        name = self.ranking if self.seed is None else f"{self.ranking} (seed {self.seed})"
+        return f"{name}, heads {self.prune_heads}, FFNs {self.prune_ffns}" + (", oracle" if self.oracle else "")
+
+
+DENSE = Variant("dense", "0", "0")
+
+
+class Row(NamedTuple):
+    """A variant on a task at a number of shots, and the cell that answers it. Rows of equal masks share a cell."""
+
+    variant: Variant
+    task: str
+    num_fewshot: int
+    fewshot_seed: int
+    cell: str
+    """The cell's id."""
+
+
+def digest(content: Any) -> str:
+    """SHA-256, in hexadecimal, of JSON values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+# -- plans --------------------------------------------------------------------------------------------------------
+
+
+def is_sweep_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a sweep has written its plan there."""
+    return bool(plan_paths(path))
+
+
+def plan_paths(folder: str | os.PathLike[str]) -> list[Path]:
+    return sorted(Path(folder, "plans").glob("[!.]*.json"))
+
+
+def write_plan(folder: Path, config: Mapping[str, Any], fixed: Mapping[str, Any], rows: Sequence[Row]) -> Path:
+    """Write the grid `config` with its rows; `fixed` is what all plans of a folder have in common."""
+    path = folder / "plans" / f"{digest(config)[:16]}.json"
+    listed = [{**row._asdict(), "variant": row.variant._asdict()} for row in rows]
+    write_json(
+        path, {"format": PLAN_FORMAT, "version": VERSION, "config": dict(config), "fixed": dict(fixed), "rows": listed}
+    )
+    return path
+
+
+def read_plan(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """(the file's content, its rows). Raises FileFormatError."""
+    content = read_json(path)
+    require_format(content, path, name=PLAN_FORMAT, version=VERSION, required={"config", "rows"}, optional={"fixed"})
+    try:
+        return content, [Row(**{**row, "variant": Variant(**row["variant"])}) for row in content["rows"]]
+    except (TypeError, KeyError) as error:
+        raise FileFormatError(f"{path}: a row is not as expected: {error}") from None
+
+
+def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
+    """The rows of all plans in `folder`, equal ones once. Raises FileFormatError where there is no plan."""
+    paths = plan_paths(folder)
+    if not paths:
+        raise FileFormatError(f"{folder}: no sweep; expected a folder that `lm-eval-prune sweep` wrote")
+    return list(dict.fromkeys(row for path in paths for row in read_plan(path)[1]))
+
+
+# -- cells --------------------------------------------------------------------------------------------------------
+
+
+def cell_path(folder: str | os.PathLike[str], cell: str) -> Path:
+    return Path(folder, "cells", f"{cell}.json")
+
+
+def _samples_path(path: Path) -> Path:
+    return path.with_suffix(".samples.jsonl.gz")
+
+
+def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a finished cell: the samples first, then `results`, whose `cell` block gains their name and hash.
+
+    Raises FileFormatError where the folder cannot be written; then there is no cell.
+    """
+    path = cell_path(folder, cell)
+    lines = [json.dumps(sample, ensure_ascii=False, allow_nan=False) for sample in samples]
+    packed = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
+    write_bytes(_samples_path(path), packed)
+    record = {
+        "file": _samples_path(path).name,
+        "sha256": hashlib.sha256(packed).hexdigest(),
+        "num_documents": len({json.loads(line)["doc_id"] for line in lines}),
+    }
+    content = {**results, "cell": {**results["cell"], "samples": record}}
+    content["cell"]["sha256"] = digest(content)
+    write_json(path, content)
+    return path
+
+
+def read_cell(path: Path, *, samples: bool = True) -> dict[str, Any]:
+    """A cell's results JSON, checked against its own hash, and its samples' (if `samples`).
+
+    Raises FileFormatError for a cell that is cut short, changed, or whose samples are.
+    """
+    content = read_json(path)
+    block = content.get("cell")
+    if not isinstance(block, dict) or block.get("format") != CELL_FORMAT:
+        raise FileFormatError(f'{path}: no cell of a sweep; expected a "cell" block of format "{CELL_FORMAT}"')
+    if block.get("version") != VERSION:
+        raise FileFormatError(f"{path}: cell of version {block.get('version')}; this release reads version {VERSION}")
+    found = block.pop("sha256", None)
+    if found != digest(content):
+        raise FileFormatError(f"{path}: damaged: its content does not have the hash that it names")
+    block["sha256"] = found
+    if samples:
+        _sample_bytes(path, block["samples"]["sha256"])
+    return content
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """The outcomes by document of the cell at `path`, as in the harness's sample files. Raises FileFormatError."""
+    data = _sample_bytes(path, read_cell(path, samples=False)["cell"]["samples"]["sha256"])
+    with gzip.GzipFile(fileobj=_reader(data)) as file:
+        text = file.read(MAX_SAMPLES_BYTES).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _sample_bytes(path: Path, sha256: str) -> bytes:
+    samples = _samples_path(path)
+    try:
+        data = samples.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"{samples}: cannot be read: {error.strerror or error}") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise FileFormatError(f"{samples}: damaged: not the samples that {path.name} names")
+    return data
+
+
+def _reader(data: bytes) -> Any:
+    import io
+
+    return io.BytesIO(data)
+
+
+def move_aside(folder: Path, cell: str) -> Path:
+    """Move a damaged cell's files to `corrupt/`, under names that are free; returns where its JSON went."""
+    target = folder / "corrupt"
+    target.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while (target / f"{cell}.{number}.json").exists():
+        number += 1
+    path = cell_path(folder, cell)
+    for source, suffix in ((path, ".json"), (_samples_path(path), ".samples.jsonl.gz")):
+        if source.exists():
+            source.replace(target / f"{cell}.{number}{suffix}")
+    return target / f"{cell}.{number}.json"
+
+
+# -- failures -----------------------------------------------------------------------------------------------------
+
+
+def failure_path(folder: str | os.PathLike[str], cell: str) -> Path:
+    return Path(folder, "failed", f"{cell}.json")
+
+
+def write_failure(folder: Path, row: Row, error: BaseException) -> None:
+    """Record why the cell of `row` could not be computed."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    described = {"variant": str(row.variant), "task": row.task, "num_fewshot": row.num_fewshot}
+    write_json(
+        failure_path(folder, row.cell),
+        {
+            "format": FAILURE_FORMAT,
+            "version": VERSION,
+            "id": row.cell,
+            **described,
+            "error": type(error).__name__,
+            "message": message,
+        },
+    )
+
+
+def read_failure(folder: str | os.PathLike[str], cell: str) -> dict[str, Any]:
+    """The record of a failed cell. Raises FileFormatError."""
+    return read_json(failure_path(folder, cell))
