@@ -33,8 +33,12 @@ def command(model_args: str, device: str | None, **settings: object) -> None:
 
     Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
     """
+    from lm_eval_prune.demo import BUNDLED_NAME
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
 
-    config = ImportanceConfig(model=arguments_of(model_args).get("pretrained"), **settings)  # type: ignore[arg-type]
+    config = ImportanceConfig(
+        model=arguments_of(model_args).get("pretrained", BUNDLED_NAME),
+        **settings,  # type: ignore[arg-type]
+    )
     for outcome in compute_importance(config, lambda: load_pruned_opt(model_args, config.batch_size, device)):
         click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")

@@ -7,7 +7,10 @@ training sequences, `train.py` the training, `documents.py` and `generate_tasks.
 
 from pathlib import Path
 
-__all__ = ["bundled_model_path"]
+__all__ = ["BUNDLED_NAME", "bundled_model_path"]
+
+BUNDLED_NAME = "lm-eval-prune/bundled"
+"""What files call the bundled model, wherever it is installed."""
 
 
 def bundled_model_path() -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lm_eval.api.task import Task
+from tqdm import tqdm
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
@@ -106,7 +107,9 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     Raises PruneError; a file appears whole or not at all.
     """
     lm: PrunedOPT | None = None
-    for cell in _cells(config):
+    cells = _cells(config)
+    # One bar over the files; within each, one of its own.
+    for cell in tqdm(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
         if cell.path.exists() and not config.overwrite:
             _require_same(config, cell)
             yield Outcome(cell.path, False)
@@ -204,8 +207,7 @@ def _documents_record(documents: Documents) -> dict[str, Any]:
 
 
 def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str, Any]:
-    model = lm.pretrained if isinstance(lm.pretrained, str) else lm.config._name_or_path
-    settings: dict[str, Any] = {"method": config.method, "model": model}
+    settings: dict[str, Any] = {"method": config.method, "model": lm.model_name}
     if cell.task is not None:
         settings |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}
     settings |= {

@@ -80,7 +80,7 @@ def _measured(config: InductionConfig, lm: PrunedOPT, method: str, path: Path) -
     scores = processes.sum(scores)
     settings: dict[str, Any] = {
         "method": method,
-        "model": lm.pretrained if isinstance(lm.pretrained, str) else lm.config._name_or_path,
+        "model": lm.model_name,
         "seed": config.seed,
         "num_sequences": len(sequences),
         "num_sequences_wanted": config.num_sequences,

@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import check_fits, require_supported
-from lm_eval_prune.demo import bundled_model_path
+from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
@@ -69,6 +69,12 @@ class PrunedOPT(HFLM):
             pretrained = os.fspath(pretrained)
         super().__init__(pretrained, **kwargs)
         results.install_pruning_block()
+
+    @property
+    def model_name(self) -> str:
+        """What files call this model: the hub id or folder that it was loaded from, or BUNDLED_NAME."""
+        name = self.pretrained if isinstance(self.pretrained, str) else str(self.config._name_or_path)
+        return BUNDLED_NAME if name == str(bundled_model_path()) else name
 
     # -- the mask -------------------------------------------------------------------------------------------------
 

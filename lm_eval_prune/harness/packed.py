@@ -86,7 +86,9 @@ def knockout_scorer(lm: PrunedOPT, processes: Processes) -> MaskScorer | None:
             batch_size=batch_size,
             softmax_dtype=settings.get("softmax_dtype"),
         )
-        with tqdm(total=len(requests), desc="Knockout", unit="request", disable=not settings.get("progress")) as bar:
+        with tqdm(
+            total=len(requests), desc="Knockout", unit="request", leave=None, disable=not settings.get("progress")
+        ) as bar:
             for pack in packs:
                 for row, found in zip(answers, pack.answers, strict=True):
                     for index, answer in zip(pack.indices, found, strict=True):

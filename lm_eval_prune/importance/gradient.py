@@ -143,7 +143,7 @@ def _importance(
     total = torch.zeros(len(taps.modules), taps.per_layer, dtype=torch.float64)
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
         mine = list(batches(processes.share(tokenized), batch_size))
-        for batch in tqdm(mine, desc="Gradient importance", unit="batch", disable=not progress):
+        for batch in tqdm(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
             scores = _scaled_scores(model, taps, batch) if half else _scores(model, taps, batch)
             for place in _suspicious(scores):
                 scores[:, place] = _checked_alone(model, taps, batch.examples[place])

@@ -144,7 +144,7 @@ def score_under_masks(
     ]
     answers = torch.zeros(len(masks), len(tokenized), 2, dtype=torch.float64)
     mine = list(batches(processes.share(longest), batch_size))
-    bar = tqdm(total=len(mine) * len(masks), desc="Knockout", unit="batch", disable=not progress)
+    bar = tqdm(total=len(mine) * len(masks), desc="Knockout", unit="batch", leave=None, disable=not progress)
     with frozen(model), torch.no_grad(), bar:
         for batch in mine:
             for number, logits in _logits_under_masks(model, batch, masks):

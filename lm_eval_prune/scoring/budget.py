@@ -16,7 +16,12 @@ MOST_ROWS = 256
 """Positions that go through the output layer together at most: more gain nothing."""
 
 
-def token_budget(model: OPTForward, longest: int, batch_size: int | None, num_masks: int = 1) -> int:
+COPIES = 4
+"""Copies of the residual stream that are allowed for: as many as 15 masks at once make. The budget does not depend on
+the number of masks, so that a mask's sums do not depend on the masks beside it."""
+
+
+def token_budget(model: OPTForward, longest: int, batch_size: int | None) -> int:
     """Tokens of a pack that take no more memory than a padded batch of `batch_size` x `longest` tokens.
 
     The padded way holds, for every token, its logits, their log-softmax, and keys and values of all layers. A pack
@@ -28,7 +33,7 @@ def token_budget(model: OPTForward, longest: int, batch_size: int | None, num_ma
     if batch_size is None:
         return most
     left = model.vocab_size // 2 + 2 * model.num_hidden_layers * model.hidden_size
-    packed = (8 + num_masks.bit_length()) * model.hidden_size + model.ffn_dim
+    packed = (8 + COPIES) * model.hidden_size + model.ffn_dim
     return max(1, min(most, batch_size * longest * left // packed))
 
 

@@ -110,6 +110,7 @@ class _Run:
         self.log_likelihoods = np.empty((len(masks), len(pack.pair_starts)))
         self.greedy = np.empty((len(masks), len(pack.pair_starts)), dtype=bool)
         self.kept_heads = [[_kept_heads(mask, layer) for layer in range(mask.num_hidden_layers)] for mask in masks]
+        self.last_attention = [_last_attention(kept) for kept in self.kept_heads]
 
     def embedded(self) -> _Stream:
         ids, positions = (torch.from_numpy(part) for part in (self.pack.token_ids, self.pack.positions))
@@ -124,7 +125,7 @@ class _Run:
             *others, group = self._divided(stage, group)
             for part in others:
                 self.descend(stream.copy(), stage, part)
-            last = self._last_attention(group)
+            last = self.last_attention[group[0]]
             if stage > last:
                 stream = self._narrowed(stream)
             layer, is_ffn = divmod(stage, 2)
@@ -142,13 +143,10 @@ class _Run:
         parts: dict[object, list[int]] = {}
         for index in group:
             does = layer in self.masks[index].pruned_ffns if is_ffn else self.kept_heads[index][layer]
-            parts.setdefault(does, []).append(index)
+            # Masks narrow at different stages: apart, so that a mask's sums do not depend on the masks beside it.
+            ends = stage - self.last_attention[index]
+            parts.setdefault((does, min(max(ends, -1), 1)), []).append(index)
         return sorted(parts.values(), key=len)
-
-    def _last_attention(self, group: list[int]) -> int:
-        """The last stage at which some mask of `group` keeps a head; -1 where none does."""
-        layers = range(self.model.num_hidden_layers)
-        return max((2 * layer for layer in layers for index in group if self.kept_heads[index][layer]), default=-1)
 
     def _narrowed(self, stream: _Stream) -> _Stream:
         if stream.narrow:
@@ -187,6 +185,11 @@ class _Run:
 def _kept_heads(mask: PruningMask, layer: int) -> tuple[int, ...]:
     pruned = mask.pruned_heads.get(layer, ())
     return tuple(head for head in range(mask.num_attention_heads) if head not in pruned)
+
+
+def _last_attention(kept_heads: list[tuple[int, ...]]) -> int:
+    """The last stage at which a head is kept; -1 where none is."""
+    return max((2 * layer for layer, heads in enumerate(kept_heads) if heads), default=-1)
 
 
 def _gathered(tokens: Tensor, call: AttentionCall) -> Tensor:

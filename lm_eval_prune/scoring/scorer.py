@@ -92,7 +92,7 @@ def score_packs(
     if not masks:
         return
     size = _size(batch_size)
-    budget = token_budget(forward, trie.longest, size, len(masks))
+    budget = token_budget(forward, trie.longest, size)
     # In float32, or in `softmax_dtype` where that is wider.
     dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
     output = OutputLayer(forward, output_rows(trie.longest, size), dtype)
