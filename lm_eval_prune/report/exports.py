@@ -1,0 +1,5 @@
+EXPORTS = {}
+
+
+def write_exports(board, folder, export):
+    return []
