@@ -18,9 +18,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 @click.command("leaderboard")
-@click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="DIR_OR_JSON..."
-)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR_OR_JSON...")
 @click.option(
     "--output_path",
     "-o",

@@ -1,4 +1,4 @@
-"""The leaderboard's numbers are those of the files; its tests are scipy's on the raw outcomes; nothing is mixed silently."""
+"""The numbers are those of the files, the tests scipy's on the raw outcomes, and nothing is mixed silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row's average over tasks, its interval by bootstrap over documents within tasks, and what is said of differences."""
+"""A row's average over tasks with its interval, and what is said of differences: verdicts and minimal decline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of a leaderboard: columns, entries (a variant at a number of shots), cells. Every format is written from it."""
+"""The form of a leaderboard: columns, entries (a variant at a number of shots) and cells."""
 
 from __future__ import annotations
 

@@ -63,12 +63,14 @@ class CellMaker:
         values = [run.values[column.metric].value for run in runs]
         outcomes = [self._usable(run, column.metric) for run in runs]
         by_document = _by_document([found for found in outcomes if found is not None], column.metric)
-        known = None not in outcomes and by_document is not None
+        if None in outcomes:
+            by_document = None
         error = runs[0].values[column.metric].stderr if len(runs) == 1 else None
-        if error is None and known and by_document.size > 1:
+        if error is None and by_document is not None and by_document.size > 1:
             error = float(by_document.std(ddof=1) / math.sqrt(by_document.size))
-        value_means = statistics.bootstrap_means(by_document, rng) if known else None
-        difference, difference_means, flips = None, None, []
+        value_means = None if by_document is None else statistics.bootstrap_means(by_document, rng)
+        difference, difference_means = None, None
+        flips: list[Flip] = []
         if dense and not all(any(run is other for other in dense) for run in runs):
             difference, difference_means, flips = self._difference(label, runs, column, dense, rng, error)
         cell = Cell(

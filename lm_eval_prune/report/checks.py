@@ -21,7 +21,7 @@ def problems_of_runs(runs: Sequence[Run]) -> list[Problem]:
     for run in runs:
         by_task[run.task].append(run)
         by_shots[f"{run.task}, {run.num_fewshot}-shot"].append(run)
-    problems = []
+    problems: list[Problem] = []
     problems += _mixed("mixed limits", "documents", by_shots, lambda run: run.num_documents)
     problems += _mixed("different task versions", "version", by_task, lambda run: run.task_version)
     problems += _mixed("different task definitions", "definition", by_task, lambda run: run.task_config)

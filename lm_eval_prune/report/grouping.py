@@ -1,4 +1,4 @@
-"""Runs -> rows: which runs are one variant, which dense run each is compared with, which metric a task's column shows."""
+"""Runs -> rows: which runs are one variant, which dense run it is compared with, which metric a column shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.runs import Problem, Run
-from lm_eval_prune.sweep.folder import DENSE, Variant
+from lm_eval_prune.sweep.folder import Variant
 
 __all__ = ["METRICS", "RowKey", "columns_of", "dense_runs", "grouped", "labels", "one_name_a_model", "without_repeats"]
 
@@ -40,13 +40,11 @@ def one_name_a_model(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
         Problem("different models of one name", f"{model}: weights {', '.join(f[:8] for f in sorted(known[model]))}")
         for model in sorted(several)
     ]
-    named = [
-        replace(run, model=f"{run.model} ({(run.fingerprint or 'unknown weights')[:15]})")
-        if run.model in several
-        else run
-        for run in runs
-    ]
-    return named, problems
+    return [_with_weights(run) if run.model in several else run for run in runs], problems
+
+
+def _with_weights(run: Run) -> Run:
+    return replace(run, model=f"{run.model} ({(run.fingerprint or 'unknown weights')[:15]})")
 
 
 def without_repeats(runs: Iterable[Run]) -> tuple[list[Run], list[Problem]]:
@@ -126,8 +124,8 @@ def dense_runs(
             best = by_seed.setdefault(run.fewshot_seed, run)
             if best is not run and best.values != run.values:
                 message = (
-                    f"{run.model} on {run.task}, {run.num_fewshot}-shot: dense runs {best.path.name} ({best.backend}) and "
-                    f"{run.path.name} ({run.backend}) differ; variants are compared with {best.path.name}"
+                    f"{run.model} on {run.task}, {run.num_fewshot}-shot: dense runs {best.path.name} ({best.backend}) "
+                    f"and {run.path.name} ({run.backend}) differ; variants are compared with {best.path.name}"
                 )
                 problems[Problem("different dense baselines", message)] = None
         chosen[key] = list(by_seed.values())
@@ -147,7 +145,3 @@ def _of_baseline(
         )
     ours = [(key, found) for key, found in candidates.items() if key[0] == baseline]
     return defaultdict(list, {(model, task, shots): found for (_, task, shots), found in ours for model in models})
-
-
-def is_dense(key: RowKey) -> bool:
-    return key.variant == DENSE

@@ -1,4 +1,4 @@
-"""A leaderboard as flat records and as nested JSON values: what every format is written from, so that all hold the same.
+"""A leaderboard as flat records and as nested JSON values, from which every format is written.
 
 Numbers are unrounded; what is unknown is None.
 """

@@ -32,7 +32,7 @@ CONFIDENCE = 0.95
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """McNemar's exact two-sided p-value of paired outcomes 0 or 1: a binomial test of those that differ; 1 where none do."""
+    """McNemar's exact two-sided p-value of paired outcomes 0 or 1: a binomial test of the pairs that differ."""
     first, second = np.asarray(first), np.asarray(second)
     gained, lost = int((first < second).sum()), int((first > second).sum())
     if gained + lost == 0:
