@@ -94,6 +94,8 @@ class _Work:
         """Make the plan, write it, look at what is there."""
         from transformers import AutoConfig
 
+        with claim(self.folder, "plan", wait=True):
+            pass  # a folder that cannot be written is known before tasks are read
         place = model_folder(self.arguments)
         known = AutoConfig.from_pretrained(place)
         model = {
