@@ -19,6 +19,7 @@ from lm_eval_prune.demo import model_card
 from lm_eval_prune.files import read_json, write_json
 from lm_eval_prune.harness import demo
 from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.induction import prefix_matching_scores
 from lm_eval_prune.masks import PruningMask
@@ -67,7 +68,7 @@ def prefix_matching(lm: PrunedOPT, count: int) -> dict[str, object]:
 @click.option("--limit", type=int, default=320, show_default=True, help="Validation documents a task.")
 @click.option("--sequences", type=int, default=100, show_default=True, help="Random sequences.")
 def main(checkpoint: Path, limit: int, sequences: int) -> None:
-    with demo._quiet_harness(), TemporaryDirectory() as scratch:
+    with quiet_harness(), TemporaryDirectory() as scratch:
         lm = demo._OneBar(pretrained=str(checkpoint), device="cpu", batch_size=demo.BATCH_SIZE)
         files = demo._importance(lm, Path(scratch), limit=100, seed=1234)
         manager = TaskManager(include_defaults=False, include_path=tasks_folder())

@@ -17,6 +17,7 @@ COMMANDS = {
     "aggregate": "Average importance over tasks.",
     "mask": "Choose what to prune: a mask from importance files, or at random.",
     "induction": "Prefix-matching and copying scores of every head.",
+    "sweep": "Every cell of a grid of masks, tasks and shots; resumes.",
     "leaderboard": "Compare evaluated variants: a table, files and a page.",
     "doctor": "Show the environment, and what the harness sees of this package.",
 }

@@ -10,13 +10,22 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import FileFormatError
 
-__all__ = ["MAX_BYTES", "json_line", "read_json", "require_format", "sha256_of", "write_bytes", "write_json"]
+__all__ = [
+    "MAX_BYTES",
+    "json_line",
+    "plain_json",
+    "read_json",
+    "require_format",
+    "sha256_of",
+    "write_bytes",
+    "write_json",
+]
 
 MAX_BYTES = 64 * 2**20
 """Larger files are not read: the importance scores of a 100-billion-parameter model take under 1 MiB."""
@@ -88,6 +97,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any]) -> dict[str, Any]:
+    """`content` as plain JSON values, as a file would give them back; `default` renders what JSON does not know."""
+    result: dict[str, Any] = json.loads(json.dumps(content, default=default, ensure_ascii=False))
+    return result
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

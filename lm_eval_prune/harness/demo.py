@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lm_eval.api.task
 import lm_eval.evaluator
 import torch
 from lm_eval.tasks import TaskManager
@@ -21,6 +16,7 @@ from tqdm import tqdm
 from lm_eval_prune.files import write_json
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
 from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.importance.aggregate import aggregate_files
@@ -77,7 +73,7 @@ def run_demo(output_path: Path, *, limit: int = 60, seed: int = 1234, progress: 
 
     Scores come from the tasks' training splits, accuracies from their validation splits.
     """
-    with _quiet_harness():
+    with quiet_harness():
         lm = _OneBar(device="cpu", batch_size=BATCH_SIZE)
         files = _importance(lm, output_path / "importance", limit=limit, seed=seed)
         variants = _variants(lm, files, output_path / "masks")
@@ -209,17 +205,3 @@ def _highest(scores: Tensor, count: int = 5) -> list[tuple[tuple[int, int], floa
 def _slug(name: str, number: int, masks: list[PruningMask]) -> str:
     words = "".join(letter if letter.isalnum() else " " for letter in name).split()
     return "-".join(words) + (f"-seed{RANDOM_SEEDS[number]}" if len(masks) > 1 else "")
-
-
-@contextmanager
-def _quiet_harness() -> Iterator[None]:
-    """The harness logs a dozen lines an evaluation and shows a bar a task; here only errors are said."""
-    logger = logging.getLogger("lm_eval")
-    level, bar = logger.level, lm_eval.api.task.tqdm
-    logger.setLevel(logging.ERROR)
-    lm_eval.api.task.tqdm = functools.partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        lm_eval.api.task.tqdm = bar

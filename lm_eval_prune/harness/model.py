@@ -37,6 +37,8 @@ class PrunedOPT(HFLM):
     OPT.
     """
 
+    default_scorer = "padded"
+
     def __init__(
         self,
         pretrained: str | os.PathLike[str] | torch.nn.Module | None = None,
@@ -46,9 +48,10 @@ class PrunedOPT(HFLM):
         prune_heads: str | float | None = None,
         ffn_importance: str | os.PathLike[str] | None = None,
         prune_ffns: str | float | None = None,
-        scorer: str = "padded",
+        scorer: str | None = None,
         **kwargs: Any,
     ) -> None:
+        scorer = scorer or self.default_scorer
         if scorer not in SCORERS:
             raise ArgumentError(f"scorer={scorer}: unknown; expected {' or '.join(SCORERS)}")
         pretrained = bundled_model_path() if pretrained is None else pretrained

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
 from lm_eval_prune.scoring.scorer import score_packs
-from lm_eval_prune.scoring.trie import build_trie
+from lm_eval_prune.scoring.trie import TokenTrie, build_trie
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
     from lm_eval_prune.harness.model import PrunedOPT
     from lm_eval_prune.importance.knockout import MaskScorer
     from lm_eval_prune.importance.processes import Processes
@@ -99,10 +102,48 @@ def knockout_scorer(lm: PrunedOPT, processes: Processes) -> MaskScorer | None:
     return scorer
 
 
+def trie_of(lm: PrunedOPT, instances: Sequence[Instance]) -> TokenTrie:
+    """The token trie of log-likelihood requests, as the harness encodes them."""
+    pairs: Any = TemplateLM.loglikelihood(EncodingOnly(lm), list(instances), disable_tqdm=True)
+    return build_trie([(context, continuation) for _, context, continuation in pairs], lm.max_length)
+
+
+def answers_under(
+    lm: PrunedOPT, trie: TokenTrie, masks: Sequence[PruningMask], progress: Callable[[float], None]
+) -> list[list[tuple[float, bool]]]:
+    """Per mask, the answer to every request of `trie`; the masks share what they agree on.
+
+    `progress` is told, pack by pack, how many masks' worth of the work was done.
+    """
+    answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(trie.original) for _ in masks]
+    packs = score_packs(
+        OPTForward(lm.model), trie, masks, batch_size=lm.batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
+    )
+    for pack in packs:
+        for row, found in zip(answers, pack.answers, strict=True):
+            for index, answer in zip(pack.indices, found, strict=True):
+                row[index] = (answer.log_likelihood, answer.is_greedy)
+        progress(len(masks) * len(pack.indices) / len(trie.original))
+    return answers
+
+
 def _around(lm: PrunedOPT) -> functools.partial[Any]:
     """The context of a forward pass, as `HFLM._model_call` opens it."""
     enabled = lm.mixed_precision_dtype is not None
     return functools.partial(torch.autocast, lm.device.type, lm.mixed_precision_dtype, enabled=enabled)
+
+
+class EncodingOnly:
+    """A harness model that hands back the encoded requests instead of answering them."""
+
+    def __init__(self, lm: Any) -> None:
+        self._lm = lm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lm, name)
+
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
+        return requests
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval_prune.errors import ArgumentError, ExampleError
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.gold import gold_pair
+from lm_eval_prune.harness.packed import EncodingOnly
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -144,7 +145,7 @@ def calibration(lm: HFLM, documents: Documents) -> Calibration:
 def encoded(lm: HFLM, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
     """(context_ids, continuation_ids) of each (context, continuation), as the harness encodes and cuts them."""
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
-    triples = TemplateLM.loglikelihood(_EncodingOnly(lm), requests, disable_tqdm=True)
+    triples = TemplateLM.loglikelihood(EncodingOnly(lm), requests, disable_tqdm=True)
     result = []
     for _, context, continuation in triples:
         if not continuation or len(continuation) > lm.max_length:
@@ -185,19 +186,6 @@ class TaskObjective:
         ]
         value = float(task.aggregation()[self.metric](values))
         return value if task.higher_is_better().get(self.metric, True) else -value
-
-
-class _EncodingOnly:
-    """A harness model that hands back the encoded requests instead of answering them."""
-
-    def __init__(self, lm: HFLM) -> None:
-        self._lm = lm
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lm, name)
-
-    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        return requests
 
 
 @functools.lru_cache(maxsize=1)

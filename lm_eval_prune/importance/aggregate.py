@@ -59,7 +59,11 @@ def aggregate_files(paths: Sequence[str | os.PathLike[str]], normalisation: str 
         "tasks": [scores.settings.get("task") for scores in loaded],
         "normalisation": normalisation,
         "files": [
-            {"path": os.fspath(path), "sha256": sha256_of(path), "num_examples": scores.settings.get("num_examples")}
+            {
+                "path": os.fspath(path),
+                "sha256": sha256_of(path),
+                **{key: scores.settings.get(key) for key in ("num_examples", "split")},
+            }
             for path, scores in zip(paths, loaded, strict=True)
         ],
     }

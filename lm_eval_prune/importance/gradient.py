@@ -157,7 +157,7 @@ def _importance(
 def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, explaining: bool = False) -> Tensor:
     """(layers, batch, components), float64: each example's sum over tokens, from one forward and one backward pass."""
     trunk = trunk_of(model)
-    with taps.attached(len(batch.examples), explaining=explaining):
+    with _last_ffn_at(model, batch.rows), taps.attached(len(batch.examples), explaining=explaining):
         hidden = trunk.body(batch.input_ids.to(input_device(model)))
         logits = trunk.output_layer(continuation_rows(hidden, batch)).float()
         losses = F.cross_entropy(logits, batch.targets.to(logits.device), reduction="none")
@@ -168,6 +168,31 @@ def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, 
     none = torch.zeros(len(batch.examples), taps.per_layer)
     by_layer = [taps.sums.get(layer, none).cpu() for layer in range(len(taps.modules))]
     return torch.stack(by_layer).double() / scale
+
+
+@contextmanager
+def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Inside, the last layer's FFN computes the flat token positions `rows` alone: the output layer reads no others.
+
+    Elsewhere it adds zeros, which nothing looks at; neither the loss nor a gradient changes.
+    """
+    shape: torch.Size | None = None
+
+    def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal shape
+        shape = args[0].shape
+        return (args[0].flatten(0, -2)[rows.to(args[0].device)], *args[1:])
+
+    def spread(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert shape is not None
+        whole = output.new_zeros(shape[:-1].numel(), output.shape[-1])
+        return whole.index_copy(0, rows.to(output.device), output).view(*shape[:-1], -1)
+
+    with ExitStack() as hooks:
+        # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
+        hooks.callback(trunk_of(model).ffn_inputs[-1].register_forward_pre_hook(select, prepend=True).remove)
+        hooks.callback(decoder_of(model).ffn_outputs[-1].register_forward_hook(spread, prepend=True).remove)
+        yield
 
 
 def _scaled_scores(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:

@@ -1,0 +1,102 @@
+"""`lm-eval-prune sweep`: a grid of masks, tasks and shots; `sweep status` and `sweep export` look at its folder."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group("sweep", invoke_without_command=True)
+@click.option("--config", "-C", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="YAML settings.")
+@click.option("--model_args", "-a", help="As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
+@click.option("--tasks", help="Comma-separated harness tasks, groups or tags.")
+@click.option("--num_fewshot", "-f", help="Numbers of shots, such as 0,1,5.")
+@click.option("--prune_heads", help="Shares of all heads, such as 0,0.1,0.5.")
+@click.option("--prune_ffns", help="Shares of all FFNs; every share of heads is combined with each.")
+@click.option(
+    "--ranking",
+    multiple=True,
+    help="own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two with + between); most: before it "
+    "prunes the most important first. May be given several times.",
+)
+@click.option("--fewshot_seeds", help="Of several few-shot draws, such as 0,1,2. Default: 1234.")
+@click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")
+@click.option("--importance_limit", type=float, help="Documents a task for importance. Default: 200.")
+@click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234.")
+@click.option("--batch_size", "-b", help="As for pruned-opt; a number or auto. Default: 8.")
+@click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")
+@click.option("--include_path", help="Folder with further task definitions.")
+@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
+@click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
+@click.option("--log_level", default="WARNING", show_default=True, help="Of the log on stderr.")
+@click.pass_context
+def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, log_level: str, **flags: Any) -> None:
+    """Compute every (mask, task, shots) cell of a grid; stop it, start it again, and only missing cells run.
+
+    \b
+    lm-eval-prune sweep --model_args pretrained=facebook/opt-125m --tasks piqa,copa --num_fewshot 0,5 \\
+        --prune_heads 0,0.3,0.5,0.7 --ranking own --ranking random:0+1+2 --output_path sweep
+
+    Several processes on one folder share the cells. Exit code 1 if a cell failed, 130 if it was stopped.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from lm_eval_prune.sweep.config import load_config, make_config
+
+    settings = {name: value for name, value in flags.items() if value not in (None, ())}
+    config = load_config(config_file, **settings) if config_file else make_config(settings)
+    logging.basicConfig(level=log_level.upper())
+    from tqdm import tqdm
+
+    from lm_eval_prune.sweep.run import run_sweep
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sweep = run_sweep(config, retry_failed=retry_failed, say=lambda line: tqdm.write(line, file=sys.stdout))
+    except KeyboardInterrupt:
+        click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
+        sys.exit(130)
+    if _print_status(sweep):
+        sys.exit(1)
+
+
+@command.command("status")
+@click.argument("folder", type=FOLDER)
+def status(folder: Path) -> None:
+    """How far the sweep in FOLDER is. Exit code 1 if a cell failed."""
+    from lm_eval_prune.sweep.results import Sweep
+
+    if _print_status(Sweep(folder)):
+        sys.exit(1)
+
+
+@command.command("export")
+@click.argument("folder", type=FOLDER)
+@click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def export(folder: Path, output_path: Path) -> None:
+    """Write the sweep in FOLDER as a table, .parquet or .csv: one row a variant, task and number of shots."""
+    from lm_eval_prune.sweep.results import Sweep
+
+    Sweep(folder).export(output_path)
+    click.echo(output_path)
+
+
+def _print_status(sweep: Any) -> bool:
+    """Whether a cell failed."""
+    found = sweep.status()
+    click.echo(
+        f"{sweep.folder}: {found.done} cells done, {found.running} running, {found.missing} missing, "
+        f"{found.failed} failed"
+    )
+    for line in found.failures:
+        click.echo(f"  {line}")
+    if found.failures:
+        click.echo("  --retry_failed computes them again")
+    return bool(found.failed)

@@ -1,0 +1,255 @@
+"""A task at a number of shots, under many masks: requests built and encoded once, results those of the harness.
+
+Each mask's results are what `lm_eval --model pruned-opt --tasks TASK` writes for it: the harness's own `evaluate` runs
+on the same requests, over answers that were computed for several masks together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import lm_eval.evaluator
+import numpy as np
+import torch
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task
+from lm_eval.loggers.utils import add_env_info, add_tokenizer_info, get_git_commit_hash
+from lm_eval.utils import handle_non_serializable
+
+from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.files import plain_json
+from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.quiet import quiet_harness
+from lm_eval_prune.harness.requests import load_tasks, num_fewshot_of
+from lm_eval_prune.harness.results import pruning_block
+from lm_eval_prune.masks import PruningMask
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+    from lm_eval_prune.harness.model import PrunedOPT
+
+__all__ = ["CellResult", "Seeds", "TaskRun", "task_identity"]
+
+SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
+
+
+class Seeds(NamedTuple):
+    """As `lm_eval --seed` takes them, in its order."""
+
+    python: int = 0
+    numpy: int = 1234
+    torch: int = 1234
+    fewshot: int = 1234
+
+
+class CellResult(NamedTuple):
+    """What the harness finds under one mask."""
+
+    results: dict[str, Any]
+    """Its results JSON, with the `pruning` block; plain JSON values."""
+    samples: list[dict[str, Any]]
+    """A record a document and filter, with the keys of the harness's sample files that need no document's text."""
+
+
+class TaskRun:
+    """One task, its requests built once. Raises PruneError for an unknown task, what the harness raises otherwise."""
+
+    def __init__(
+        self,
+        lm: PrunedOPT,
+        name: str,
+        *,
+        num_fewshot: int,
+        limit: float | None,
+        seeds: Seeds,
+        bootstrap_iters: int = 100_000,
+        include_path: str | None = None,
+        include_defaults: bool = True,
+    ) -> None:
+        self.lm, self.limit, self.seeds, self.bootstrap_iters = lm, limit, seeds, bootstrap_iters
+        self.task = _fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults)
+        random.seed(seeds.python)
+        np.random.seed(seeds.numpy)
+        torch.manual_seed(seeds.torch)
+        with quiet_harness():
+            self.task.build_all_requests(
+                limit=lm_eval.evaluator.get_sample_size(self.task, limit), rank=lm.rank, world_size=lm.world_size
+            )
+        self.task.build_all_requests = lambda **settings: None
+        self.fixed = _Fixed(lm)
+
+    def results(
+        self, masks: Sequence[PruningMask], progress: Callable[[float], None] = lambda share: None
+    ) -> Iterator[CellResult]:
+        """The result of each mask, in order. `progress` is told of shares of one mask's work as they are done.
+
+        Raises ScoreError where a log-likelihood or a metric is not a number.
+        """
+        answers = self._answers(masks, progress)
+        for number, mask in enumerate(masks):
+            start = time.time()
+            with _wearing(self.lm, mask), quiet_harness():
+                replay = _Replay(self.lm, answers[number] if answers is not None else None)
+                for instance in self.task.instances:
+                    instance.resps, instance.filtered_resps = [], {}
+                found = lm_eval.evaluator.evaluate(
+                    replay,
+                    {"tasks": {self.task.task_name: self.task}, "groups": {}},
+                    limit=self.limit,
+                    bootstrap_iters=self.bootstrap_iters,
+                    log_samples=True,
+                )
+                if answers is None:
+                    progress(1.0)
+                if found is not None:  # on the first process alone
+                    yield self._result(found, start)
+
+    def _answers(
+        self, masks: Sequence[PruningMask], progress: Callable[[float], None]
+    ) -> list[list[tuple[float, bool]]] | None:
+        """Per mask, the answer to each request; None where each mask is to be computed by the model's own methods."""
+        kinds = {instance.request_type for instance in self.task.instances}
+        if kinds != {"loglikelihood"} or self.lm.scorer != "packed" or packed.why_padded(self.lm) is not None:
+            return None
+        if not hasattr(self, "_trie"):
+            self._trie = packed.trie_of(self.lm, self.task.instances)
+        return packed.answers_under(self.lm, self._trie, masks, progress)
+
+    def _result(self, found: dict[str, Any], start: float) -> CellResult:
+        lm = self.lm
+        samples = [_slim(sample) for sample in found.pop("samples")[self.task.task_name]]
+        block = pruning_block(lm, self.fixed.num_parameters)
+        config = {
+            "model": "pruned-opt",
+            "model_args": {"pretrained": lm.model_name},
+            **self.fixed.info,
+            "model_num_parameters": block["num_parameters_left"],
+            "batch_size": lm.batch_size_per_gpu if lm.batch_size != "auto" else "auto",
+            "device": str(lm.device),
+            "limit": self.limit,
+            "bootstrap_iters": self.bootstrap_iters,
+            "random_seed": self.seeds.python,
+            "numpy_seed": self.seeds.numpy,
+            "torch_seed": self.seeds.torch,
+            "fewshot_seed": self.seeds.fewshot,
+        }
+        results = {**found, "config": config, "git_hash": self.fixed.git_hash, "date": start, **self.fixed.about}
+        results = plain_json({**results, "pruning": block}, handle_non_serializable)
+        _require_numbers(results, samples, self.task.task_name)
+        return CellResult(results, samples)
+
+
+def task_identity(
+    name: str, num_fewshot: int, include_path: str | None = None, include_defaults: bool = True
+) -> tuple[str, int, dict[str, Any]]:
+    """(the task's name, shots really used, what of the task decides a result: version, settings, documents)."""
+    task = _fresh_task(name, num_fewshot, 0, include_path, include_defaults)
+    config = plain_json(task.dump_config(), handle_non_serializable)
+    config.pop("metadata", None)
+    config.pop("num_fewshot", None)
+    docs = plain_json({"docs": list(task.eval_docs)}, handle_non_serializable)
+    identity = {
+        "task_version": plain_json({"v": task.VERSION}, handle_non_serializable)["v"],
+        "task_config": config,
+        "documents": docs,
+    }
+    return task.task_name, task.get_config("num_fewshot"), identity
+
+
+def _fresh_task(name: str, shots: int, seed: int, include_path: str | None, include_defaults: bool) -> Task:
+    (task,) = load_tasks([name], include_path, include_defaults).values()
+    task.set_config("num_fewshot", num_fewshot_of(task, shots))
+    task.set_fewshot_seed(seed)
+    return task
+
+
+class _Fixed:
+    """What is the same in all results of a model: looked up once."""
+
+    def __init__(self, lm: PrunedOPT) -> None:
+        self.num_parameters = lm.model.num_parameters()
+        self.info = {key: value for key, value in lm.get_model_info().items() if key != "pruning"}
+        self.git_hash = get_git_commit_hash()
+        self.about = dict(_environment())
+        add_tokenizer_info(self.about, lm)
+
+
+def _environment() -> dict[str, Any]:
+    if not _ENVIRONMENT:
+        add_env_info(_ENVIRONMENT)
+    return _ENVIRONMENT
+
+
+_ENVIRONMENT: dict[str, Any] = {}
+"""The harness asks several programs for it, which takes seconds."""
+
+
+class _Replay(LM):
+    """A harness model whose log-likelihoods have been computed; other requests go to the model itself."""
+
+    def __init__(self, lm: PrunedOPT, answers: list[tuple[float, bool]] | None) -> None:
+        super().__init__()
+        self._lm, self._answers = lm, answers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lm, name)
+
+    @property
+    def rank(self) -> int:
+        return self._lm.rank
+
+    @property
+    def world_size(self) -> int:
+        return self._lm.world_size
+
+    def barrier(self) -> None:
+        self._lm.barrier()
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._lm.all_gather(tensor)
+
+    def gather_object(self, obj: Any, dst: int = 0) -> Any:
+        return self._lm.gather_object(obj, dst)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        if self._answers is None:
+            return self._lm.loglikelihood(requests, disable_tqdm=True)
+        # With several processes the harness repeats the last request, so that all have as many.
+        return self._answers + [self._answers[-1]] * (len(requests) - len(self._answers))
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        return self._lm.loglikelihood_rolling(requests, disable_tqdm=True)
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        return self._lm.generate_until(requests, disable_tqdm=True)
+
+
+@contextlib.contextmanager
+def _wearing(lm: PrunedOPT, mask: PruningMask) -> Iterator[None]:
+    before, lm.mask = lm.mask, mask
+    try:
+        yield
+    finally:
+        lm.mask = before
+
+
+def _slim(sample: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: sample[key] for key in SAMPLE_KEYS}
+    kept |= {metric: sample[metric] for metric in sample["metrics"]}
+    return plain_json(kept, handle_non_serializable)
+
+
+def _require_numbers(results: dict[str, Any], samples: list[dict[str, Any]], task: str) -> None:
+    for sample in samples:
+        for answer in sample["filtered_resps"]:
+            value = answer[0] if isinstance(answer, list) else answer
+            if isinstance(value, float) and value != value:
+                raise ScoreError(f"task {task}: document {sample['doc_id']}: a log-likelihood is NaN")
+    for metric, value in results["results"][task].items():
+        if isinstance(value, float) and value != value:
+            raise ScoreError(f"task {task}: {metric} is NaN")

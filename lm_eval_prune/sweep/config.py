@@ -1,0 +1,167 @@
+"""What a sweep computes: settings, from flags or a YAML file, checked once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError
+from lm_eval_prune.fractions import parse_fraction
+
+__all__ = ["Ranking", "SweepConfig", "load_config", "parse_ranking"]
+
+
+class SweepConfig(BaseModel):
+    """A grid: rankings x fractions x tasks x shots x few-shot draws. Raises pydantic's ValidationError."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output_path: Path
+    """The sweep's folder."""
+    model_args: str = ""
+    """As for `pruned-opt`; without `pretrained` the bundled model. Masks come from the grid, not from here."""
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """Harness tasks, groups or tags."""
+    num_fewshot: tuple[int, ...] = (0,)
+    prune_heads: tuple[str, ...] = ("0",)
+    """Shares of all heads, exact decimals."""
+    prune_ffns: tuple[str, ...] = ("0",)
+    """Shares of all FFNs; every share of heads is combined with every one of these."""
+    ranking: tuple[str, ...] = ("own",)
+    """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round."""
+    fewshot_seeds: tuple[int, ...] = (1234,)
+    limit: float | None = Field(None, gt=0)
+    """Documents a task, or their share below 1."""
+    seed: int = 1234
+    """Of importance's few-shot draws, NumPy and torch."""
+    importance_limit: float | None = Field(200, gt=0)
+    """Documents a task that importance is computed from."""
+    importance_split: Literal["training", "validation", "test"] | None = None
+    head_method: str = "gradient"
+    ffn_method: str = "knockout"
+    batch_size: int | Literal["auto"] = 8
+    device: str | None = None
+    include_path: str | None = None
+    include_defaults: bool = True
+    """Whether the harness's own tasks are looked for too; reading them all takes seconds."""
+    bootstrap_iters: int = Field(100_000, ge=0)
+    masks_at_once: int = Field(4, ge=1)
+    """Masks that are scored together, and lost together when the process dies."""
+
+    @field_validator("tasks", "num_fewshot", "prune_heads", "prune_ffns", "ranking", "fewshot_seeds", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """A single value stands for a list of one; a text for its parts between commas."""
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("prune_heads", "prune_ffns", mode="before")
+    @classmethod
+    def _decimals(cls, value: Any) -> list[str]:
+        parts = cls._listed(value)
+        try:
+            return [_decimal(part) for part in parts]
+        except FractionError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("ranking")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                parse_ranking(text)
+            except ArgumentError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    def grid(self) -> dict[str, Any]:
+        """What decides the cells, as JSON values: all but where and how fast they are computed."""
+        places = {"output_path", "batch_size", "device", "masks_at_once", "include_path", "include_defaults"}
+        return self.model_dump(mode="json", exclude=places)
+
+
+class Ranking(BaseModel):
+    """One entry of `SweepConfig.ranking`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    kind: Literal["own", "aggregate", "task", "random", "files"]
+    order: Literal["least", "most"] = "least"
+    task: str | None = None
+    seeds: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+def parse_ranking(text: str) -> Ranking:
+    """The ranking that `text` describes. Raises ArgumentError."""
+    rest = text.removeprefix("most:")
+    order: Any = "most" if rest != text else "least"
+    kind, _, argument = rest.partition(":")
+    if rest in ("own", "aggregate"):
+        return Ranking(text=text, kind=rest, order=order)  # type: ignore[arg-type]
+    if kind == "task" and argument:
+        return Ranking(text=text, kind="task", order=order, task=argument)
+    if kind == "random" and order == "least":
+        try:
+            seeds = tuple(int(part) for part in argument.replace("+", " ").replace(",", " ").split())
+        except ValueError:
+            seeds = ()
+        if seeds:
+            return Ranking(text=text, kind="random", seeds=seeds)
+    files = tuple(rest.split("+"))
+    if all(file.endswith(".json") for file in files) and len(files) <= 2:
+        return Ranking(text=text, kind="files", order=order, files=files)
+    raise ArgumentError(
+        f"ranking {text!r}: expected own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two with "
+        "+ between: heads' and FFNs'), with most: before it for the most important first"
+    )
+
+
+def load_config(path: Path, **changes: Any) -> SweepConfig:
+    """The settings in the YAML file, with `changes` over them. Raises PruneError that names the line and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise FileFormatError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{path}: expected settings, such as tasks: [piqa]")
+    return make_config({**content, **changes}, path, _lines(text))
+
+
+def make_config(settings: dict[str, Any], where: object = None, lines: dict[str, int] | None = None) -> SweepConfig:
+    """SweepConfig, its errors as one line each that names the setting."""
+    try:
+        return SweepConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        line = f", line {lines[key]}" if lines and key in lines else ""
+        place = f"{where}{line}: " if where else ""
+        given = f" (given {first['input']!r})" if first["type"] not in ("missing", "extra_forbidden") else ""
+        known = f"; known are {', '.join(SweepConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ArgumentError(f"{place}{key}: {message}{given}{known}") from None
+
+
+def _lines(text: str) -> dict[str, int]:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    return {key.value: key.start_mark.line + 1 for key, _ in node.value} if node is not None else {}
+
+
+def _decimal(value: Any) -> str:
+    """A share as its shortest decimal, so that 0.10 and 0.1 are one. Raises FractionError."""
+    from decimal import Decimal
+
+    parse_fraction(value, "share")
+    number = Decimal(str(value).strip()).normalize()
+    return f"{number:f}"

@@ -1,0 +1,110 @@
+"""A sweep that was run, read back: one row a cell. Imports neither torch nor lm_eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.claims import is_claimed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Status", "Sweep", "headline"]
+
+METRICS = ("acc", "em", "exact_match", "f1")
+"""The first that a task has is its headline."""
+
+
+class Status(NamedTuple):
+    """How far a sweep is, in cells."""
+
+    done: int
+    running: int
+    failed: int
+    missing: int
+    """Neither done nor failed nor running."""
+    failures: list[str]
+    """A line a failed cell."""
+
+
+class Sweep:
+    """The folder of a sweep. Raises FileFormatError where it is none."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.rows = disk.read_rows(self.folder)
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.folder}: {len(self.rows)} rows>"
+
+    @property
+    def failed(self) -> list[str]:
+        """Ids of cells that could not be computed."""
+        cells = dict.fromkeys(row.cell for row in self.rows)
+        return [cell for cell in cells if not self._there(cell) and disk.failure_path(self.folder, cell).exists()]
+
+    def status(self) -> Status:
+        cells = list(dict.fromkeys(row.cell for row in self.rows))
+        done = [cell for cell in cells if self._there(cell)]
+        failed = self.failed
+        running = [cell for cell in cells if cell not in {*done, *failed} and is_claimed(self.folder, cell)]
+        records = [disk.read_failure(self.folder, cell) for cell in failed]
+        lines = [
+            f"{found['variant']} on {found['task']}, {found['num_fewshot']}-shot: {found['error']}: {found['message']}"
+            for found in records
+        ]
+        missing = len(cells) - len(done) - len(failed) - len(running)
+        return Status(len(done), len(running), len(failed), missing, lines)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each variant, task, shots and draw; metrics are columns; cells not there have none."""
+        import pandas as pd
+
+        return pd.DataFrame([self._record(row) for row in self.rows])
+
+    def samples(self, cell: str) -> list[dict[str, Any]]:
+        """Outcomes by document of the cell of this id. Raises FileFormatError where there is none."""
+        return disk.read_samples(disk.cell_path(self.folder, cell))
+
+    def export(self, path: Path) -> None:
+        """Write `to_frame()` as Parquet or CSV, by the file's ending. Raises ArgumentError for another."""
+        if path.suffix not in (".parquet", ".csv"):
+            raise ArgumentError(f"{path}: expected a name that ends in .parquet or .csv")
+        frame = self.to_frame()
+        partial = path.with_name(f".{path.name}.tmp")
+        if path.suffix == ".csv":
+            frame.to_csv(partial, index=False)
+        else:
+            frame.to_parquet(partial, index=False)
+        partial.replace(path)
+
+    def _there(self, cell: str) -> bool:
+        return disk.cell_path(self.folder, cell).exists()
+
+    def _record(self, row: disk.Row) -> dict[str, Any]:
+        record: dict[str, Any] = {**row.variant._asdict(), **row._asdict()}
+        del record["variant"]
+        path = disk.cell_path(self.folder, row.cell)
+        record["status"] = "done" if path.exists() else ("failed" if row.cell in self.failed else "missing")
+        if path.exists():
+            content = disk.read_cell(path, samples=False)
+            block = content["pruning"]
+            record |= {key: block[key] for key in ("heads_pruned", "ffns_pruned", "num_parameters_left")}
+            found = content["results"][row.task]
+            record |= {key: value for key, value in found.items() if isinstance(value, int | float) and "," in key}
+        return record
+
+
+def headline(results: dict[str, Any], task: str) -> tuple[str, float]:
+    """(name, value) of the metric that a line shows: `acc`, `em`, ..., else the first there is."""
+    found = {key: value for key, value in results["results"][task].items() if isinstance(value, float) and "," in key}
+    scores = {key: value for key, value in found.items() if "_stderr" not in key}
+    for name in METRICS:
+        for key, value in scores.items():
+            if key.split(",")[0] == name:
+                return name, value
+    key, value = next(iter(scores.items()))
+    return key.split(",")[0], value

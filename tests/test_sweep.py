@@ -1,0 +1,268 @@
+"""Sweeps on the bundled model: every cell once, equal to a plain evaluation, through kills, damage and failures."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lm_eval
+import pytest
+from click.testing import CliRunner
+
+from lm_eval_prune import PruneError
+from lm_eval_prune.cli.main import cli
+from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.registration import tasks_folder
+from lm_eval_prune.selection import random_mask
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
+from lm_eval_prune.sweep.results import Sweep
+from lm_eval_prune.sweep.run import run_sweep
+
+GRID = {
+    "tasks": ["demo_recall", "demo_facts"],
+    "num_fewshot": [0, 2],
+    "prune_heads": ["0", "0.5"],
+    "ranking": ["own", "random:0+1"],
+    "limit": 6,
+    "importance_limit": 6,
+    "bootstrap_iters": 100,
+    "include_defaults": False,
+    "include_path": str(tasks_folder()),
+    "device": "cpu",
+}
+
+
+def settings(folder, **changes):
+    return make_config({**GRID, "output_path": folder, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of the whole grid, computed without interruption; not to be changed."""
+    folder = tmp_path_factory.mktemp("sweep") / "grid"
+    run_sweep(settings(folder), progress=False)
+    return folder
+
+
+@pytest.fixture
+def grid(finished, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "grid"))
+
+
+def without_timings(path):
+    content = json.loads(path.read_text())
+    for block, key in ((content, "date"), (content["cell"], "timing"), (content["cell"], "sha256")):
+        block.pop(key)
+    return content
+
+
+def cells(folder):
+    return {path.name: without_timings(path) for path in (folder / "cells").glob("*.json")}
+
+
+def samples(folder):
+    return {path.name: path.read_bytes() for path in (folder / "cells").glob("*.gz")}
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".lock"))]
+
+
+def test_the_grid_has_a_row_for_every_variant_task_and_shots(finished):
+    frame = Sweep(finished).to_frame()
+    assert len(frame) == 2 * 2 * (1 + 1 + 2)  # dense, own, random with two seeds
+    assert set(frame.status) == {"done"}
+    dense = frame[frame.ranking == "dense"]
+    assert list(dense.heads_pruned) == [0] * 4
+    assert set(frame[frame.ranking != "dense"].heads_pruned) == {18}
+    assert frame["acc,none"].between(0, 1).all()
+    assert leftovers(finished) == []
+    assert not (finished / "claims").exists()
+
+
+def test_own_rankings_come_from_the_importance_files_of_the_same_task_and_shots(finished):
+    row = next(r for r in Sweep(finished).rows if r.variant.ranking == "own" and r.task == "demo_recall")
+    name = f"demo_recall-{row.num_fewshot}shot-heads-gradient.json"
+    scores = json.loads((finished / "importance" / name).read_text())["scores"]
+    lowest = sorted((score, layer, head) for layer, r in enumerate(scores) for head, score in enumerate(r))[:18]
+    pruned = disk.read_cell(disk.cell_path(finished, row.cell))["pruning"]["mask"]["pruned_heads"]
+    assert {(int(layer), head) for layer, heads in pruned.items() for head in heads} == {
+        (layer, head) for _, layer, head in lowest
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scorer", ["padded", "packed"])
+def test_every_number_is_that_of_a_separate_run_of_the_harness(tmp_path, scorer):
+    folder = tmp_path / "sweep"
+    run_sweep(
+        settings(folder, model_args=f"scorer={scorer}", tasks=["demo_recall"], ranking=["random:0"]), progress=False
+    )
+    for row in Sweep(folder).rows:
+        share = {"prune_heads": row.variant.prune_heads}
+        mask = random_mask(6, 6, **share, seed=row.variant.seed or 0)
+        lm = PrunedOPT(mask=mask, scorer=scorer, device="cpu", batch_size=8)
+        manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=tasks_folder())
+        expected = lm_eval.simple_evaluate(
+            lm, tasks=["demo_recall"], num_fewshot=row.num_fewshot, limit=6, bootstrap_iters=100, task_manager=manager
+        )
+        found = disk.read_cell(disk.cell_path(folder, row.cell))
+        assert found["results"] == json.loads(json.dumps(expected["results"]))
+        ours = disk.read_samples(disk.cell_path(folder, row.cell))
+        for mine, theirs in zip(ours, expected["samples"]["demo_recall"], strict=True):
+            assert mine["filtered_resps"] == [list(answer) for answer in theirs["filtered_resps"]]
+            for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash", "acc"):
+                assert mine[key] == theirs[key]
+
+
+def test_finished_cells_are_not_computed_again_and_a_new_column_adds_only_its_own(grid):
+    before = {path: path.stat().st_mtime_ns for path in (grid / "cells").iterdir()}
+    said = []
+    run_sweep(settings(grid), say=said.append, progress=False)
+    assert said == []
+    run_sweep(settings(grid, ranking=["own", "random:0+1+2"], num_fewshot=[0]), say=said.append, progress=False)
+    assert len(said) == 2
+    assert all("random (seed 2)" in line and "to dense)" in line for line in said)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_damaged_cells_are_moved_aside_and_computed_again(grid):
+    expected, expected_samples = cells(grid), samples(grid)
+    names = sorted(path for path in (grid / "cells").glob("*.json"))
+    names[0].write_bytes(names[0].read_bytes()[:100])
+    names[1].write_text(names[1].read_text().replace('"acc,none": ', '"acc,none": 1', 1))
+    names[2].with_suffix(".samples.jsonl.gz").write_bytes(b"")
+    said = []
+    run_sweep(settings(grid), say=said.append, progress=False)
+    assert sum(line.startswith("damaged, computed again: ") for line in said) == 3
+    assert cells(grid) == expected
+    assert samples(grid) == expected_samples
+    assert len(list((grid / "corrupt").glob("*.json"))) == 3
+
+
+def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monkeypatch):
+    from lm_eval_prune.harness import cells as harness_cells
+
+    original = harness_cells.TaskRun.results
+
+    def results(self, masks, progress):
+        if any(mask.num_pruned_heads for mask in masks) and self.task.task_name == "demo_facts":
+            raise RuntimeError("CUDA out of memory")
+        return original(self, masks, progress)
+
+    monkeypatch.setattr(harness_cells.TaskRun, "results", results)
+    config = settings(tmp_path, tasks=["demo_facts", "demo_absent", "demo_recall"], num_fewshot=[0], masks_at_once=1)
+    config = config.model_copy(update={"ranking": ("random:0",)})
+    sweep = run_sweep(config, progress=False)
+    status = sweep.status()
+    assert (status.done, status.failed, status.missing) == (3, 3, 0)
+    assert any("demo_facts" in line and "out of memory" in line for line in status.failures)
+    assert any("demo_absent" in line and "unknown to the harness" in line for line in status.failures)
+    result = CliRunner().invoke(cli, ["sweep", "status", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "3 cells done" in result.output
+    monkeypatch.setattr(harness_cells.TaskRun, "results", original)
+    assert len(run_sweep(config, progress=False).failed) == 3
+    assert len(run_sweep(config, retry_failed=True, progress=False).failed) == 2
+
+
+def test_another_model_or_setup_is_refused(grid, checkpoint):
+    with pytest.raises(PruneError, match=r"holds cells of another model or setup \(fingerprint"):
+        run_sweep(settings(grid, model_args=f"pretrained={checkpoint}"), progress=False)
+    with pytest.raises(PruneError, match=r"another model or setup \(scorer"):
+        run_sweep(settings(grid, model_args="scorer=packed"), progress=False)
+
+
+def test_the_table_is_exported_as_it_is(finished, tmp_path):
+    import pandas as pd
+
+    frame = Sweep(finished).to_frame()
+    for name, read in (("t.csv", pd.read_csv), ("t.parquet", pd.read_parquet)):
+        result = CliRunner().invoke(cli, ["sweep", "export", str(finished), "--output_path", str(tmp_path / name)])
+        assert result.exit_code == 0, result.output
+        assert list(read(tmp_path / name)["acc,none"]) == list(frame["acc,none"])
+    with pytest.raises(PruneError, match=r"ends in \.parquet or \.csv"):
+        Sweep(finished).export(tmp_path / "t.xls")
+
+
+def command(folder):
+    code = (
+        "import json, sys; from lm_eval_prune.sweep.config import make_config\n"
+        "from lm_eval_prune.sweep.run import run_sweep\n"
+        "run_sweep(make_config(json.loads(sys.argv[1])), progress=False, say=print)"
+    )
+    grid = {**GRID, "output_path": str(folder), "masks_at_once": 1}
+    return [sys.executable, "-c", code, json.dumps(grid)]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_it_ends_as_if_never_stopped(finished, tmp_path):
+    folder, rng = tmp_path / "killed", random.Random(0)
+    for _ in range(6):
+        process = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(3, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run_sweep(settings(folder), progress=False)
+    assert cells(folder) == cells(finished)
+    assert samples(folder) == samples(finished)
+    assert leftovers(folder) == []
+
+
+@pytest.mark.slow
+def test_processes_on_one_folder_share_the_cells(finished, tmp_path):
+    folder = tmp_path / "shared"
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    running = [
+        subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+        for _ in range(2)
+    ]
+    lines = [line for process in running for line in process.communicate(timeout=300)[0].splitlines()]
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(lines) == len(set(lines)) == 16
+    assert cells(folder) == cells(finished)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(
+        cli,
+        ["sweep", "--tasks", "demo_facts", "--ranking", "random:0", "--output_path", str(tmp_path / "file" / "sweep")],
+    )
+    assert isinstance(result.exception, PruneError)
+    assert "cannot be written: Not a directory" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: [a]\nprune_head: [0.1]\n", r"sweep.yaml, line 2: prune_head: .*; known are .*prune_heads"),
+        ("tasks: [a]\n\nprune_heads: [0, 1.2]\n", r"sweep.yaml, line 3: prune_heads: share=1.2: expected a number"),
+        ("tasks: [a]\nranking: [best]\n", r"line 2: ranking: ranking 'best': expected own, aggregate"),
+        ("tasks: [a\n", r"sweep.yaml, line 2: not valid YAML"),
+        ("limit: 4\n", r"tasks: Field required"),
+        ("- a\n", r"expected settings"),
+    ],
+)
+def test_wrong_settings_name_the_line_and_the_key(tmp_path, text, message):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    with pytest.raises(PruneError, match=message):
+        load_config(path, output_path=tmp_path)
+
+
+def test_rankings_and_shares_are_read_as_written():
+    config = make_config({"output_path": "x", "tasks": "a, b", "prune_heads": "0,0.10,0.3", "ranking": "own,task:c"})
+    assert (config.tasks, config.prune_heads) == (("a", "b"), ("0", "0.1", "0.3"))
+    assert parse_ranking("most:own").order == "most"
+    assert parse_ranking("random:3+4").seeds == parse_ranking("random:3,4").seeds == (3, 4)
+    assert parse_ranking("h.json+f.json").files == ("h.json", "f.json")
+    with pytest.raises(PruneError, match="random:x"):
+        parse_ranking("random:x")
