@@ -18,6 +18,7 @@ COMMANDS = {
     "mask": "Choose what to prune: a mask from importance files, or at random.",
     "induction": "Prefix-matching and copying scores of every head.",
     "sweep": "Every cell of a grid of masks, tasks and shots; resumes.",
+    "leaderboard": "Compare evaluated variants: a table, files and a page.",
     "doctor": "Show the environment, and what the harness sees of this package.",
 }
 """Subcommand -> its line in the help. `cli/<name>.py` holds the command `command`."""

@@ -1,0 +1,68 @@
+"""`lm-eval-prune leaderboard`: pruned variants compared, as a table and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lm_eval_prune.cli.options import TASKS
+from lm_eval_prune.errors import ArgumentError
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in (value or "").split(",") if part.strip())
+    except ValueError:
+        raise ArgumentError(f"shots={value}: expected whole numbers, such as 0,1,5") from None
+
+
+@click.command("leaderboard")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR_OR_JSON...")
+@click.option(
+    "--output_path",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("leaderboard"),
+    show_default=True,
+    help="Folder of the files.",
+)
+@click.option("--shots", callback=_numbers, help="Only these numbers of shots, such as 0,5. Default: all.")
+@click.option("--side_by_side", is_flag=True, help="Averages with the numbers of shots side by side.")
+@click.option("--tasks", callback=TASKS, help="Only these tasks, comma-separated. Default: all.")
+@click.option("--metric", callback=TASKS, help="Preferred metrics, such as acc_norm. Default: acc, em, exact_match.")
+@click.option("--margin", type=float, default=0.01, show_default=True, help="How much worse than dense is acceptable.")
+@click.option("--baseline", help="The model whose dense runs all rows are compared with. Default: each its own.")
+@click.option("--sort", default="rank", show_default=True, help="rank, variant, parameters, flops, average or a task.")
+@click.option("--filter", "text", default="", help="Only rows whose name or verdicts hold these words.")
+@click.option("--flips", is_flag=True, help="List the documents whose answers flipped: flips.csv.")
+@click.option("--strict", is_flag=True, help="Refuse what cannot be compared instead of warning.")
+@click.option("--seed", type=int, default=1234, show_default=True, help="Of the bootstrap.")
+def command(
+    paths: tuple[Path, ...],
+    output_path: Path,
+    shots: tuple[int, ...],
+    side_by_side: bool,
+    metric: tuple[str, ...],
+    sort: str,
+    text: str,
+    **settings: object,
+) -> None:
+    """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
+
+    Prints the table, and writes leaderboard.md, .csv, .parquet and .json to OUTPUT_PATH.
+    """
+    from rich.console import Console
+
+    from lm_eval_prune.report.comparison import BoardConfig
+    from lm_eval_prune.report.leaderboard import leaderboard
+    from lm_eval_prune.report.records import arranged
+    from lm_eval_prune.report.terminal import print_board
+
+    config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)  # type: ignore[arg-type]
+    made = leaderboard(paths, output_path, config, sort=sort, text=text)
+    # Without a terminal there is no width to keep to: one wide table is easier to search than several.
+    console = Console(width=None if Console().is_terminal else 400)
+    print_board(made.board, arranged(made.board, sort=sort, text=text), console, shots_beside=side_by_side)
+    for path in made.paths:
+        click.echo(path)

@@ -1,0 +1,1 @@
+"""Comparison of evaluated variants: table, statistics, figures, the page. Imports neither torch nor lm_eval."""

@@ -1,0 +1,197 @@
+"""Runs -> a leaderboard: values as the files have them, differences to the dense model paired by document, ranks."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.report.averages import average_of, averaged_columns, declines, verdict_of
+from lm_eval_prune.report.board import Board, Column, Difference, Entry, Flip
+from lm_eval_prune.report.cells import CellMaker, Made
+from lm_eval_prune.report.checks import listed, problems_of_missing, problems_of_runs, require_none
+from lm_eval_prune.report.grouping import (
+    METRICS,
+    RowKey,
+    columns_of,
+    dense_runs,
+    grouped,
+    labels,
+    one_name_a_model,
+    without_repeats,
+)
+from lm_eval_prune.report.reading import Collection
+from lm_eval_prune.report.runs import Missing, Problem, Run
+from lm_eval_prune.report.statistics import holm
+from lm_eval_prune.sweep.folder import DENSE
+
+__all__ = ["BoardConfig", "compare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardConfig:
+    """What to compare, and how."""
+
+    tasks: tuple[str, ...] = ()
+    """All that were evaluated, if empty."""
+    shots: tuple[int, ...] = ()
+    """All, if empty."""
+    metrics: tuple[str, ...] = METRICS
+    """The first of these that a task has is its column."""
+    margin: float = 0.01
+    """How much worse than dense is acceptable, in the metric's unit."""
+    baseline: str | None = None
+    """The model whose dense runs serve all rows; each model's own, if None."""
+    strict: bool = False
+    """Raise ArgumentError instead of naming problems beside the table."""
+    flips: bool = False
+    """List the documents whose answers flipped."""
+    seed: int = 1234
+    """Of the resampling."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < math.inf:
+            raise ArgumentError(f"margin={self.margin}: expected 0 or more, such as 0.01")
+
+
+def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
+    """The leaderboard of what was read. Raises ArgumentError, with `strict` also for what is not comparable."""
+    config = config or BoardConfig()
+    runs = [run for run in collection.runs if not config.shots or run.num_fewshot in config.shots]
+    if not runs:
+        there = ", ".join(map(str, sorted({run.num_fewshot for run in collection.runs})))
+        raise ArgumentError(f"shots {', '.join(map(str, config.shots))}: nothing evaluated; there are {there}")
+    columns = columns_of(runs, config.tasks, config.metrics)
+    tasks = {column.task for column in columns}
+    problems = list(collection.problems)
+    runs, found = one_name_a_model([run for run in runs if run.task in tasks])
+    problems += [*found, *problems_of_runs(runs)]
+    runs, found = without_repeats(runs)
+    dense, more = dense_runs(runs, config.baseline)
+    entries, flips = _entries(runs, dense, columns, config)
+    wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
+    problems += [*found, *more, *problems_of_missing(wanted, _absent(entries, columns)), *_unpaired(entries)]
+    if config.strict:
+        require_none(problems)
+    return Board(
+        columns=columns,
+        entries=entries,
+        problems=problems,
+        declines=declines(entries, config.margin),
+        margin=config.margin,
+        seed=config.seed,
+        flips=flips,
+    )
+
+
+def _entries(
+    runs: Sequence[Run], dense: Mapping[tuple[str, str, int], list[Run]], columns: Sequence[Column], config: BoardConfig
+) -> tuple[list[Entry], list[Flip]]:
+    """Ranked entries, and the documents that flipped."""
+    maker = CellMaker(list_flips=config.flips)
+    rows = grouped(runs)
+    named = labels(rows)
+    made: dict[RowKey, dict[Column, Made]] = {}
+    for key, by_task in rows.items():
+        made[key] = {}
+        for column in columns:
+            rng = np.random.default_rng([config.seed, zlib.crc32(f"{named[key]}|{column}|{key.num_fewshot}".encode())])
+            baseline = dense.get((key.model, column.task, key.num_fewshot), [])
+            cell = maker(named[key], by_task.get(column.task, []), column, baseline, rng)
+            if cell is not None:
+                made[key][column] = cell
+    made = _judged(made, columns, config.margin)
+    entries = [_entry(key, named[key], rows[key], made[key], columns, config) for key in rows]
+    return _ranked(entries, columns), [flip for row in made.values() for cell in row.values() for flip in cell.flips]
+
+
+def _judged(
+    made: dict[RowKey, dict[Column, Made]], columns: Sequence[Column], margin: float
+) -> dict[RowKey, dict[Column, Made]]:
+    """The same cells, p-values corrected over the variants of a task at one number of shots, with verdicts."""
+    families: dict[tuple[str, int, Column], list[tuple[RowKey, Difference]]] = defaultdict(list)
+    for key, row in made.items():
+        for column, one in row.items():
+            if one.cell.difference is not None:
+                families[key.model, key.num_fewshot, column].append((key, one.cell.difference))
+    judged = {key: dict(row) for key, row in made.items()}
+    for (_, _, column), found in families.items():
+        testable = [(key, difference) for key, difference in found if not math.isnan(difference.p)]
+        adjusted = dict(zip([key for key, _ in testable], holm([d.p for _, d in testable]), strict=True))
+        for key, difference in found:
+            difference = difference._replace(p_holm=adjusted.get(key, math.nan))
+            verdict = verdict_of(difference, column.higher_is_better, margin)
+            cell = replace(made[key][column].cell, difference=difference, verdict=verdict)
+            judged[key][column] = replace(made[key][column], cell=cell)
+    return judged
+
+
+def _entry(
+    key: RowKey,
+    label: str,
+    by_task: Mapping[str, list[Run]],
+    made: Mapping[Column, Made],
+    columns: Sequence[Column],
+    config: BoardConfig,
+) -> Entry:
+    runs = [run for column in columns for run in by_task.get(column.task, [])]
+    # Masks of one share have one size: any run's counts are the row's; the fullest record is taken.
+    cost = max((run.cost for run in runs), key=lambda cost: sum(value is not None for value in vars(cost).values()))
+    seeds = tuple(sorted({run.variant.seed for run in runs if run.variant.seed is not None}))
+    return Entry(
+        label=f"{label} ({len(seeds)} seeds)" if len(seeds) > 1 else label,
+        model=key.model,
+        backend=key.backend,
+        ranking=key.variant.ranking,
+        prune_heads=key.variant.prune_heads,
+        prune_ffns=key.variant.prune_ffns,
+        oracle=key.variant.oracle,
+        num_fewshot=key.num_fewshot,
+        seeds=seeds,
+        is_dense=key.variant == DENSE,
+        cost=cost,
+        cells={column: made[column].cell for column in columns if column in made},
+        average=average_of(made, columns, runs, config.margin),
+        runs=runs,
+    )
+
+
+def _ranked(entries: Sequence[Entry], columns: Sequence[Column]) -> list[Entry]:
+    """By number of shots, then rank, which entries of equal averages share; those without an average last."""
+    sign = 1 if averaged_columns(columns)[0].higher_is_better else -1
+    ranked = []
+    for entry in entries:
+        value = entry.average.value if entry.average else None
+        better = sum(
+            sign * (other.average.value - value) > 0
+            for other in entries
+            if value is not None and other.num_fewshot == entry.num_fewshot and other.average is not None
+        )
+        ranked.append(replace(entry, rank=None if value is None else better + 1))
+    return sorted(ranked, key=lambda entry: (entry.num_fewshot, entry.rank or math.inf))
+
+
+def _in_shots(cell: Missing, config: BoardConfig) -> bool:
+    return not config.shots or cell.num_fewshot in config.shots
+
+
+def _absent(entries: Iterable[Entry], columns: Sequence[Column]) -> Iterable[tuple[str, str]]:
+    for entry in entries:
+        for column in columns:
+            if column not in entry.cells:
+                yield f"{entry.label}, {entry.num_fewshot}-shot", str(column)
+
+
+def _unpaired(entries: Sequence[Entry]) -> list[Problem]:
+    """What was not compared document by document, or not on all of them."""
+    where: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        for column, cell in entry.cells.items():
+            if cell.difference is not None and cell.difference.note:
+                where[cell.difference.note].append(f"{entry.label} on {column}, {entry.num_fewshot}-shot")
+    return [Problem("unpaired documents", f"{note}: {listed(names)}") for note, names in where.items()]

@@ -1,0 +1,147 @@
+"""Runs -> rows: which runs are one variant, which dense run it is compared with, which metric a column shows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.report.board import Column
+from lm_eval_prune.report.runs import Problem, Run
+from lm_eval_prune.sweep.folder import Variant
+
+__all__ = ["METRICS", "RowKey", "columns_of", "dense_runs", "grouped", "labels", "one_name_a_model", "without_repeats"]
+
+METRICS = ("acc", "em", "exact_match")
+"""The first of these that a task has is its column; tasks with none of them show their first metric."""
+NATIVE = "pruned-opt"
+
+
+class RowKey(NamedTuple):
+    """What one row of the table is; its runs differ in task, random seed and few-shot draw."""
+
+    model: str
+    backend: str
+    variant: Variant
+    """Without the seed."""
+    num_fewshot: int
+
+
+def one_name_a_model(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
+    """The runs, those of different weights under one name told apart by the weights' fingerprint."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.fingerprint:
+            known[run.model].add(run.fingerprint)
+    several = {model for model, found in known.items() if len(found) > 1}
+    problems = [
+        Problem("different models of one name", f"{model}: weights {', '.join(f[:8] for f in sorted(known[model]))}")
+        for model in sorted(several)
+    ]
+    return [_with_weights(run) if run.model in several else run for run in runs], problems
+
+
+def _with_weights(run: Run) -> Run:
+    return replace(run, model=f"{run.model} ({(run.fingerprint or 'unknown weights')[:15]})")
+
+
+def without_repeats(runs: Iterable[Run]) -> tuple[list[Run], list[Problem]]:
+    """One run for each variant, task, shots, few-shot seed and backend: the newest of repeated ones."""
+    found: dict[tuple[object, ...], Run] = {}
+    problems: dict[Problem, None] = {}
+    for run in sorted(runs, key=lambda run: run.date):
+        key = (run.model, run.backend, run.variant, run.task, run.num_fewshot, run.fewshot_seed)
+        older = found.get(key)
+        if older is not None and older.path != run.path:
+            where = f"{run.variant} of {run.model} on {run.task}, {run.num_fewshot}-shot"
+            if older.values != run.values or older.num_documents != run.num_documents:
+                message = f"{where}: {older.path} and {run.path} differ; the newer, {run.path.name}, is shown"
+                problems[Problem("repeated runs", message)] = None
+        found[key] = run
+    return list(found.values()), list(problems)
+
+
+def grouped(runs: Iterable[Run]) -> dict[RowKey, dict[str, list[Run]]]:
+    """Row -> task -> its runs (several for random seeds and few-shot draws), rows in order of appearance."""
+    rows: dict[RowKey, dict[str, list[Run]]] = {}
+    for run in runs:
+        key = RowKey(run.model, run.backend, run.variant._replace(seed=None), run.num_fewshot)
+        rows.setdefault(key, {}).setdefault(run.task, []).append(run)
+    return rows
+
+
+def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+    """Row -> its name: the variant; with the model where there are several, and the backend where it is not ours."""
+    keys = list(keys)
+    several = len({key.model for key in keys}) > 1
+    named = {}
+    for key in keys:
+        backend = "" if key.backend == NATIVE else f" ({key.backend})"
+        named[key] = f"{key.model}: {key.variant}{backend}" if several else f"{key.variant}{backend}"
+    return named
+
+
+def columns_of(
+    runs: Sequence[Run], tasks: Sequence[str] | None = None, metrics: Sequence[str] = METRICS
+) -> list[Column]:
+    """One column a task, in order of appearance (or of `tasks`). Raises ArgumentError for a task nobody evaluated."""
+    found: dict[str, dict[str, bool]] = {}
+    for run in runs:
+        for name, value in run.values.items():
+            found.setdefault(run.task, {}).setdefault(name, value.higher_is_better)
+    if unknown := [task for task in tasks or () if task not in found]:
+        raise ArgumentError(f"tasks: {', '.join(unknown)} not evaluated; there are {', '.join(found)}")
+    columns = []
+    for task in tasks or found:
+        there = found[task]
+        name = next((name for name in (*metrics, *METRICS) if name in there), next(iter(there)))
+        columns.append(Column(task, name, there[name]))
+    return columns
+
+
+def dense_runs(
+    runs: Sequence[Run], baseline: str | None = None
+) -> tuple[dict[tuple[str, str, int], list[Run]], list[Problem]]:
+    """(model, task, shots) -> the dense runs that its variants are compared with, one a few-shot seed.
+
+    Of several, ours rather than another backend's, then the newest; others whose numbers differ are a problem.
+    `baseline` names one model whose dense runs serve all. Raises ArgumentError where it has none.
+    """
+    candidates: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.is_dense:
+            candidates[run.model, run.task, run.num_fewshot].append(run)
+    if baseline is not None:
+        candidates = _of_baseline(candidates, baseline, {run.model for run in runs})
+    chosen: dict[tuple[str, str, int], list[Run]] = {}
+    problems: dict[Problem, None] = {}
+    for key, found in candidates.items():
+        found = sorted(found, key=lambda run: (run.backend == NATIVE, run.date), reverse=True)
+        by_seed: dict[int | None, Run] = {}
+        for run in found:
+            best = by_seed.setdefault(run.fewshot_seed, run)
+            if best is not run and best.values != run.values:
+                message = (
+                    f"{run.model} on {run.task}, {run.num_fewshot}-shot: dense runs {best.path.name} ({best.backend}) "
+                    f"and {run.path.name} ({run.backend}) differ; variants are compared with {best.path.name}"
+                )
+                problems[Problem("different dense baselines", message)] = None
+        chosen[key] = list(by_seed.values())
+    if baseline is None and len(models := sorted({model for model, _, _ in chosen})) > 1:
+        message = f"each model's variants are compared with its own dense runs: {', '.join(models)}"
+        problems[Problem("different dense baselines", message)] = None
+    return chosen, list(problems)
+
+
+def _of_baseline(
+    candidates: dict[tuple[str, str, int], list[Run]], baseline: str, models: set[str]
+) -> dict[tuple[str, str, int], list[Run]]:
+    there = {model for model, _, _ in candidates}
+    if baseline not in there:
+        raise ArgumentError(
+            f"baseline {baseline}: no dense runs; there are those of {', '.join(sorted(there)) or 'none'}"
+        )
+    ours = [(key, found) for key, found in candidates.items() if key[0] == baseline]
+    return defaultdict(list, {(model, task, shots): found for (_, task, shots), found in ours for model in models})

@@ -1,0 +1,48 @@
+"""From folders to a leaderboard on disk, in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lm_eval_prune.report.board import Board
+from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.records import arranged
+from lm_eval_prune.report.tables import write_flips, write_tables
+
+__all__ = ["Leaderboard", "leaderboard"]
+
+
+class Leaderboard(NamedTuple):
+    """What was compared, and the files that say so."""
+
+    board: Board
+    paths: list[Path]
+
+
+def leaderboard(
+    paths: Sequence[str | os.PathLike[str]],
+    output_path: str | os.PathLike[str],
+    config: BoardConfig | None = None,
+    *,
+    sort: str = "rank",
+    text: str = "",
+) -> Leaderboard:
+    """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
+
+    leaderboard.md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the Markdown (see
+    `records.arranged`).
+    Raises PruneError.
+    """
+    config = config or BoardConfig()
+    folder = Path(output_path)
+    collection = read_collection(paths)
+    board = compare(collection, config)
+    arranged(board, sort=sort)  # an unknown column is said before anything is written
+    written = write_tables(board, folder, sort=sort, text=text)
+    if config.flips:
+        written.append(write_flips(board, folder))
+    return Leaderboard(board, written)

@@ -1,0 +1,150 @@
+"""A leaderboard as flat records and as nested JSON values, from which every format is written.
+
+Numbers are unrounded; what is unknown is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.report.board import Average, Board, Cell, Difference, Entry
+
+__all__ = ["FORMAT", "arranged", "flat_records", "nested"]
+
+FORMAT = "lm-eval-prune-leaderboard"
+SORTS = ("rank", "variant", "parameters", "flops", "average")
+
+
+def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]:
+    """The entries whose name holds every word of `text`, sorted within each number of shots.
+
+    `sort` is one of `rank`, `variant`, `parameters`, `flops`, `average`, or a column (`piqa`, `piqa acc`); best first,
+    smallest first for sizes. Raises ArgumentError for another.
+    """
+    words = text.lower().split()
+    entries = [entry for entry in board.entries if all(word in _searched(entry) for word in words)]
+    columns = {name: column for column in board.columns for name in (column.task, str(column))}
+    if sort not in SORTS and sort not in columns:
+        raise ArgumentError(
+            f"sort {sort}: unknown; expected {', '.join(SORTS)} or a task, such as {board.columns[0].task}"
+        )
+
+    def key(entry: Entry) -> tuple[Any, ...]:
+        if sort == "variant":
+            return (entry.num_fewshot, entry.label)
+        if sort in ("parameters", "flops"):
+            value = entry.parameters_left if sort == "parameters" else entry.flops_left
+            return (entry.num_fewshot, math.inf if value is None else value)
+        if sort in columns:
+            column = columns[sort]
+            cell = entry.cells.get(column)
+            sign = -1 if column.higher_is_better else 1
+            return (entry.num_fewshot, math.inf if cell is None else sign * cell.value)
+        return (entry.num_fewshot, entry.rank or math.inf)
+
+    return sorted(entries, key=key)
+
+
+def _searched(entry: Entry) -> str:
+    verdicts = {cell.verdict for cell in entry.cells.values()}
+    return f"{entry.label} {entry.model} {entry.num_fewshot}-shot {' '.join(verdicts)}".lower()
+
+
+def flat_records(board: Board, entries: Sequence[Entry] | None = None) -> list[dict[str, Any]]:
+    """One record an entry, all with the same keys; a column's keys begin with its name, such as `piqa acc stderr`."""
+    return [_flat(board, entry) for entry in (board.entries if entries is None else entries)]
+
+
+def nested(board: Board) -> dict[str, Any]:
+    """The whole leaderboard as JSON values."""
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "margin": board.margin,
+        "seed": board.seed,
+        "columns": [column._asdict() for column in board.columns],
+        "entries": [_nested_entry(board, entry) for entry in board.entries],
+        "declines": [decline._asdict() for decline in board.declines],
+        "problems": [problem._asdict() for problem in board.problems],
+        "flips": [flip._asdict() for flip in board.flips],
+    }
+
+
+def _identity(entry: Entry) -> dict[str, Any]:
+    return {
+        "rank": entry.rank,
+        "variant": entry.label,
+        "model": entry.model,
+        "backend": entry.backend,
+        "ranking": entry.ranking,
+        "heads_pruned": _number(entry.prune_heads),
+        "ffns_pruned": _number(entry.prune_ffns),
+        "oracle": entry.oracle,
+        "num_seeds": len(entry.seeds),
+        "num_fewshot": entry.num_fewshot,
+        "parameters": entry.cost.parameters,
+        "parameters_left": entry.parameters_left,
+        "flops_left": entry.flops_left,
+    }
+
+
+def _flat(board: Board, entry: Entry) -> dict[str, Any]:
+    record = _identity(entry)
+    name, average = board.average_name, entry.average
+    record[name] = average.value if average else None
+    for key in ("low", "high", "spread"):
+        record[f"{name} {key}"] = _clean(getattr(average, key)) if average else None
+    record |= _flat_difference(name, average)
+    for column in board.columns:
+        cell = entry.cells.get(column)
+        record[str(column)] = cell.value if cell else None
+        record[f"{column} stderr"] = cell.stderr if cell else None
+        record[f"{column} spread"] = cell.spread if cell else None
+        record[f"{column} documents"] = cell.num_documents if cell else None
+        record |= _flat_difference(str(column), cell)
+    return record
+
+
+def _flat_difference(name: str, holder: Cell | Average | None) -> dict[str, Any]:
+    difference = holder.difference if holder else None
+    record: dict[str, Any] = {f"{name} difference": difference.value if difference else None}
+    for key in ("low", "high", "p", "p_holm"):
+        record[f"{name} difference {key}"] = _clean(getattr(difference, key)) if difference else None
+    record[f"{name} difference method"] = difference.method if difference else None
+    record[f"{name} paired"] = difference.paired if difference else None
+    record[f"{name} note"] = difference.note or None if difference else None
+    record[f"{name} verdict"] = holder.verdict or None if holder else None
+    return record
+
+
+def _nested_entry(board: Board, entry: Entry) -> dict[str, Any]:
+    return {
+        **_identity(entry),
+        "seeds": list(entry.seeds),
+        "average": _nested_value(entry.average),
+        "tasks": {str(column): _nested_value(entry.cells[column]) for column in board.columns if column in entry.cells},
+        "files": sorted({str(run.path) for run in entry.runs}),
+    }
+
+
+def _nested_value(holder: Cell | Average | None) -> dict[str, Any] | None:
+    if holder is None:
+        return None
+    values = {key: _clean(value) for key, value in vars(holder).items() if key != "difference"}
+    return {**values, "difference": _nested_difference(holder.difference)}
+
+
+def _nested_difference(difference: Difference | None) -> dict[str, Any] | None:
+    return {key: _clean(value) for key, value in difference._asdict().items()} if difference else None
+
+
+def _clean(value: Any) -> Any:
+    """None for nan, which JSON does not know."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _number(text: str) -> float:
+    return float(text)

@@ -1,0 +1,131 @@
+"""A leaderboard as files: CSV, Parquet, JSON, Markdown, and the harness's own table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_prune.files import write_bytes, write_json
+from lm_eval_prune.report.board import Board, Entry
+from lm_eval_prune.report.records import arranged, flat_records, nested
+from lm_eval_prune.report.wording import (
+    describe_average,
+    describe_cell,
+    heads_and_ffns,
+    notes_of,
+    percent,
+)
+
+__all__ = ["harness_table", "markdown", "side_by_side", "write_flips", "write_tables"]
+
+
+def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = "") -> list[Path]:
+    """Write leaderboard.csv, .parquet, .json and .md; `sort` and `text` arrange the Markdown, the others hold all."""
+    import pyarrow
+    import pyarrow.parquet
+
+    records = flat_records(board)
+    paths = [folder / f"leaderboard.{suffix}" for suffix in ("csv", "parquet", "json", "md")]
+    write_bytes(paths[0], _csv(records).encode())
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
+    write_bytes(paths[1], buffer.getvalue())
+    write_json(paths[2], nested(board))
+    write_bytes(paths[3], markdown(board, arranged(board, sort=sort, text=text)).encode())
+    return paths
+
+
+def write_flips(board: Board, folder: Path) -> Path:
+    """Write flips.csv: the documents that the dense model and a variant answer differently."""
+    path = folder / "flips.csv"
+    names = ["label", "task", "metric", "num_fewshot", "seed", "doc_id", "doc_hash", "dense", "variant"]
+    write_bytes(path, _csv([flip._asdict() for flip in board.flips], names).encode())
+    return path
+
+
+def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
+    """The table, what is to be known before reading it, and the harness's table, as Markdown."""
+    entries = board.entries if entries is None else entries
+    parts = ["# Leaderboard"]
+    if board.problems:
+        parts.append("**Not all of it is comparable:**\n\n" + _list(f"{p.kind}: {p.message}" for p in board.problems))
+    for shots in board.shots:
+        header = ["rank", "variant", "heads", "FFNs", "parameters left", "", "FLOPs left", board.average_name]
+        header += [str(column) for column in board.columns]
+        rows = [_markdown_row(board, entry) for entry in entries if entry.num_fewshot == shots]
+        parts.append(f"## {shots}-shot\n\n{_table(header, rows)}")
+    if len(board.shots) > 1:
+        parts.append(f"## Side by side: {board.average_name}\n\n" + _table(*side_by_side(board, entries)))
+    if board.declines:
+        parts.append("## Minimal decline\n\n" + _list(decline.sentence for decline in board.declines))
+    parts.append("## How to read it\n\n" + _list(notes_of(board)))
+    parts.append("## As the harness prints it\n\n" + harness_table(board))
+    return "\n\n".join(parts) + "\n"
+
+
+def side_by_side(board: Board, entries: Sequence[Entry] | None = None) -> tuple[list[str], list[list[str]]]:
+    """(header, rows): every variant's average at each number of shots."""
+    found: dict[str, dict[int, Entry]] = {}
+    for entry in board.entries if entries is None else entries:
+        found.setdefault(entry.label, {})[entry.num_fewshot] = entry
+    rows = [
+        [label, *(describe_average(by_shots[k]) if k in by_shots else "" for k in board.shots)]
+        for label, by_shots in found.items()
+    ]
+    return ["variant", *(f"{shots}-shot" for shots in board.shots)], rows
+
+
+def harness_table(board: Board) -> str:
+    """Every metric of every run in the columns of the harness's `make_table`, with the variant before them."""
+    header = ["Variant", "Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr"]
+    rows = []
+    for entry in board.entries:
+        for run in entry.runs:
+            seed = "" if run.variant.seed is None else f" (seed {run.variant.seed})"
+            for name, value in sorted(run.values.items()):
+                metric, _, filter_name = name.partition(" (")
+                arrow = "↑" if value.higher_is_better else "↓"
+                error = "N/A" if value.stderr is None else f"{value.stderr:.4f}"
+                filter_name = filter_name.rstrip(")") or "none"
+                version = run.task_version.removesuffix(".0")
+                shots, number = str(run.num_fewshot), f"{value.value:.4f}"
+                rows.append(
+                    [entry.label + seed, run.task, version, filter_name, shots, metric, arrow, number, "±", error]
+                )
+    return _table(header, rows)
+
+
+def _markdown_row(board: Board, entry: Entry) -> list[str]:
+    heads, ffns = heads_and_ffns(entry)
+    count = "" if entry.cost.parameters is None else f"{entry.cost.parameters:,}"
+    sizes = [percent(entry.parameters_left), count, percent(entry.flops_left)]
+    cells = [describe_cell(entry.cells.get(column)) for column in board.columns]
+    return [str(entry.rank or ""), entry.label, heads, ffns, *sizes, describe_average(entry), *cells]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(_escaped(cell) if cell != "---" else cell for cell in line) + " |" for line in lines
+    )
+
+
+def _list(sentences: Any) -> str:
+    return "\n".join(f"- {_escaped(sentence)}" for sentence in sentences)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is: no table cell, tag, link or emphasis comes out of a name."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(str(text).split()))
+
+
+def _csv(records: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, names or list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()

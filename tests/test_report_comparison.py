@@ -1,0 +1,408 @@
+"""The numbers are those of the files, the tests scipy's on the raw outcomes, and nothing is mixed silently."""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+import scipy.stats
+from sweep_folders import cell, grid, harness_run, results, samples, sweep
+
+from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.report.averages import verdict_of
+from lm_eval_prune.report.board import Column, Difference
+from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.sweep.folder import DENSE, Row, Variant, cell_path, read_cell, read_rows, read_samples, write_failure
+
+OWN = grid(heads=("0.3", "0.5", "0.9"))
+LOSSES = {OWN[0]: 0.02, OWN[1]: 0.2, OWN[2]: 0.6}
+RANDOM = [Variant("random", "0.5", "0", seed=seed) for seed in (0, 1, 2)]
+ACC = Column("piqa", "acc")
+
+
+def board_of(*paths, **config):
+    return compare(read_collection(paths), BoardConfig(**config))
+
+
+def entry_of(board, ranking, heads="0", shots=0, ffns="0", backend="pruned-opt"):
+    (found,) = (
+        entry
+        for entry in board.entries
+        if (entry.ranking, entry.prune_heads, entry.prune_ffns, entry.num_fewshot, entry.backend)
+        == (ranking, heads, ffns, shots, backend)
+    )
+    return found
+
+
+def raw(folder, variant, task, shots=0, metric="acc"):
+    """Outcomes by (document, prompt), read from the files without the code under test."""
+    (row,) = (r for r in read_rows(folder) if (r.variant, r.task, r.num_fewshot) == (variant, task, shots))
+    lines = read_samples(cell_path(folder, row.cell))
+    return {(line["doc_hash"], line["prompt_hash"]): line[metric] for line in lines}
+
+
+def file_value(folder, variant, task, shots=0, key="acc,none"):
+    (row,) = (r for r in read_rows(folder) if (r.variant, r.task, r.num_fewshot) == (variant, task, shots))
+    return read_cell(cell_path(folder, row.cell))["results"][task][key]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return sweep(
+        tmp_path_factory.mktemp("sweep"),
+        [*OWN, *RANDOM],
+        tasks=("piqa", "copa", "rte"),
+        shots=(0, 5),
+        losses={**LOSSES, **dict.fromkeys(RANDOM, 0.3)},
+        count=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def board(folder):
+    return board_of(folder, flips=True)
+
+
+def test_values_and_standard_errors_are_those_of_the_files(folder, board):
+    for variant in (DENSE, *OWN):
+        for shots in (0, 5):
+            entry = entry_of(board, variant.ranking, variant.prune_heads, shots)
+            for column, shown in entry.cells.items():
+                assert shown.value == file_value(folder, variant, column.task, shots)
+                assert shown.stderr == file_value(folder, variant, column.task, shots, "acc_stderr,none")
+            assert entry.average.value == pytest.approx(
+                fmean(file_value(folder, variant, task, shots) for task in ("piqa", "copa", "rte"))
+            )
+
+
+def test_differences_are_mcnemars_on_the_raw_outcomes_with_holm_over_the_variants(folder, board):
+    p_values = {}
+    for variant in OWN:
+        dense, pruned = raw(folder, DENSE, "piqa"), raw(folder, variant, "piqa")
+        gained = sum(pruned[key] > dense[key] for key in dense)
+        lost = sum(pruned[key] < dense[key] for key in dense)
+        p_values[variant] = scipy.stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+        found = entry_of(board, "own", variant.prune_heads).cells[ACC].difference
+        assert found.value == pytest.approx(fmean(pruned[key] - dense[key] for key in dense))
+        assert found.p == pytest.approx(p_values[variant])
+        assert (found.method, found.paired, found.note) == ("mcnemar", 120, "")
+        expected = scipy.stats.bootstrap(
+            ([pruned[key] - dense[key] for key in dense],), np.mean, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.012)
+    random = entry_of(board, "random", "0.5").cells[ACC].difference
+    family = sorted([*p_values.values(), random.p])
+    for variant, p in p_values.items():
+        holm = min(1, max((4 - place) * value for place, value in enumerate(family) if value <= p))
+        assert entry_of(board, "own", variant.prune_heads).cells[ACC].difference.p_holm == pytest.approx(holm)
+
+
+def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
+    entry = entry_of(board, "random", "0.5", 5)
+    values = [file_value(folder, variant, "copa", 5) for variant in RANDOM]
+    shown = entry.cells[Column("copa", "acc")]
+    assert entry.seeds == (0, 1, 2)
+    assert (shown.value, shown.spread) == pytest.approx((fmean(values), stdev(values)))
+    assert shown.stderr is None
+    averages = [fmean(file_value(folder, v, task, 5) for task in ("piqa", "copa", "rte")) for v in RANDOM]
+    assert (entry.average.value, entry.average.spread) == pytest.approx((fmean(averages), stdev(averages)))
+    outcomes = [raw(folder, variant, "copa", 5) for variant in RANDOM]
+    dense = raw(folder, DENSE, "copa", 5)
+    means = [fmean(one[key] for one in outcomes) - dense[key] for key in dense]
+    assert shown.difference.value == pytest.approx(fmean(means))
+    assert shown.difference.method == "bootstrap"
+    error = np.std(means) / math.sqrt(len(means))
+    assert shown.difference.high - shown.difference.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_the_averages_interval_is_a_bootstrap_of_documents_within_tasks(folder, board):
+    draw = np.random.default_rng(5)
+    tasks = [np.array(list(raw(folder, OWN[1], task).values())) for task in ("piqa", "copa", "rte")]
+    means = [fmean(draw.choice(values, values.size).mean() for values in tasks) for _ in range(3000)]
+    average = entry_of(board, "own", "0.5").average
+    assert (average.low, average.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
+    assert average.method == "bootstrap"
+
+
+def test_ranks_are_by_average_within_shots_and_ties_share(folder, board):
+    for shots in (0, 5):
+        entries = [entry for entry in board.entries if entry.num_fewshot == shots]
+        averages = [entry.average.value for entry in entries]
+        expected = scipy.stats.rankdata([-value for value in averages], method="min")
+        assert [entry.rank for entry in entries] == expected.astype(int).tolist()
+        assert averages == sorted(averages, reverse=True)
+
+
+def test_verdicts(board):
+    assert entry_of(board, "own", "0.9").cells[ACC].verdict == "worse"
+    assert entry_of(board, "own", "0.9").average.verdict == "worse"
+    dense = entry_of(board, "dense")
+    assert dense.cells[ACC].difference is None
+    assert dense.cells[ACC].verdict == ""
+
+    def verdict(low, high, p, better=True, margin=0.01):
+        value = (low + high) / 2
+        return verdict_of(Difference(value, low, high, p, p, "mcnemar", 10), better, margin)
+
+    assert verdict(-0.2, 0.1, 0.5) == "tied"
+    assert verdict(-0.2, -0.1, 0.001) == "worse"
+    assert verdict(0.1, 0.2, 0.001) == "better"
+    assert verdict(0.1, 0.2, 0.001, better=False) == "worse"
+    assert verdict(-0.009, 0.2, 0.5) == "within the margin"
+    assert verdict(-0.008, -0.001, 0.001) == "within the margin"
+    assert verdict(-0.008, -0.001, 0.001, margin=0) == "worse"
+    assert verdict(0.0, 0.0, 1.0) == "tied"
+    assert verdict(math.nan, math.nan, math.nan) == ""
+
+
+def test_minimal_decline_is_the_largest_fraction_before_the_interval_falls_below_the_margin(folder):
+    board = board_of(folder, shots=(0,), margin=0.1)
+    (own,) = (decline for decline in board.declines if decline.ranking == "own")
+    below = [e.average.difference.low < -0.1 for e in (entry_of(board, "own", f) for f in ("0.3", "0.5", "0.9"))]
+    assert below == [False, True, True]
+    assert (own.component, own.fraction) == ("heads", "0.3")
+    assert "30 % of heads can go" in own.sentence
+    (own,) = (decline for decline in board_of(folder, shots=(0,), margin=0.9).declines if decline.ranking == "own")
+    assert own.fraction == "0.9"
+    (own,) = (decline for decline in board_of(folder, shots=(0,), margin=0.0).declines if decline.ranking == "own")
+    assert own.fraction == "0"
+
+
+def test_flips_are_the_documents_that_differ(folder, board):
+    found = {
+        (flip.doc_hash, flip.dense, flip.variant)
+        for flip in board.flips
+        if (flip.label, flip.task, flip.num_fewshot) == ("own, heads 0.5, FFNs 0", "copa", 5)
+    }
+    dense, pruned = raw(folder, DENSE, "copa", 5), raw(folder, OWN[1], "copa", 5)
+    assert found == {(key[0], dense[key], pruned[key]) for key in dense if dense[key] != pruned[key]}
+    assert found
+    assert board_of(folder, shots=(0,)).flips == []
+
+
+def test_sizes_are_shares_of_the_dense_model(board):
+    entry = entry_of(board, "own", "0.5")
+    assert entry.cost.parameters == 16 * 1_000 + 4 * 8_000 + 50_000 - 8 * 1_000
+    assert entry.parameters_left == pytest.approx(90 / 98)
+    assert entry.flops_left == pytest.approx(1 - 8 / (16 + 32 + 20))
+
+
+def test_the_same_files_give_the_same_numbers_whatever_else_is_shown(folder, board):
+    alone = board_of(folder, shots=(5,), tasks=("rte",))
+    column = Column("rte", "acc")
+    shown, there = (entry_of(b, "own", "0.5", 5).cells[column].difference for b in (alone, board))
+    assert shown == there
+
+
+def test_a_plain_harness_run_becomes_a_row(folder, tmp_path):
+    path = harness_run(tmp_path, tasks=("piqa", "copa", "rte"), count=120)
+    for given in (path, tmp_path):
+        board = board_of(folder, given, shots=(0,))
+        entry = entry_of(board, "dense", backend="hf")
+        assert entry.label == "dense (hf)"
+        values = json.loads(path.read_text())["results"]
+        assert {c.task: shown.value for c, shown in entry.cells.items()} == {
+            t: v["acc,none"] for t, v in values.items()
+        }
+        assert entry.cells[ACC].difference.paired == 120
+        assert board.problems == []
+
+
+def test_a_run_of_pruned_opt_outside_a_sweep_is_named_by_its_mask(folder, tmp_path):
+    path = harness_run(tmp_path, tasks=("piqa",), model="pruned-opt")
+    content = json.loads(path.read_text())
+    record = {"path": "scores/aggregate.json", "sha256": "0"}
+    content["pruning"] = {
+        "heads_pruned": 11,
+        "heads_total": 16,
+        "ffns_pruned": 0,
+        "ffns_total": 4,
+        "mask": {"provenance": {"prune_heads": 0.7, "head_importance": record}},
+    }
+    path.write_text(json.dumps(content))
+    assert "aggregate.json, heads 0.7, FFNs 0" in [e.label for e in board_of(folder, path, shots=(0,)).entries]
+
+
+def test_without_outcomes_standard_errors_are_used_and_it_is_said(folder, tmp_path):
+    path = harness_run(tmp_path, tasks=("piqa", "copa", "rte"), count=120, loss=0.5, logged=False)
+    board = board_of(folder, path, shots=(0,))
+    shown = entry_of(board, "dense", backend="hf").cells[ACC]
+    assert (shown.difference.method, shown.difference.paired) == ("standard errors", 0)
+    error = math.hypot(shown.stderr, file_value(folder, DENSE, "piqa", key="acc_stderr,none"))
+    assert shown.difference.low == pytest.approx(shown.difference.value - 1.959964 * error)
+    assert shown.difference.p == pytest.approx(2 * scipy.stats.norm.cdf(-abs(shown.difference.value) / error))
+    assert any("no per-document outcomes: dense (hf) on piqa acc, 0-shot" in p.message for p in board.problems)
+    with pytest.raises(ArgumentError, match="unpaired documents"):
+        board_of(folder, path, shots=(0,), strict=True)
+
+
+def test_runs_whose_prompts_differ_are_not_paired(tmp_path):
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), shots=(5,))
+    path = harness_run(tmp_path / "hf", tasks=("piqa",), shots=5, loss=0.1)
+    for file in path.parent.glob("samples_*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        changed = [{**line, "prompt_hash": "other" + line["prompt_hash"]} for line in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    board = board_of(folder, path)
+    shown = entry_of(board, "dense", shots=5, backend="hf").cells[ACC]
+    assert (shown.difference.paired, shown.difference.note) == (0, "prompts differ")
+    assert any(p.kind == "unpaired documents" and p.message.startswith("prompts differ") for p in board.problems)
+
+
+def test_pairs_are_joined_by_hash_never_by_position(tmp_path):
+    folder = sweep(tmp_path / "sweep", [], tasks=("piqa",))
+    path = harness_run(tmp_path / "hf", tasks=("piqa",))
+    (file,) = path.parent.glob("samples_*.jsonl")
+    lines = file.read_text().splitlines()
+    renumbered = [{**json.loads(line), "doc_id": 1000 - place} for place, line in enumerate(reversed(lines))]
+    file.write_text("".join(json.dumps(line) + "\n" for line in renumbered))
+    shown = entry_of(board_of(folder, path), "dense", backend="hf").cells[ACC]
+    assert (shown.difference.value, shown.difference.low, shown.difference.high) == (0, 0, 0)
+
+
+def test_mixed_limits_are_named_and_paired_on_what_is_shared(tmp_path):
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), losses=LOSSES)
+    path = harness_run(tmp_path / "hf", tasks=("piqa",), count=20, limit=20)
+    board = board_of(folder, path)
+    shown = entry_of(board, "dense", backend="hf").cells[ACC]
+    assert shown.difference.note == "paired on 20 of 60 documents"
+    assert shown.difference.value == 0  # the same answers: the two values differ only by the documents
+    (problem,) = (p for p in board.problems if p.kind == "mixed limits")
+    assert "piqa, 0-shot: documents 20, 60" in problem.message
+    with pytest.raises(ArgumentError, match="mixed limits"):
+        board_of(folder, path, strict=True)
+
+
+def test_task_versions_are_named(tmp_path):
+    folder = sweep(tmp_path / "a", OWN[:1], tasks=("piqa",))
+    row = Row(OWN[1], "piqa", 0, 1234, "feed")
+    other = sweep(tmp_path / "b", [], tasks=("piqa",), version=2.0)
+    cell(other, row, 60, version=2.0)
+    plan = next((other / "plans").glob("*.json"))
+    content = json.loads(plan.read_text())
+    content["rows"].append({**row._asdict(), "variant": row.variant._asdict()})
+    plan.write_text(json.dumps(content))
+    board = board_of(folder, other)
+    (problem,) = (p for p in board.problems if p.kind == "different task versions")
+    assert problem.message.startswith("piqa: version 1.0, 2.0")
+    with pytest.raises(ArgumentError, match="different task versions"):
+        board_of(folder, other, strict=True)
+
+
+def test_different_dense_baselines_are_named(tmp_path):
+    folder = sweep(tmp_path / "a", OWN[:1], tasks=("piqa",))
+    path = harness_run(tmp_path / "hf", tasks=("piqa",), loss=0.4)
+    (problem,) = board_of(folder, path).problems
+    assert problem.kind == "different dense baselines"
+    assert "(hf)" in problem.message
+    other = sweep(tmp_path / "b", OWN[:1], tasks=("piqa",), model="facebook/opt-350m", fingerprint="beef")
+    board = board_of(folder, other)
+    assert [p.kind for p in board.problems] == ["different dense baselines"]
+    assert {entry.label for entry in board.entries} == {
+        f"facebook/opt-{size}: {name}" for size in ("125m", "350m") for name in ("dense", "own, heads 0.3, FFNs 0")
+    }
+    with pytest.raises(ArgumentError, match="different dense baselines"):
+        board_of(folder, other, strict=True)
+    board = board_of(folder, other, baseline="facebook/opt-125m")
+    assert board.problems == []
+    with pytest.raises(ArgumentError, match="baseline opt-6b: no dense runs; there are those of facebook/opt-125m"):
+        board_of(folder, baseline="opt-6b")
+
+
+def test_different_weights_under_one_name_are_told_apart(tmp_path):
+    folder = sweep(tmp_path / "a", [], tasks=("piqa",))
+    other = sweep(tmp_path / "b", [], tasks=("piqa",), fingerprint="beef")
+    board = board_of(folder, other)
+    assert "different models of one name" in {p.kind for p in board.problems}
+    assert {entry.model for entry in board.entries} == {"facebook/opt-125m (f00d)", "facebook/opt-125m (beef)"}
+
+
+def test_missing_and_failed_cells_are_named(tmp_path):
+    skipped = [(OWN[0], "copa", 0), (OWN[1], "piqa", 0)]
+    folder = sweep(tmp_path, OWN, skip=skipped)
+    (row,) = (row for row in read_rows(folder) if (row.variant, row.task) == (OWN[1], "piqa"))
+    write_failure(folder, row, RuntimeError("out of memory"))
+    board = board_of(folder)
+    messages = [p.message for p in board.problems]
+    assert "not computed: own, heads 0.3, FFNs 0 on copa, 0-shot" in messages
+    assert "failed: RuntimeError: out of memory: own, heads 0.5, FFNs 0 on piqa, 0-shot" in messages
+    entry = entry_of(board, "own", "0.3")
+    assert (entry.average, entry.rank) == (None, None)
+    assert Column("copa", "acc") not in entry.cells
+    with pytest.raises(ArgumentError, match="missing cells"):
+        board_of(folder, strict=True)
+
+
+def test_damaged_cells_are_named(tmp_path):
+    folder = sweep(tmp_path, OWN[:1], tasks=("piqa",))
+    (row,) = (row for row in read_rows(folder) if row.variant == OWN[0])
+    path = cell_path(folder, row.cell)
+    path.write_text(path.read_text()[:-40])
+    board = board_of(folder)
+    assert {p.kind for p in board.problems} >= {"damaged cells", "missing cells"}
+    assert "own" not in {entry.ranking for entry in board.entries}
+
+
+def test_metrics_are_never_mixed(tmp_path):
+    both = ("acc", "acc_norm")
+    folder = sweep(tmp_path / "a", OWN[:1], tasks=("piqa",), metrics=both)
+    path = harness_run(tmp_path / "hf", tasks=("piqa",))
+    board = board_of(folder, path, metrics=("acc_norm",))
+    assert [str(column) for column in board.columns] == ["piqa acc_norm"]
+    assert board.average_name == "average acc_norm"
+    assert entry_of(board, "dense", backend="hf").cells == {}
+    assert any("piqa acc_norm: none for dense (hf), 0-shot" in p.message for p in board.problems)
+    assert [str(column) for column in board_of(folder, path).columns] == ["piqa acc"]
+
+
+def test_a_metric_that_is_no_mean_over_documents_is_not_resampled(tmp_path):
+    folder = tmp_path / "f1"
+    folder.mkdir()
+    for name, loss in (("hf", 0.0), ("vllm", 0.3)):
+        lines = samples("cb", 0, name, 40, loss=loss, metrics=("f1",))
+        content = results("cb", 0, lines, metrics=("f1",), config={"model": name, "model_args": {"pretrained": "x"}})
+        content["results"]["cb"]["f1,none"] += 0.1
+        (folder / f"results_{name}.json").write_text(json.dumps(content))
+        (folder / f"samples_cb_{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    board = board_of(folder)
+    shown = [e.cells[Column("cb", "f1")].difference for e in board.entries]
+    (difference,) = (found for found in shown if found)
+    assert (difference.method, difference.note) == ("standard errors", "not a mean over documents")
+
+
+def test_oracles_are_called_what_they_are(tmp_path):
+    oracle = Variant("own", "0.5", "0", oracle=True)
+    board = board_of(sweep(tmp_path, [oracle, OWN[1]], tasks=("piqa",)))
+    labels = {entry.label for entry in board.entries}
+    assert labels == {"dense", "own, heads 0.5, FFNs 0", "own, heads 0.5, FFNs 0, oracle"}
+
+
+def test_few_shot_draws_are_paired_each_with_its_own_dense_run(tmp_path):
+    rows = [Row(variant, "piqa", 5, seed, f"{variant.ranking}{seed}") for variant in (DENSE, OWN[1]) for seed in (0, 1)]
+    from lm_eval_prune.sweep.folder import write_plan
+
+    write_plan(tmp_path, {"tasks": ["piqa"]}, {}, rows)
+    for row in rows:
+        cell(tmp_path, row, 50, loss=0.0 if row.variant == DENSE else 0.4)
+    board = board_of(tmp_path)
+    shown = entry_of(board, "own", "0.5", 5).cells[ACC]
+    assert (shown.difference.paired, shown.difference.method) == (50, "bootstrap")
+    assert board.problems == []
+
+
+def test_bad_paths_and_settings(tmp_path, folder):
+    with pytest.raises(ArgumentError, match="nothing evaluated"):
+        read_collection([tmp_path])
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    with pytest.raises(FileFormatError, match=r'other\.json: no results of the harness: "results" and "configs"'):
+        read_collection([tmp_path / "other.json"])
+    with pytest.raises(ArgumentError, match=r"tasks: nope not evaluated; there are piqa, copa, rte"):
+        board_of(folder, tasks=("nope",))
+    with pytest.raises(ArgumentError, match=r"shots 3: nothing evaluated; there are 0, 5"):
+        board_of(folder, shots=(3,))
+    with pytest.raises(ArgumentError, match="margin=-1"):
+        BoardConfig(margin=-1)
