@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from scoring_cases import HEADS, LAYERS, POSITIONS, SHAPES, pruning_masks, request_sets, tiny_model
+from scoring_cases import HEADS, LAYERS, POSITIONS, SHAPES, VOCABULARY, pruning_masks, request_sets, tiny_model
 from scoring_reference import log_likelihood
 
 from lm_eval_prune import PruneError, PruningMask, masked
+from lm_eval_prune.decoders import opt_forward
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.scoring import forward, score, scorer
@@ -194,10 +195,8 @@ def test_masks_share_the_layers_below_their_first_difference(monkeypatch):
 
 def test_pruned_components_are_not_computed(monkeypatch):
     widths = []
-    linear = torch.nn.functional.linear
-    monkeypatch.setattr(
-        torch.nn.functional, "linear", lambda x, w, b=None: widths.append(tuple(w.shape)) or linear(x, w, b)
-    )
+    linear = opt_forward.linear
+    monkeypatch.setattr(opt_forward, "linear", lambda x, w, b=None: widths.append(tuple(w.shape)) or linear(x, w, b))
     mask = PruningMask(
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
@@ -205,8 +204,8 @@ def test_pruned_components_are_not_computed(monkeypatch):
         pruned_ffns=(1, 2),
     )
     score(tiny_model(), [([3, 4, 5], [6, 7])], [mask])
-    assert widths == [(8, 32)] * 3 + [(32, 8), (48, 32), (32, 48)] + [(32, 32)] * 4
-    # The output layer is one matrix product into a buffer.
+    output_layer = (VOCABULARY, 32)
+    assert widths == [(8, 32)] * 3 + [(32, 8), (48, 32), (32, 48)] + [(32, 32)] * 4 + [output_layer]
 
 
 def test_the_model_is_left_as_it_was():
@@ -269,9 +268,9 @@ def test_batch_size_bounds_the_tokens_of_a_pack():
     assert budgets[0] < budgets[1]
     # Tokens x (12 vectors of width 32 and an inner one of 48), and two buffers of logits over 61 tokens, against
     # two of those and the keys and values of 3 layers for each of 200 tokens.
-    packed = budgets[0] * (12 * 32 + 48) + 2 * output_rows(200, 1) * 61
+    packed = budgets[0] * (12 * 32 + 48) + 2 * output_rows("cpu", 200, 1) * 61
     assert packed <= 200 * (2 * 61 + 2 * 3 * 32)
-    assert output_rows(200, 1) < 200 < output_rows(200, None)
+    assert output_rows("cuda", 200, 1) < 200 < output_rows("cuda", 200, None)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lm_eval_prune.decoders.linear import linear
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -62,9 +64,9 @@ class OPTForward:
         block = self.decoder.layers[layer]
         if not pruned:
             inner = block.final_layer_norm(hidden) if block.do_layer_norm_before else hidden
-            inner = block.fc1(inner)
+            inner = linear(inner, block.fc1.weight, block.fc1.bias)
             inner = inner.relu_() if type(block.activation_fn) is nn.ReLU else block.activation_fn(inner)
-            hidden = hidden + block.fc2(inner)
+            hidden = hidden + linear(inner, block.fc2.weight, block.fc2.bias)
         return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
 
     def ffn_device(self, layer: int) -> torch.device:
@@ -75,18 +77,13 @@ class OPTForward:
         """Where logits are."""
         return self.model.lm_head.weight.device
 
-    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """The residual stream behind the last layer -> logits [n, vocab_size], written to `out` where it is given."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The residual stream behind the last layer -> logits [n, vocab_size]."""
         if self.decoder.final_layer_norm is not None:
             hidden = self.decoder.final_layer_norm(hidden.to(_device(self.decoder.final_layer_norm, hidden)))
         if self.decoder.project_out is not None:
             hidden = self.decoder.project_out(hidden.to(self.decoder.project_out.weight.device))
-        hidden = hidden.to(self.output_device)
-        if out is None:
-            return self.model.lm_head(hidden)
-        if self.model.lm_head.bias is not None:
-            return torch.addmm(self.model.lm_head.bias, hidden, self.model.lm_head.weight.t(), out=out)
-        return torch.mm(hidden, self.model.lm_head.weight.t(), out=out)
+        return linear(hidden.to(self.output_device), self.model.lm_head.weight, self.model.lm_head.bias)
 
 
 class AttentionPiece:
@@ -115,20 +112,20 @@ class AttentionPiece:
 
     def queries(self, inputs: Tensor) -> Tensor:
         """Scaled queries [n, num_heads * head_dim]: attention adds no scale of its own."""
-        return F.linear(inputs, self.weights[0], self.biases[0]) * self.scaling
+        return linear(inputs, self.weights[0], self.biases[0]) * self.scaling
 
     def keys(self, inputs: Tensor) -> Tensor:
         """[n, num_heads * head_dim]"""
-        return F.linear(inputs, self.weights[1], self.biases[1])
+        return linear(inputs, self.weights[1], self.biases[1])
 
     def values(self, inputs: Tensor) -> Tensor:
         """[n, num_heads * head_dim]"""
-        return F.linear(inputs, self.weights[2], self.biases[2])
+        return linear(inputs, self.weights[2], self.biases[2])
 
     def output(self, hidden: Tensor, heads: Tensor | None) -> Tensor:
         """The residual stream behind attention; `heads` [n, num_heads * head_dim] are the kept heads' outputs."""
         if heads is not None:
-            hidden = hidden + F.linear(heads, self.out_weight, self.out_bias)
+            hidden = hidden + linear(heads, self.out_weight, self.out_bias)
         elif self.out_bias is not None:
             hidden = hidden + self.out_bias
         return hidden if self.block.do_layer_norm_before else self.norm(hidden)

@@ -24,8 +24,8 @@ from lm_eval_prune.selection import select_mask
 __all__ = ["SCORERS", "PrunedOPT"]
 
 SCORERS = ("packed", "padded")
-"""How log-likelihoods are computed: `padded`, the default, is the harness's own way, bit for bit; `packed` (scoring/)
-computes no token twice, and agrees to 1e-4."""
+"""How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
+1e-4; `padded` is the harness's own way, bit for bit."""
 
 
 class PrunedOPT(HFLM):
@@ -37,7 +37,7 @@ class PrunedOPT(HFLM):
     OPT.
     """
 
-    default_scorer = "padded"
+    default_scorer = "packed"
 
     def __init__(
         self,

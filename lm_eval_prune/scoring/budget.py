@@ -12,9 +12,10 @@ __all__ = ["is_out_of_memory", "output_rows", "token_budget"]
 MOST_TOKENS = {"cpu": 4096}
 """Device type -> tokens beyond which a pack gains nothing; elsewhere MOST_ELSEWHERE."""
 MOST_ELSEWHERE = 65536
-MOST_ROWS = 256
-"""Positions that go through the output layer together at most: more gain nothing."""
-
+MOST_ROWS = {"cpu": 128}
+"""Device type -> positions that go through the output layer together at most: more gain nothing, and on a CPU a larger
+result would lie in fresh memory each time."""
+MOST_ROWS_ELSEWHERE = 1024
 
 COPIES = 4
 """Copies of the residual stream that are allowed for: as many as 15 masks at once make. The budget does not depend on
@@ -37,9 +38,10 @@ def token_budget(model: OPTForward, longest: int, batch_size: int | None) -> int
     return max(1, min(most, batch_size * longest * left // packed))
 
 
-def output_rows(longest: int, batch_size: int | None) -> int:
+def output_rows(device_type: str, longest: int, batch_size: int | None) -> int:
     """Positions whose logits may be held at once, by the same measure."""
-    return MOST_ROWS if batch_size is None else max(1, min(MOST_ROWS, 3 * batch_size * longest // 4))
+    most = MOST_ROWS.get(device_type, MOST_ROWS_ELSEWHERE)
+    return most if batch_size is None else max(1, min(most, 3 * batch_size * longest // 4))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
