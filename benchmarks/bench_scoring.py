@@ -68,7 +68,7 @@ def main(pretrained: str, output_path: Path | None, **settings: Any) -> None:
             cell = measure(scorers, requests, batch_sizes, settings["repeats"], results["matmul_peak_gflops"])
             if settings["memory"]:
                 cell |= scorers.memory(requests, cell["batch_size"])
-            results["cells"].append({"task": task, "num_fewshot": shots, **cell})
+            results["cells"].append({"task": task, "num_fewshot": shots, "limit": settings["limit"], **cell})
             write_json(output_path, results)
             click.echo(json.dumps(results["cells"][-1]))
             if settings["with_extras"] and "extras" not in results:
@@ -94,7 +94,6 @@ def _new_results(settings: dict[str, Any]) -> dict[str, Any]:
         },
         "command": " ".join(["python", "benchmarks/bench_scoring.py", *_without_paths(sys.argv[1:])]),
         "real_documents": settings["benchmarks_data"] is not None,
-        "limit": settings["limit"],
         "repeats": settings["repeats"],
         "cells": [],
     }
@@ -118,7 +117,7 @@ def _table(results: dict[str, Any]) -> str:
     """A Markdown table, and a line for each further figure."""
     lines = [
         f"{results['machine']}; {', '.join(f'{name} {text}' for name, text in results['versions'].items())}; "
-        f"matrix product peak {results['matmul_peak_gflops']:.0f} GFLOP/s; {results['limit']} documents a task; "
+        f"matrix product peak {results['matmul_peak_gflops']:.0f} GFLOP/s; "
         f"`{results['command']}`",
         "",
         "| task | shots | hf s (batch) | packed s | ratio | tokens asked | computed | of peak | max difference | "

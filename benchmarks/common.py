@@ -29,19 +29,21 @@ def machine() -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of what the figures depend on."""
+    packages = ("lm-eval-prune", "lm_eval", "torch", "transformers")
+    return {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
+
+
 def record(benchmark: str, results: dict[str, Any], **settings: Any) -> Path:
     """Print `results` and write them, with machine, versions and command, to results/<benchmark>-<date>.json."""
-    packages = ("lm-eval-prune", "lm_eval", "torch", "transformers")
     now = datetime.datetime.now(datetime.timezone.utc)
     content = {
         "benchmark": benchmark,
         "date": now.isoformat(timespec="seconds"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "machine": machine(),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
-        },
+        "versions": versions(),
         "settings": settings,
         "results": results,
     }
