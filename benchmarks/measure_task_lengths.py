@@ -1,0 +1,151 @@
+"""Counts what the 14 tasks ask of a model at 0, 1 and 5 shots, for `lm-eval-prune plan`.
+
+    python benchmarks/measure_task_lengths.py --benchmarks_data DIR --vocab FILE --merges FILE [--output_path FILE]
+
+DIR is a folder in which the harness's tasks load; FILEs are GPT-2's byte-level BPE, whose merges OPT's tokenizer has.
+Means are over the first `--limit` documents of each task; numbers of documents are those of the official splits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from scoring_requests import TASKS
+
+from lm_eval_prune.files import write_json
+from lm_eval_prune.random_opt import opt_config
+from lm_eval_prune.scoring.trie import TokenTrie, build_trie
+
+SHOTS = (0, 1, 5)
+MAX_LENGTH = 2048
+DOCUMENTS = {
+    "hellaswag": 10042,
+    "piqa": 1838,
+    "arc_easy": 2376,
+    "arc_challenge": 1172,
+    "openbookqa": 500,
+    "winogrande": 1267,
+    "boolq": 3270,
+    "cb": 56,
+    "copa": 100,
+    "wic": 638,
+    "wsc": 104,
+    "icl14_multirc": 4848,
+    "rte": 277,
+    "icl14_record": 10000,
+}
+"""Documents of the split that the harness evaluates."""
+
+
+def tokenizer_of(vocab: str, merges: str) -> Any:
+    """GPT-2's BPE with OPT's `</s>` in front of a text; token ids are GPT-2's, of which only the number matters."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE.from_file(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    bos = "<|endoftext|>"
+    number = tokenizer.token_to_id(bos)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, number)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=bos, pad_token=bos)
+
+
+def harness_model(vocab: str, merges: str) -> Any:
+    """A harness model of negligible size that encodes as OPT does."""
+    from transformers import OPTForCausalLM
+
+    from lm_eval_prune.harness.model import PrunedOPT
+
+    small = {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 8, "ffn_dim": 8, "word_embed_proj_dim": 8}
+    model = OPTForCausalLM(opt_config("opt-125m", **small))
+    return PrunedOPT(model, tokenizer=tokenizer_of(vocab, merges), batch_size=1)
+
+
+def evaluation_counts(trie: TokenTrie, documents: int) -> dict[str, float]:
+    """Per document: what the padded and the packed way compute, padding left out."""
+    inputs = {tuple(tokens.tolist()): None for tokens in trie.inputs}
+    lengths = np.array([len(tokens) for tokens in inputs])
+    new_tokens = new_pairs = 0
+    asked: dict[tuple[int, ...], None] = {}
+    for tokens, targets, shared in zip(trie.inputs, trie.targets, trie.shared, strict=True):
+        new_tokens += len(tokens) - int(shared)
+        new_pairs += (len(tokens) * (len(tokens) + 1) - int(shared) * (int(shared) + 1)) // 2
+        ids = tokens.tolist()
+        for end in range(len(ids) - len(targets) + 1, len(ids) + 1):
+            asked[tuple(ids[:end])] = None
+    counts = {
+        "requests": len(trie.inputs),
+        "inputs": len(lengths),
+        "tokens": lengths.sum(),
+        "pairs": (lengths * (lengths + 1) // 2).sum(),
+        "packed_tokens": new_tokens,
+        "packed_pairs": new_pairs,
+        "asked": len(asked),
+    }
+    return {name: round(float(value) / documents, 2) for name, value in counts.items()} | {"longest": trie.longest}
+
+
+def importance_counts(lm: Any, task: Any, num_fewshot: int, limit: int) -> dict[str, float]:
+    """Per training document: its gold answer behind its few-shot context."""
+    from lm_eval_prune.harness.requests import build_documents, calibration
+
+    documents = build_documents(task, num_fewshot=num_fewshot, limit=limit)
+    examples = calibration(lm, documents).examples
+    lengths = np.array([min(len(context) + len(answer) - 1, MAX_LENGTH) for context, answer in examples])
+    counts = {
+        "gold_tokens": lengths.mean(),
+        "gold_pairs": (lengths * (lengths + 1) // 2).mean(),
+        "gold_asked": np.mean([len(answer) for _, answer in examples]),
+    }
+    return {name: round(float(value), 2) for name, value in counts.items()}
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--benchmarks_data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--vocab", type=click.Path(exists=True, path_type=Path), required=True, help="GPT-2's encoder.json.")
+@click.option("--merges", type=click.Path(exists=True, path_type=Path), required=True, help="GPT-2's vocab.bpe.")
+@click.option("--limit", type=int, default=500, help="Documents of a task that are counted.")
+@click.option("--train_limit", type=int, default=100, help="Training documents of a task that are counted.")
+@click.option("--output_path", type=click.Path(dir_okay=False, path_type=Path))
+def main(
+    benchmarks_data: Path, vocab: Path, merges: Path, limit: int, train_limit: int, output_path: Path | None
+) -> None:
+    """Write lm_eval_prune/costs/icl14.json."""
+    default = Path(__file__).parent.parent / "lm_eval_prune" / "costs" / "icl14.json"
+    output_path = (output_path or default).resolve()
+    lm = harness_model(str(vocab.resolve()), str(merges.resolve()))
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    os.chdir(benchmarks_data)
+    from lm_eval_prune.harness.requests import build_documents, encoded, load_tasks
+
+    tasks = load_tasks(TASKS)
+    content: dict[str, Any] = {
+        "measured": str(date.today()),
+        "tokenizer": "GPT-2's byte-level BPE, whose merges OPT's tokenizer has, behind one BOS",
+        "documents_counted": {},
+        "tasks": {},
+    }
+    for name in TASKS:
+        task, by_shots = tasks[name], {}
+        split = "test" if task.has_test_docs() else "validation"
+        for shots in SHOTS:
+            documents = build_documents(task, num_fewshot=shots, split=split, limit=limit)
+            pairs = [request.args for requests in documents.instances for request in requests]
+            counts = evaluation_counts(build_trie(encoded(lm, pairs), MAX_LENGTH), len(documents.docs))
+            by_shots[str(shots)] = counts | importance_counts(lm, task, shots, train_limit)
+            click.echo(f"{name} {shots}: {json.dumps(by_shots[str(shots)])}")
+        content["documents_counted"][name] = len(documents.docs)
+        content["tasks"][name] = {"documents": DOCUMENTS[name], "by_shots": by_shots}
+    write_json(output_path, content)
+    click.echo(output_path)
+
+
+if __name__ == "__main__":
+    main()
