@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -68,28 +69,47 @@ def harness_model(vocab: str, merges: str) -> Any:
     return PrunedOPT(model, tokenizer=tokenizer_of(vocab, merges), batch_size=1)
 
 
-def evaluation_counts(trie: TokenTrie, documents: int) -> dict[str, float]:
-    """Per document: what the padded and the packed way compute, padding left out."""
-    inputs = {tuple(tokens.tolist()): None for tokens in trie.inputs}
-    lengths = np.array([len(tokens) for tokens in inputs])
-    new_tokens = new_pairs = 0
-    asked: dict[tuple[int, ...], None] = {}
-    for tokens, targets, shared in zip(trie.inputs, trie.targets, trie.shared, strict=True):
-        new_tokens += len(tokens) - int(shared)
-        new_pairs += (len(tokens) * (len(tokens) + 1) - int(shared) * (int(shared) + 1)) // 2
-        ids = tokens.tolist()
-        for end in range(len(ids) - len(targets) + 1, len(ids) + 1):
-            asked[tuple(ids[:end])] = None
-    counts = {
+def evaluation_counts(lm: Any, documents: Any) -> dict[str, float]:
+    """Per document: what the padded and the packed way compute, padding left out.
+
+    Without shots documents share what they begin with, such as a passage. With shots each begins with examples of its
+    own, and what several of them share here is owed to the small training splits of the data at hand.
+    """
+    from lm_eval_prune.harness.requests import encoded
+
+    groups = [[request.args for request in requests] for requests in documents.instances]
+    if not documents.num_fewshot:
+        groups = [[pair for group in groups for pair in group]]
+    counts: Counter[str] = Counter()
+    longest = 0
+    for group in groups:
+        trie = build_trie(encoded(lm, group), MAX_LENGTH)
+        counts.update(_counted(trie))
+        longest = max(longest, trie.longest)
+    means = {name: round(float(value) / len(documents.docs), 2) for name, value in counts.items()}
+    return means | {"longest": longest}
+
+
+def _counted(trie: TokenTrie) -> dict[str, int]:
+    lengths = [len(tokens) for tokens in {tokens.tobytes(): tokens for tokens in trie.inputs}.values()]
+    asked: set[bytes] = set()
+    for tokens, targets in zip(trie.inputs, trie.targets, strict=True):
+        asked |= {tokens[:end].tobytes() for end in range(len(tokens) - len(targets) + 1, len(tokens) + 1)}
+    shared = [int(length) for length in trie.shared]
+    return {
         "requests": len(trie.inputs),
         "inputs": len(lengths),
-        "tokens": lengths.sum(),
-        "pairs": (lengths * (lengths + 1) // 2).sum(),
-        "packed_tokens": new_tokens,
-        "packed_pairs": new_pairs,
+        "tokens": sum(lengths),
+        "pairs": sum(map(_pairs, lengths)),
+        "packed_tokens": sum(len(tokens) for tokens in trie.inputs) - sum(shared),
+        "packed_pairs": sum(_pairs(len(tokens)) for tokens in trie.inputs) - sum(map(_pairs, shared)),
         "asked": len(asked),
     }
-    return {name: round(float(value) / documents, 2) for name, value in counts.items()} | {"longest": trie.longest}
+
+
+def _pairs(length: Any) -> Any:
+    """(query, key) pairs of causal attention."""
+    return length * (length + 1) // 2
 
 
 def importance_counts(lm: Any, task: Any, num_fewshot: int, limit: int) -> dict[str, float]:
@@ -101,7 +121,7 @@ def importance_counts(lm: Any, task: Any, num_fewshot: int, limit: int) -> dict[
     lengths = np.array([min(len(context) + len(answer) - 1, MAX_LENGTH) for context, answer in examples])
     counts = {
         "gold_tokens": lengths.mean(),
-        "gold_pairs": (lengths * (lengths + 1) // 2).mean(),
+        "gold_pairs": _pairs(lengths).mean(),
         "gold_asked": np.mean([len(answer) for _, answer in examples]),
     }
     return {name: round(float(value), 2) for name, value in counts.items()}
@@ -123,7 +143,7 @@ def main(
     lm = harness_model(str(vocab.resolve()), str(merges.resolve()))
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     os.chdir(benchmarks_data)
-    from lm_eval_prune.harness.requests import build_documents, encoded, load_tasks
+    from lm_eval_prune.harness.requests import build_documents, load_tasks
 
     tasks = load_tasks(TASKS)
     content: dict[str, Any] = {
@@ -137,9 +157,7 @@ def main(
         split = "test" if task.has_test_docs() else "validation"
         for shots in SHOTS:
             documents = build_documents(task, num_fewshot=shots, split=split, limit=limit)
-            pairs = [request.args for requests in documents.instances for request in requests]
-            counts = evaluation_counts(build_trie(encoded(lm, pairs), MAX_LENGTH), len(documents.docs))
-            by_shots[str(shots)] = counts | importance_counts(lm, task, shots, train_limit)
+            by_shots[str(shots)] = evaluation_counts(lm, documents) | importance_counts(lm, task, shots, train_limit)
             click.echo(f"{name} {shots}: {json.dumps(by_shots[str(shots)])}")
         content["documents_counted"][name] = len(documents.docs)
         content["tasks"][name] = {"documents": DOCUMENTS[name], "by_shots": by_shots}

@@ -146,9 +146,7 @@ def _removals(dimensions: Dimensions, grid: Grid, mask: Path | None) -> list[dic
     return rows
 
 
-def _placed(
-    fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size: int, length: int
-) -> dict[str, Any]:
+def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size: int, length: int) -> dict[str, Any]:
     rows = [
         {
             "device": share.place,

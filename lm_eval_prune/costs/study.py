@@ -224,6 +224,4 @@ def _timed(step: _Sum, speed: Speed, fit: Fit | None) -> Stage:
         seconds = step.flops / (speed.tflops * 1e12 * copies)
         if moved and speed.bandwidth is not None:
             seconds += moved / (speed.bandwidth * 1e9)
-    return Stage(
-        name=step.name, work=step.work, tokens=step.tokens, flops=step.flops, moved=moved, seconds=seconds
-    )
+    return Stage(name=step.name, work=step.work, tokens=step.tokens, flops=step.flops, moved=moved, seconds=seconds)

@@ -27,6 +27,7 @@ __all__ = [
     "check_fits",
     "decoder_of",
     "input_device",
+    "is_offloaded",
     "num_pruned_parameters",
     "require_supported",
     "trunk_of",
@@ -113,6 +114,11 @@ def input_device(model: nn.Module) -> torch.device:
     """Where token ids go: the device of the first weights that are loaded; accelerate moves on from there."""
     devices = (parameter.device for parameter in model.parameters())
     return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether accelerate brings weights in from elsewhere when they are used."""
+    return any(parameter.is_meta for parameter in model.parameters())
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:

@@ -38,6 +38,8 @@ class Inputs:
     """What knockout measures; None for the examples' loss."""
     batch_size: int = 8
     seed: int = 1234
+    checkpointing: bool | None = None
+    """Of gradients: whether one layer's activations are kept at a time; None where weights are offloaded."""
     processes: Processes = field(default_factory=Processes)
     softmax_dtype: torch.dtype | None = None
     scorer: MaskScorer | None = None
@@ -100,6 +102,7 @@ def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
             inputs.model,
             inputs.examples,
             batch_size=inputs.batch_size,
+            checkpointing=inputs.checkpointing,
             processes=inputs.processes,
             progress=inputs.progress,
         )
