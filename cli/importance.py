@@ -22,7 +22,7 @@ from lm_eval_prune.cli.options import TASKS, arguments_of, device, fraction_or_c
 @click.option(
     "--checkpointing/--no-checkpointing",
     default=None,
-    help="Gradients with one layer's activations at a time: less memory, more time. Default: where weights are offloaded.",
+    help="Gradients of one layer at a time: less memory, more time. Default: where weights are offloaded.",
 )
 @device
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws and random scores.")

@@ -16,7 +16,7 @@ def launched(*command, processes=2, **environment):
     # What `accelerate launch` runs; on a CPU it would itself start a single process unless there is MPI.
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     launcher += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-    settings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
-    return subprocess.run(
-        [*launcher, *map(str, command)], capture_output=True, text=True, env={**os.environ, **settings}
-    )
+    settings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    settings |= {name: str(value) for name, value in environment.items()}
+    command = [*launcher, *map(str, command)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -179,7 +178,7 @@ def test_checkpointing_names_the_layer_that_is_not_finite(layer):
 
 @pytest.mark.parametrize("layers", [4, 16])
 def test_checkpointing_keeps_at_most_two_layers_activations(layers):
-    """In bytes that autograd holds at the worst moment; the layers' inputs lie beside them, hidden_size a token each."""
+    """In bytes that autograd holds at the worst moment; each layer's input lies beside them, hidden_size a token."""
     one = [([2, *range(10, 70)], [7, 8])]
 
     def most(number, **settings):
@@ -213,7 +212,7 @@ def test_two_launched_processes_give_the_results_of_one(tmp_path):
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
         done = launched(
-            script, tmp_path, out, processes=processes, HF_DATASETS_CACHE=tmp_path / "cache", PYTHONPATH=os.getcwd()
+            script, tmp_path, out, processes=processes, HF_DATASETS_CACHE=tmp_path / "cache", PYTHONPATH=Path.cwd()
         )
         assert done.returncode == 0, done.stderr[-4000:]
         found[processes] = json.loads(out.read_text())

@@ -116,8 +116,10 @@ def table_record() -> dict[str, Any]:
 def workloads(
     tasks: Sequence[str], num_fewshot: Sequence[int], given: Sequence[str] = (), max_length: int = 2048
 ) -> list[Workload]:
-    """Every task at every number of shots. `given` are texts NAME=INPUTSxTOKENS, of at most `max_length` tokens, which count whatever the shots.
-    A group `icl14_<k>shot` stands for the 14 tasks at k shots. Raises ArgumentError.
+    """Every task at every number of shots; a group `icl14_<k>shot` stands for the 14 tasks at k shots.
+
+    `given` are texts NAME=INPUTSxTOKENS, of at most `max_length` tokens, which count whatever the shots.
+    Raises ArgumentError.
     """
     own = dict(_parsed(text, max_length) for text in given)
     found: dict[tuple[str, int], Workload] = {}
