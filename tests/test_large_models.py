@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import dispatch_model
+from accelerate import disk_offload, dispatch_model
+from accelerate.hooks import AlignDevicesHook
+from accelerate.utils import offload_state_dict
 from fixtures_importance import examples, save_checkpoint, tiny_model, write_tasks
 from launch import launched
 
@@ -18,6 +21,7 @@ from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_impo
 from lm_eval_prune.importance.knockout import ffn_importance
 from lm_eval_prune.induction import copying_scores, prefix_matching_scores
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scoring import forward, score
 from tests.helpers import TEXTS, build, requests
 
 SEQUENCES = [[40, 7, 19, 88, 5], [11, 12, 13, 14, 15, 16, 17, 30]]
@@ -80,6 +84,33 @@ def test_induction(spread):
     for definition in ("olsson2022", "bansal2023"):
         expected = copying_scores(together, SEQUENCES, definition=definition)
         torch.testing.assert_close(copying_scores(apart, SEQUENCES, definition=definition), expected)
+
+
+def test_packed_scoring(spread, some_mask):
+    apart, together = spread
+    masks = [PruningMask.dense(3, 4), some_mask]
+    assert score(apart, examples(), masks) == score(together, examples(), masks)
+    assert is_offloaded(apart)
+
+
+def test_packed_scoring_brings_weights_in_once_a_pack(monkeypatch, tmp_path):
+    loads = Counter()
+    original = AlignDevicesHook.pre_forward
+
+    def counted(hook, module, *args, **kwargs):
+        loads[module] += hook.offload
+        return original(hook, module, *args, **kwargs)
+
+    monkeypatch.setattr(AlignDevicesHook, "pre_forward", counted)
+    monkeypatch.setattr(forward, "ROWS", 4)  # several calls of each map a pack
+    offload_state_dict(tmp_path, tiny_model().state_dict())
+    apart = disk_offload(tiny_model(), tmp_path, "cpu")
+    score(apart, examples(30))
+    layers = apart.model.decoder.layers
+    assert {loads[module] for module in layers.modules() if list(module.parameters(recurse=False))} == {1}
+    with torch.no_grad():
+        apart(torch.tensor([[2, 9]]))
+    assert loads[layers[0].fc1] == 2
 
 
 def test_no_weights_of_another_layer_live_while_gradients_are_computed(tmp_path):

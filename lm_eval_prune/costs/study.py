@@ -155,7 +155,7 @@ def _dense(model: Dimensions, grid: Grid) -> _Sum:
         load = grid.evaluation(work)
         step.tokens += load.tokens
         step.flops += flops.forward(model, load)
-        step.batches += _batches(load, grid)
+        step.batches += _batches(model, load, grid, packs=grid.scorer == "packed")
     return step
 
 
@@ -168,7 +168,7 @@ def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Sum:
         documents += count
         step.tokens += load.tokens
         step.flops += flops.gradient_importance(model, load, checkpointing=checkpointing)
-        step.batches += 2 * _batches(load, grid)
+        step.batches += 2 * _batches(model, load, grid, packs=False)
     step.work = f"{documents:,} documents"
     return step
 
@@ -185,7 +185,7 @@ def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Sum:
         again = (depth - 1) / 2 if component == "ffns" else model.num_attention_heads * (depth + 1) / 2
         step.tokens += asked.tokens * (1 + again)
         step.flops += flops.knockouts(model, asked, component)
-        step.batches += _batches(asked, grid) * (1 + again)
+        step.batches += _batches(model, asked, grid, packs=grid.scorer == "packed") * (1 + again)
     return step
 
 
@@ -208,12 +208,19 @@ def _sweep(model: Dimensions, grid: Grid) -> _Sum:
             once += grid.variants * flops.forward(model, load, *kept)
         step.flops += once * grid.fewshot_seeds
         step.tokens += load.tokens * grid.cells_per_task
-        step.batches += _batches(load, grid) * grid.cells_per_task
+        step.batches += _batches(model, load, grid, packs=grid.scorer == "packed") * grid.cells_per_task
     return step
 
 
-def _batches(load: Load, grid: Grid) -> float:
-    return -(-load.inputs // grid.batch_size)
+def _batches(model: Dimensions, load: Load, grid: Grid, *, packs: bool) -> float:
+    """How often all layers are gone through."""
+    if not packs:
+        return -(-load.inputs // grid.batch_size)
+    # As scoring.budget.token_budget, on a GPU.
+    per_token = 12 * model.hidden_size + model.ffn_dim
+    left = model.vocab_size // 2 + 2 * model.num_hidden_layers * model.hidden_size
+    budget = max(1, min(65536, grid.batch_size * load.longest * left // per_token))
+    return -(-load.tokens // budget)
 
 
 def _timed(step: _Sum, speed: Speed, fit: Fit | None) -> Stage:

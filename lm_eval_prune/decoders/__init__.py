@@ -111,9 +111,17 @@ def trunk_of(model: nn.Module) -> Trunk:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where token ids go: the device of the first weights that are loaded; accelerate moves on from there."""
-    devices = (parameter.device for parameter in model.parameters())
-    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+    """Where token ids go: the device of the first weights that are loaded; accelerate moves on from there.
+
+    Where all are offloaded, the device that they are brought to.
+    """
+    from accelerate.utils import has_offloaded_params
+
+    from lm_eval_prune.decoders.offloaded import device_of
+
+    loaded = next((parameter.device for parameter in model.parameters() if not parameter.is_meta), None)
+    offloaded = (device_of(module) for module in model.modules() if has_offloaded_params(module))
+    return loaded or next(offloaded, torch.device("cpu"))
 
 
 def is_offloaded(model: nn.Module) -> bool:

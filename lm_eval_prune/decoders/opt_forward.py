@@ -7,11 +7,15 @@ sliced when they are used: a slice costs one copy, a pack thousands of tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import has_offloaded_params
 from torch import nn
+
+from lm_eval_prune.decoders.offloaded import at_hand, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,13 +46,21 @@ class OPTForward:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return self.decoder.embed_tokens.weight.device
+        return device_of(self.decoder.embed_tokens)
+
+    def at_hand(self, layer: int, *, ffn: bool, pruned: bool = False) -> AbstractContextManager[None]:
+        """A block in which the weights of a layer's attention, or of its FFN, are there if they are offloaded."""
+        block = self.decoder.layers[layer]
+        if not ffn:
+            return at_hand(block.self_attn, block.self_attn_layer_norm)
+        return at_hand(block.final_layer_norm, *(() if pruned else (block.fc1, block.fc2)))
 
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """[N] tokens and how many come before each -> the first layer's input [N, hidden_size]."""
         hidden = self.decoder.embed_tokens(token_ids)
         table = self.decoder.embed_positions
-        placed = F.embedding(positions.to(table.weight.device) + table.offset, table.weight)
+        with at_hand(table):
+            placed = F.embedding(positions.to(table.weight.device) + table.offset, table.weight)
         if self.decoder.project_in is not None:
             hidden = self.decoder.project_in(hidden)
         return hidden + placed.to(hidden.device)
@@ -68,25 +80,26 @@ class OPTForward:
         return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
 
     def ffn_device(self, layer: int) -> torch.device:
-        return self.decoder.layers[layer].fc1.weight.device
+        return device_of(self.decoder.layers[layer].fc1)
 
     @property
     def output_device(self) -> torch.device:
         """Where logits are."""
-        return self.model.lm_head.weight.device
+        return device_of(self.model.lm_head)
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """The residual stream behind the last layer -> logits [n, vocab_size], written to `out` where it is given."""
         if self.decoder.final_layer_norm is not None:
             hidden = self.decoder.final_layer_norm(hidden.to(_device(self.decoder.final_layer_norm, hidden)))
         if self.decoder.project_out is not None:
-            hidden = self.decoder.project_out(hidden.to(self.decoder.project_out.weight.device))
+            hidden = self.decoder.project_out(hidden.to(device_of(self.decoder.project_out)))
         hidden = hidden.to(self.output_device)
         if out is None:
             return self.model.lm_head(hidden)
-        if self.model.lm_head.bias is not None:
-            return torch.addmm(self.model.lm_head.bias, hidden, self.model.lm_head.weight.t(), out=out)
-        return torch.mm(hidden, self.model.lm_head.weight.t(), out=out)
+        with at_hand(self.model.lm_head):
+            if self.model.lm_head.bias is not None:
+                return torch.addmm(self.model.lm_head.bias, hidden, self.model.lm_head.weight.t(), out=out)
+            return torch.mm(hidden, self.model.lm_head.weight.t(), out=out)
 
 
 class AttentionPiece:
@@ -137,7 +150,7 @@ class AttentionPiece:
 def why_not(model: nn.Module) -> str | None:
     """Why the pieces could differ from `model(...)`; None where they cannot.
 
-    Everything that is not plain OPT counts: adapters, quantised or sharded weights, hooks, weights kept elsewhere.
+    Everything that is not plain OPT counts: adapters, quantised or sharded weights, hooks but accelerate's.
     """
     from transformers import OPTForCausalLM
 
@@ -167,7 +180,7 @@ def _oddity(module: nn.Module) -> str | None:
     if "forward" in vars(module) and not _only_moves_devices(module):
         return "has a forward of its own"
     for name, parameter in module.named_parameters(recurse=False):
-        if parameter.is_meta:
+        if parameter.is_meta and not has_offloaded_params(module):
             return f"keeps its {name} elsewhere"
         if type(parameter) is not nn.Parameter or type(parameter.data) is not torch.Tensor:
             return f"has a {name} of type {type(parameter.data).__name__}"
@@ -177,10 +190,9 @@ def _oddity(module: nn.Module) -> str | None:
 
 
 def _only_moves_devices(module: nn.Module) -> bool:
-    """Whether accelerate's hook on a module of a model spread over devices does no more than move its inputs."""
-    hook: Any = getattr(module, "_hf_hook", None)
-    return type(hook).__name__ == "AlignDevicesHook" and not hook.offload
+    """Whether accelerate's hook on a module does no more than move its inputs, and its weights in and out."""
+    return type(getattr(module, "_hf_hook", None)).__name__ == "AlignDevicesHook"
 
 
 def _device(norm: Any, hidden: Tensor) -> torch.device:
-    return hidden.device if norm.weight is None else norm.weight.device
+    return hidden.device if norm.weight is None else device_of(norm)

@@ -13,7 +13,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune.ablation import masked
-from lm_eval_prune.decoders import check_fits, require_supported
+from lm_eval_prune.decoders import check_fits, input_device, require_supported
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import packed, results
@@ -71,6 +71,8 @@ class PrunedOPT(HFLM):
         else:
             pretrained = os.fspath(pretrained)
         super().__init__(pretrained, **kwargs)
+        if self._device.type == "meta":  # a model handed over, with its first weights offloaded
+            self._device = input_device(self.model)
         results.install_pruning_block()
 
     @property
