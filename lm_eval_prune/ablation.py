@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lm_eval_prune.decoders import check_fits, decoder_of
+from lm_eval_prune.decoders.compiled import uncompiled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,12 +31,15 @@ def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
     """Prune `model` inside the block: forward, generation with a key-value cache, and gradients.
 
     Blocks nest: what any of them prunes is pruned. On exit, also by an exception, the model is as before; its weights
-    are never touched. A dense mask adds no hook. With activation checkpointing, call `backward` inside the block.
-    Raises MaskShapeError, UnsupportedModelError.
+    are never touched. A dense mask adds no hook. A model compiled by torch.compile is to be given as such; it runs
+    uncompiled inside, since compiled code would not see the mask. With activation checkpointing, call `backward` inside
+    the block. Raises MaskShapeError, UnsupportedModelError.
     """
     decoder = decoder_of(model)
     check_fits(mask, decoder.num_hidden_layers, decoder.num_attention_heads)
     with ExitStack() as hooks:
+        if not mask.is_dense:
+            hooks.enter_context(uncompiled(model))
         for layer, heads in mask.pruned_heads.items():
             gate = _zeroed_heads(heads, decoder.head_dim, decoder.num_attention_heads)
             hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)

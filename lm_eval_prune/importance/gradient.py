@@ -22,6 +22,7 @@ from accelerate.utils import align_module_device
 from tqdm import tqdm
 
 from lm_eval_prune.decoders import decoder_of, input_device, is_offloaded, trunk_of
+from lm_eval_prune.decoders.compiled import uncompiled
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked, continuation_rows
 from lm_eval_prune.importance.processes import Processes
@@ -78,14 +79,15 @@ def ffn_gradient_importance(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; every module's mode and every parameter's flag return."""
+    """Evaluation mode, no parameter gradients, nothing compiled inside; every module's mode and every flag return."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield
+        with uncompiled(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training
