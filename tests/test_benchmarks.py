@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ SCRIPT = Path(__file__).parent.parent / "benchmarks" / "bench_gpu.py"
 
 
 def run(*arguments, hide_gpus=False):
-    import os
 
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {}
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]

@@ -66,7 +66,6 @@ def _model(model: dict[str, Any]) -> Table:
         ("FFNs", model["parameters_per_ffn"], model["num_hidden_layers"]),
     ):
         table.add_row(name, f"{each:,}", f"{count:,}", f"{each * count:,}", f"{each * count / total:.1%}")
-        total -= 0
     rest = total - model["num_heads"] * model["parameters_per_head"]
     rest -= model["num_hidden_layers"] * model["parameters_per_ffn"]
     table.add_row("embeddings, norms, output biases", "", "", f"{rest:,}", f"{rest / total:.1%}")
@@ -130,6 +129,10 @@ def _verdict(devices: dict[str, Any]) -> str:
         )
     elif devices["devices_per_copy"] > 1:
         lines.append("A batch goes through the devices one after another: one of them works at a time.")
+    lines.append(
+        f"Gradient importance holds up to {size(devices['gradients'])} more on a device, or "
+        f"{size(devices['gradients_checkpointing'])} with --checkpointing."
+    )
     return "\n".join(lines)
 
 
