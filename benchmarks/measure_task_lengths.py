@@ -41,7 +41,24 @@ DOCUMENTS = {
     "rte": 277,
     "icl14_record": 10000,
 }
-"""Documents of the split that the harness evaluates."""
+"""Documents of the official split that the harness evaluates."""
+TRAINING_DOCUMENTS = {
+    "hellaswag": 39905,
+    "piqa": 16113,
+    "arc_easy": 2251,
+    "arc_challenge": 1119,
+    "openbookqa": 4957,
+    "winogrande": 40398,
+    "boolq": 9427,
+    "cb": 250,
+    "copa": 400,
+    "wic": 5428,
+    "wsc": 554,
+    "icl14_multirc": 27243,
+    "rte": 2490,
+    "icl14_record": 100730,
+}
+"""Documents of the official training split."""
 
 
 def tokenizer_of(vocab: str, merges: str) -> Any:
@@ -160,7 +177,11 @@ def main(
             by_shots[str(shots)] = evaluation_counts(lm, documents) | importance_counts(lm, task, shots, train_limit)
             click.echo(f"{name} {shots}: {json.dumps(by_shots[str(shots)])}")
         content["documents_counted"][name] = len(documents.docs)
-        content["tasks"][name] = {"documents": DOCUMENTS[name], "by_shots": by_shots}
+        content["tasks"][name] = {
+            "documents": DOCUMENTS[name],
+            "training_documents": TRAINING_DOCUMENTS[name],
+            "by_shots": by_shots,
+        }
     write_json(output_path, content)
     click.echo(output_path)
 

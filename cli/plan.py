@@ -45,6 +45,7 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
     MODEL is an OPT's size (125m, 350m, 1.3b, 2.7b, 6.7b, 13b, 30b, 66b), a checkpoint's folder, or a hub id.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from lm_eval_prune.costs.plan import make_plan
     from lm_eval_prune.costs.tables import tables
@@ -53,7 +54,7 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
     plan = make_plan(model, **options)
     console = Console()
     for part in tables(plan):
-        console.print(part, soft_wrap=False)
+        console.print(part, soft_wrap=isinstance(part, Text))  # a command is copied in one piece
     if json_file is not None:
         write_json(json_file, plan)
         console.print(str(json_file), soft_wrap=True)

@@ -174,10 +174,16 @@ def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size
         "model_args": fit.model_args,
         "keys_and_values": dimensions.num_hidden_layers * memory.keys_and_values_per_layer(dimensions, tokens, dtype),
         "logits": memory.logits(dimensions, tokens, dtype),
-        "gradients": max(len(share.layers) for share in fit.shares)
-        * memory.saved_for_backward(dimensions, tokens, dtype),
+        "gradients": _most_layers(fit, dimensions) * memory.saved_for_backward(dimensions, tokens, dtype),
         "gradients_checkpointing": memory.saved_for_backward(dimensions, tokens, dtype),
     }
+
+
+def _most_layers(fit: Fit, dimensions: Dimensions) -> int:
+    """Layers that one device computes, at most: of a copy on its own GPUs, where there are several copies."""
+    if fit.copies > 1:
+        return -(-dimensions.num_hidden_layers // fit.devices_per_copy)
+    return dimensions.num_hidden_layers if fit.offloaded else max(len(share.layers) for share in fit.shares)
 
 
 def _title(grid: Grid) -> str:
@@ -210,7 +216,8 @@ def _notes(speed: Speed, fit: Fit | None, *, measured: bool) -> list[str]:
     record = table_record()
     notes.append(
         f"Tokens: counted on {record['documents']:,} real documents ({record['tokenizer']}) on {record['measured']}; "
-        "padding is not counted. The sweep is without the importance and knockouts that its rankings need."
+        "padding is not counted. The sweep is without the importance and knockouts that its rankings need; that "
+        "masks share their first layers is not counted."
     )
     return notes
 

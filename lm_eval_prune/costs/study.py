@@ -163,7 +163,7 @@ def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Sum:
     step = _Sum("head importance (gradient)")
     documents = 0
     for work in grid.workloads:
-        count = min(grid.importance_limit, work.documents)
+        count = min(grid.importance_limit, work.training_documents)
         load = work.gold.times(count)
         documents += count
         step.tokens += load.tokens
@@ -181,7 +181,7 @@ def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Sum:
         load = work.packed if grid.scorer == "packed" else work.padded
         # Knockouts ask for the continuation's positions alone, however they are scored.
         asked = Load(load.tokens, load.pairs, work.packed.outputs, load.inputs, load.longest)
-        asked = asked.times(min(grid.importance_limit, work.documents))
+        asked = asked.times(min(grid.importance_limit, work.training_documents))
         again = (depth - 1) / 2 if component == "ffns" else model.num_attention_heads * (depth + 1) / 2
         step.tokens += asked.tokens * (1 + again)
         step.flops += flops.knockouts(model, asked, component)

@@ -120,7 +120,7 @@ def _verdict(devices: dict[str, Any]) -> str:
         )
     lines = [f"Fits. --model_args pretrained={devices['pretrained']},{devices['model_args']}"]
     if devices["offloaded"]:
-        lines.append(f"{size(devices['offloaded'])} of weights are offloaded, and brought in for every batch.")
+        lines.append(f"{size(devices['offloaded'])} of weights are offloaded, and brought in for every batch or pack.")
     if devices["copies"] > 1:
         lines.append(
             f"{devices['devices_per_copy']} GPUs hold the model, and of one copy's GPUs one works at a time: "

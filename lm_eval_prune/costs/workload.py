@@ -50,6 +50,8 @@ class Workload:
     num_fewshot: int
     documents: int
     """Documents that are evaluated."""
+    training_documents: int
+    """Documents that importance may be computed from."""
     padded: Load
     """One document's requests, each input in whole; equal inputs once, as the harness does."""
     packed: Load
@@ -85,6 +87,7 @@ def workload_of(task: str, num_fewshot: int) -> Workload:
         task,
         num_fewshot,
         found["documents"],
+        found["training_documents"],
         padded=Load(row["tokens"], row["pairs"], row["tokens"], inputs, longest),
         packed=Load(row["packed_tokens"], row["packed_pairs"], row["asked"], inputs, longest),
         gold=Load(row["gold_tokens"], row["gold_pairs"], row["gold_asked"], 1, longest),
@@ -146,4 +149,4 @@ def _own(task: str, shots: int, size: tuple[int, int]) -> Workload:
     pairs = tokens * (tokens + 1) / 2
     whole = Load(tokens, pairs, tokens, 1, tokens)
     asked = Load(tokens, pairs, 1, 1, tokens)
-    return Workload(task, shots, inputs, padded=whole, packed=asked, gold=asked)
+    return Workload(task, shots, inputs, inputs, padded=whole, packed=asked, gold=asked)
