@@ -7,13 +7,14 @@ that a model handed over from Python comes back as it was.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune.ablation import masked
-from lm_eval_prune.decoders import check_fits, require_supported
+from lm_eval_prune.decoders import check_fits, removed_from, require_supported
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import packed, results
@@ -94,7 +95,9 @@ class PrunedOPT(HFLM):
         shape = config.num_hidden_layers, config.num_attention_heads
         if self._requested is not None:
             check_fits(self._requested, *shape, where=name)
-        self.mask = self._requested or PruningMask.dense(*shape)
+        mask, removed = self._requested or PruningMask.dense(*shape), removed_from(config)
+        # With what compaction has removed, so that the mask is all that the original model has and this one has not.
+        self.mask = mask if removed.is_dense else replace(mask | removed, provenance=mask.provenance)
 
     # -- computing under the mask ---------------------------------------------------------------------------------
 
