@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # typing's own costs more to import than everything that 
 
 if TYPE_CHECKING:
     from lm_eval_prune.ablation import masked
+    from lm_eval_prune.compaction.checkpoint import compact_checkpoint
     from lm_eval_prune.compaction.memory import compact
     from lm_eval_prune.errors import PruneError
     from lm_eval_prune.importance.gradient import head_importance
@@ -26,6 +27,7 @@ __all__ = [
     "PruningMask",
     "__version__",
     "compact",
+    "compact_checkpoint",
     "copying_scores",
     "ffn_importance",
     "head_importance",
@@ -38,6 +40,7 @@ _HOMES = {
     "PruneError": "lm_eval_prune.errors",
     "PruningMask": "lm_eval_prune.masks",
     "compact": "lm_eval_prune.compaction.memory",
+    "compact_checkpoint": "lm_eval_prune.compaction.checkpoint",
     "copying_scores": "lm_eval_prune.induction",
     "ffn_importance": "lm_eval_prune.importance.knockout",
     "head_importance": "lm_eval_prune.importance.gradient",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from lm_eval_prune.decoders import check_fits, require_supported
 from lm_eval_prune.decoders.cuts import empty_model, parameter_cuts
@@ -33,11 +35,10 @@ def compact(model: OPTForCausalLM, mask: PruningMask) -> PrunedOPTForCausalLM:
     config: Any = model.config
     check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
     new_config = compacted_config(config, mask)
-    smaller = empty_model(new_config)
+    smaller = cast("PrunedOPTForCausalLM", empty_model(new_config))
     weights = {}
-    for name, _, cut in parameter_cuts(config, new_config):
-        weight = model.get_parameter(name)
-        weights[name] = cut.of(weight.detach()).clone()
+    for name, _, cut, _ in parameter_cuts(config, new_config):
+        weights[name] = cut.of(model.get_parameter(name).detach()).clone(memory_format=torch.contiguous_format)
     smaller.load_state_dict(weights, strict=False, assign=True)
     smaller.tie_weights()
     for name, parameter in smaller.named_parameters():

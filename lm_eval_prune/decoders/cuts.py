@@ -15,6 +15,7 @@ from lm_eval_prune.decoders import removed_from
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import OPTForCausalLM
 
     from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
     from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
@@ -39,23 +40,26 @@ class Cut(NamedTuple):
         kept = [weight[start:stop] if self.dim == 0 else weight[:, start:stop] for start, stop in self.ranges]
         return kept[0] if len(kept) == 1 else torch.cat(kept, self.dim)
 
-    def shape_before(self, shape: torch.Size, length: int) -> tuple[int, ...]:
-        """The shape of the weight that this leaves `shape` of; `length` is its length along `dim`."""
-        return tuple(length if index == self.dim else size for index, size in enumerate(shape))
 
-
-def empty_model(config: PrunedOPTConfig) -> PrunedOPTForCausalLM:
+def empty_model(config: Any) -> OPTForCausalLM | PrunedOPTForCausalLM:
     """The model of `config` on the meta device: names and shapes, no memory."""
+    from transformers import OPTForCausalLM
+
     from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+    from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
 
     with torch.device("meta"):
-        return PrunedOPTForCausalLM(config)
+        return PrunedOPTForCausalLM(config) if isinstance(config, PrunedOPTConfig) else OPTForCausalLM(config)
 
 
-def parameter_cuts(config: Any, new_config: PrunedOPTConfig) -> Iterator[tuple[str, Tensor, Cut]]:
-    """(name, empty parameter, what stays of the original's) of each weight of the smaller model, tied ones once."""
+def parameter_cuts(config: Any, new_config: PrunedOPTConfig) -> Iterator[tuple[str, Tensor, Cut, torch.Size]]:
+    """(name, empty parameter, what stays of the original's, the original's shape) of each weight of the smaller model.
+
+    Tied weights come once.
+    """
+    shapes = {name: parameter.shape for name, parameter in empty_model(config).named_parameters()}
     for name, parameter in empty_model(new_config).named_parameters():
-        yield name, parameter, cut_of(name, config, new_config)
+        yield name, parameter, cut_of(name, config, new_config), shapes[name]
 
 
 def cut_of(name: str, config: Any, new_config: Any) -> Cut:

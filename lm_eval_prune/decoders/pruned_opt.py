@@ -14,6 +14,7 @@ from transformers import OPTForCausalLM, OPTModel
 from transformers.models.opt.modeling_opt import OPTAttention, OPTDecoderLayer
 
 from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
+from lm_eval_prune.errors import FileFormatError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +109,10 @@ class PrunedOPTModel(OPTModel):
 
 
 class PrunedOPTForCausalLM(OPTForCausalLM):
-    """The language model: `generate`, its key-value cache and `save_pretrained` are OPT's."""
+    """The language model: `generate`, its key-value cache and `save_pretrained` are OPT's.
+
+    `from_pretrained` refuses a checkpoint that lacks weights, which transformers would draw at random.
+    """
 
     config: PrunedOPTConfig
     config_class = PrunedOPTConfig
@@ -117,6 +121,17 @@ class PrunedOPTForCausalLM(OPTForCausalLM):
     def __init__(self, config: PrunedOPTConfig) -> None:
         super().__init__(config)
         _replace_layers(self.model, config)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As `OPTForCausalLM.from_pretrained`. Raises FileFormatError for missing weights."""
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        if missing := sorted(info["missing_keys"]):
+            raise FileFormatError(
+                f"{model.config.name_or_path}: the weight {missing[0]} is missing ({len(missing)} in all)"
+            )
+        return (model, info) if output_loading_info else model
 
 
 def _replace_layers(model: Any, config: PrunedOPTConfig) -> None:

@@ -7,6 +7,7 @@ means the same before and after compaction.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -64,11 +65,13 @@ class PrunedOPTConfig(OPTConfig):
 def compacted_config(config: OPTConfig, mask: PruningMask, name: str | None = None) -> PrunedOPTConfig:
     """The configuration of `config`'s model without what `mask` prunes, on top of what it lacks already.
 
-    `name` is the original model's, where `config` does not say.
+    `name` is the original model's, where `config` is not a compacted model's, which says.
     """
     content = config.to_dict()
     removed = config.removed if isinstance(config, PrunedOPTConfig) else None
-    name = content.pop("original_model", None) or name or getattr(config, "_name_or_path", "") or None
+    given = content.pop("original_model", None) or name or getattr(config, "_name_or_path", "")
+    # Of a folder only its own name: where it lies is nobody else's business.
+    name = Path(given).resolve().name if given and Path(given).is_dir() else given or None
     for key in (
         "model_type",
         "pruning_mask",

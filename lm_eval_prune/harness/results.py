@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ def pruning_block(lm: PrunedOPT, num_parameters: int) -> dict[str, Any]:
 
     What compaction has removed counts as pruned, from the original model.
     """
-    mask = lm.mask
+    removed = removed_from(lm.config)
+    mask = replace(lm.mask | removed, provenance=lm.mask.provenance)
     masked = num_pruned_parameters(lm.config, mask)
     probe_ids = lm.tok_encode(PROBE)
     return {
@@ -35,7 +37,7 @@ def pruning_block(lm: PrunedOPT, num_parameters: int) -> dict[str, Any]:
         "heads_total": mask.num_heads,
         "ffns_pruned": mask.num_pruned_ffns,
         "ffns_total": mask.num_hidden_layers,
-        "compacted": not removed_from(lm.config).is_dense,
+        "compacted": not removed.is_dense,
         "num_parameters_removed": masked + num_removed_parameters(lm.config),
         "num_parameters_left": num_parameters - masked,
         "scorer": lm.scorer,
