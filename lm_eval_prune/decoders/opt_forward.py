@@ -1,7 +1,8 @@
 """OPT's forward pass in pieces, for tokens that lie in no rectangle: `scoring/` puts the pieces together.
 
 Hidden states are [tokens, hidden_size], without a batch dimension. Pruned heads are left out of the weights, which are
-sliced when they are used: a slice costs one copy, a pack thousands of tokens.
+sliced when they are used: a slice costs one copy, a pack thousands of tokens. In a compacted model, which lacks some
+heads and FFNs, heads keep the original model's numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import torch.nn.functional as F
 from accelerate.utils import has_offloaded_params
 from torch import nn
 
+from lm_eval_prune.decoders import removed_from
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lm_eval_prune.masks import PruningMask
 
 __all__ = ["OPTForward", "why_not"]
 
@@ -27,10 +31,12 @@ KNOWN_ATTENTION = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "f
 
 
 class OPTForward:
-    """The pieces of an `OPTForCausalLM` for which `why_not` finds no reason against."""
+    """The pieces of an `OPTForCausalLM`, or a compacted one, for which `why_not` finds no reason against."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.decoder, self.config = model, model.model.decoder, model.config
+        self.removed: PruningMask = removed_from(model.config)
+        """What the model lacks: to be added to every mask, since there is nothing of it to compute."""
         self.num_hidden_layers: int = model.config.num_hidden_layers
         self.num_attention_heads: int = model.config.num_attention_heads
         self.head_dim: int = model.config.hidden_size // model.config.num_attention_heads
@@ -51,9 +57,10 @@ class OPTForward:
     def at_hand(self, layer: int, *, ffn: bool, pruned: bool = False) -> AbstractContextManager[None]:
         """A block in which the weights of a layer's attention, or of its FFN, are there if they are offloaded."""
         block = self.decoder.layers[layer]
-        if not ffn:
-            return at_hand(block.self_attn, block.self_attn_layer_norm)
-        return at_hand(block.final_layer_norm, *(() if pruned else (block.fc1, block.fc2)))
+        names = ["self_attn", "self_attn_layer_norm"]
+        if ffn:
+            names = ["final_layer_norm", *(() if pruned else ("fc1", "fc2"))]
+        return at_hand(*(getattr(block, name, None) for name in names))
 
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """[N] tokens and how many come before each -> the first layer's input [N, hidden_size]."""
@@ -67,7 +74,7 @@ class OPTForward:
 
     def attention(self, layer: int, kept_heads: Sequence[int]) -> AttentionPiece:
         """Attention of `layer` with only `kept_heads`, ascending; none of them leaves the output map's bias."""
-        return AttentionPiece(self.decoder.layers[layer], kept_heads, self.num_attention_heads)
+        return AttentionPiece(self, layer, kept_heads)
 
     def ffn(self, layer: int, pruned: bool, hidden: Tensor) -> Tensor:
         """The residual stream [n, hidden_size] behind the FFN of `layer`; pruned, it passes by."""
@@ -80,7 +87,8 @@ class OPTForward:
         return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
 
     def ffn_device(self, layer: int) -> torch.device:
-        return device_of(self.decoder.layers[layer].fc1)
+        block = self.decoder.layers[layer]
+        return device_of(block.fc1) if hasattr(block, "fc1") else _device_of(block, self.device)
 
     @property
     def output_device(self) -> torch.device:
@@ -90,7 +98,7 @@ class OPTForward:
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """The residual stream behind the last layer -> logits [n, vocab_size], written to `out` where it is given."""
         if self.decoder.final_layer_norm is not None:
-            hidden = self.decoder.final_layer_norm(hidden.to(_device(self.decoder.final_layer_norm, hidden)))
+            hidden = self.decoder.final_layer_norm(hidden.to(_device_of(self.decoder.final_layer_norm, hidden.device)))
         if self.decoder.project_out is not None:
             hidden = self.decoder.project_out(hidden.to(device_of(self.decoder.project_out)))
         hidden = hidden.to(self.output_device)
@@ -105,18 +113,24 @@ class OPTForward:
 class AttentionPiece:
     """One layer's attention, but for the attending itself, under one choice of heads."""
 
-    def __init__(self, block: Any, kept_heads: Sequence[int], num_attention_heads: int) -> None:
+    def __init__(self, model: OPTForward, layer: int, kept_heads: Sequence[int]) -> None:
+        block: Any = model.decoder.layers[layer]
         attention = block.self_attn
+        there = model.removed.kept_heads(layer)
+        places = [place for place, head in enumerate(there) if head in kept_heads]
         self.block, self.norm = block, block.self_attn_layer_norm
-        self.num_heads, self.head_dim, self.scaling = len(kept_heads), attention.head_dim, attention.scaling
-        self.device: torch.device = attention.q_proj.weight.device
+        self.num_heads, self.head_dim, self.scaling = len(places), model.head_dim, model.head_dim**-0.5
+        self.device = _device_of(block, model.device)
+        self.out_bias: Tensor | None = attention.out_proj.bias
+        if not there:
+            return
         maps = [attention.q_proj, attention.k_proj, attention.v_proj]
         weights: list[Tensor] = [part.weight for part in maps]
         biases: list[Tensor | None] = [part.bias for part in maps]
-        self.out_weight, self.out_bias = attention.out_proj.weight, attention.out_proj.bias
-        if self.num_heads < num_attention_heads:
-            rows = torch.arange(num_attention_heads * self.head_dim, device=self.device).view(-1, self.head_dim)
-            rows = rows[list(kept_heads)].flatten()
+        self.out_weight: Tensor = attention.out_proj.weight
+        if self.num_heads < len(there):
+            rows = torch.arange(len(there) * self.head_dim, device=self.device).view(-1, self.head_dim)
+            rows = rows[places].flatten()
             weights = [weight.index_select(0, rows) for weight in weights]
             biases = [None if bias is None else bias.index_select(0, rows) for bias in biases]
             self.out_weight = self.out_weight.index_select(1, rows)
@@ -154,7 +168,9 @@ def why_not(model: nn.Module) -> str | None:
     """
     from transformers import OPTForCausalLM
 
-    if type(model) is not OPTForCausalLM:
+    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+
+    if type(model) not in (OPTForCausalLM, PrunedOPTForCausalLM):
         return f"the model is a {type(model).__name__}, not an OPTForCausalLM"
     attention = getattr(model.config, "_attn_implementation", None)
     if attention not in KNOWN_ATTENTION:
@@ -168,10 +184,12 @@ def why_not(model: nn.Module) -> str | None:
 def _oddity(module: nn.Module) -> str | None:
     from transformers.models.opt import modeling_opt as opt
 
+    from lm_eval_prune.decoders import pruned_opt
+
     ours = (opt.OPTForCausalLM, opt.OPTModel, opt.OPTDecoder, opt.OPTDecoderLayer, opt.OPTAttention)
     plain = (nn.Linear, nn.LayerNorm, nn.Embedding, opt.OPTLearnedPositionalEmbedding, nn.ModuleList)
     activation = not list(module.children()) and not list(module.parameters(recurse=False))
-    if type(module) not in (*ours, *plain) and not activation:
+    if type(module) not in (*ours, *pruned_opt.CLASSES, *plain) and not activation:
         return f"is a {type(module).__name__}"
     if module.training:
         return "is in training mode"
@@ -194,5 +212,7 @@ def _only_moves_devices(module: nn.Module) -> bool:
     return type(getattr(module, "_hf_hook", None)).__name__ == "AlignDevicesHook"
 
 
-def _device(norm: Any, hidden: Tensor) -> torch.device:
-    return hidden.device if norm.weight is None else device_of(norm)
+def _device_of(module: nn.Module, default: torch.device) -> torch.device:
+    """Where `module` computes; `default` where it has no weights."""
+    first = next((part for part in module.modules() if list(part.parameters(recurse=False))), None)
+    return default if first is None else device_of(first)

@@ -51,13 +51,15 @@ def head_importance(
 
     An example's loss is the mean negative log-likelihood of its continuation tokens. Sums are divided by the number of
     input tokens (each example's tokens less one), in the last layer by the number of continuation tokens. Neither batch
-    size nor padding matters. The model runs in evaluation mode and is handed back as it was. `checkpointing` keeps the
-    activations of one layer at a time, at the price of a second forward pass; None does so where weights are offloaded.
-    With `processes`, each of them takes its share of `examples` and all return the scores over all of them.
+    size nor padding matters. What a compacted model lacks scores 0. The model runs in evaluation mode and is handed
+    back as it was. `checkpointing` keeps the activations of one layer at a time, at the price of a second forward pass;
+    None does so where weights are offloaded. With `processes`, each of them takes its share of `examples` and all
+    return the scores over all of them.
     Raises ExampleError; ScoreError naming example and layer where a gradient is not finite or zero throughout.
     """
     decoder = decoder_of(model)
-    taps = _Taps(decoder.head_outputs, decoder.num_attention_heads, of_input=True)
+    kept = [decoder.removed.kept_heads(layer) for layer in range(decoder.num_hidden_layers)]
+    taps = _Taps(decoder.head_outputs, kept, decoder.num_attention_heads, of_input=True)
     taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     return _importance(model, taps, examples, batch_size, processes or Processes(), progress)
 
@@ -72,7 +74,8 @@ def ffn_gradient_importance(
     progress: bool = False,
 ) -> Tensor:
     """Gradient estimate of every FFN's importance, float32 (num_hidden_layers,): as for heads, of the FFN's output."""
-    taps = _Taps(decoder_of(model).ffn_outputs, 1, of_input=False)
+    modules = decoder_of(model).ffn_outputs
+    taps = _Taps(modules, [() if module is None else (0,) for module in modules], 1, of_input=False)
     taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     return _importance(model, taps, examples, batch_size, processes or Processes(), progress).squeeze(1)
 
@@ -98,8 +101,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
 class _Taps:
     """Where the outputs of a kind of component show up, and how their share of a gradient is added up."""
 
-    def __init__(self, modules: Sequence[nn.Module], per_layer: int, *, of_input: bool) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module | None], kept: Sequence[Sequence[int]], per_layer: int, *, of_input: bool
+    ) -> None:
+        """`kept` are the components of each layer that are there, side by side, out of `per_layer`."""
         self.modules = modules
+        self.kept = kept
+        self.there = [layer for layer, components in enumerate(kept) if components]
         self.per_layer = per_layer
         self.of_input = of_input
         self.checkpointing = False
@@ -129,6 +137,8 @@ class _Taps:
         with ExitStack() as hooks:
             for layer in layers:
                 module = self.modules[layer]
+                if module is None:
+                    continue
                 tap = partial(self._tap, layer, batch_size, explaining)
                 if self.of_input:
                     handle = module.register_forward_pre_hook(lambda module, args, tap=tap: (tap(args[0]), *args[1:]))
@@ -147,8 +157,11 @@ class _Taps:
 
         def add_up(gradient: Tensor) -> None:
             product = gradient.float() * values.float()
-            by_component = product.view(batch_size, -1, self.per_layer, values.shape[-1] // self.per_layer)
-            self.sums[layer] = by_component.sum(-1).abs().sum(1)
+            kept = list(self.kept[layer])
+            by_component = product.view(batch_size, -1, len(kept), values.shape[-1] // len(kept))
+            sums = by_component.sum(-1).abs().sum(1)
+            self.sums[layer] = sums.new_zeros(batch_size, self.per_layer)
+            self.sums[layer][:, kept] = sums
             if explaining:
                 self.gradients[layer] = gradient.abs().amax()
 
@@ -167,7 +180,7 @@ def _importance(
         mine = list(batches(processes.share(tokenized), batch_size))
         for batch in tqdm(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
             scores = _scaled_scores(model, taps, batch) if half else _scores(model, taps, batch)
-            for place in _suspicious(scores):
+            for place in _suspicious(scores[taps.there]):
                 scores[:, place] = _checked_alone(model, taps, batch.examples[place])
             total += scores.sum(1)
     total = processes.sum(total)
@@ -185,7 +198,8 @@ def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, 
             with taps.attached(len(batch.examples), explaining=explaining):
                 hidden = trunk_of(model).body(batch.input_ids.to(input_device(model)))
                 loss = _loss(model, taps, batch, hidden, scale, explaining=explaining)
-                torch.autograd.grad(loss, taps.leaves, allow_unused=True)
+                if taps.leaves:
+                    torch.autograd.grad(loss, taps.leaves, allow_unused=True)
     none = torch.zeros(len(batch.examples), taps.per_layer)
     by_layer = [taps.sums.get(layer, none).cpu() for layer in range(len(taps.modules))]
     return torch.stack(by_layer).double() / scale
@@ -223,8 +237,8 @@ def _layer_by_layer(model: nn.Module, taps: _Taps, batch: Batch, scale: float, *
         stream = kept.to(device).requires_grad_(number > 0)
         with taps.tapped([number], count, explaining=explaining):
             output = layer(stream, **settings)
-        wanted = [stream, *taps.leaves] if number else taps.leaves
-        gradient, *_ = torch.autograd.grad(output, wanted, gradient.to(output.device), allow_unused=True)
+        if wanted := [stream, *taps.leaves] if number else taps.leaves:
+            gradient, *_ = torch.autograd.grad(output, wanted, gradient.to(output.device), allow_unused=True)
         del output
 
 
@@ -246,10 +260,12 @@ def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
         whole = output.new_zeros(shape[:-1].numel(), output.shape[-1])
         return whole.index_copy(0, rows.to(output.device), output).view(*shape[:-1], -1)
 
+    first, last = trunk_of(model).ffn_inputs[-1], decoder_of(model).ffn_outputs[-1]
     with ExitStack() as hooks:
-        # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
-        hooks.callback(trunk_of(model).ffn_inputs[-1].register_forward_pre_hook(select, prepend=True).remove)
-        hooks.callback(decoder_of(model).ffn_outputs[-1].register_forward_hook(spread, prepend=True).remove)
+        if first is not None and last is not None:
+            # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
+            hooks.callback(first.register_forward_pre_hook(select, prepend=True).remove)
+            hooks.callback(last.register_forward_hook(spread, prepend=True).remove)
         yield
 
 
@@ -261,7 +277,7 @@ def _scaled_scores(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
         scale /= SCALE_STEP
         scores = _scores(model, taps, batch, scale)
     first = taps.scale is None  # later batches start from what the first one found
-    while scores.isfinite().all() and scale < MAX_SCALE and (first or not scores.any(-1).all()):
+    while scores.isfinite().all() and scale < MAX_SCALE and (first or not scores[taps.there].any(-1).all()):
         larger = _scores(model, taps, batch, scale * SCALE_STEP)
         if not larger.isfinite().all():
             break
@@ -281,7 +297,7 @@ def _checked_alone(model: nn.Module, taps: _Taps, example: TokenizedExample) -> 
     (batch,) = batches([example], 1)
     scale = taps.scale or 1.0
     scores = _scores(model, taps, batch, scale, explaining=True)
-    for layer in reversed(range(len(taps.modules))):
+    for layer in reversed(taps.there):
         where = f"example {example.index}: layer {layer}"
         gradient = float(taps.gradients.get(layer, torch.tensor(0.0)))
         if not scores[layer].isfinite().all():
