@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lm_eval_prune.costs.devices import Devices
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.memory import bytes_of
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["Placement", "place", "skeleton"]
 
@@ -38,7 +35,7 @@ class Placement:
 
     def offloaded(self, devices: Devices) -> int:
         """Bytes of weights that lie where nothing is computed and are brought in for each pass."""
-        computing = set(range(len(devices.gpus))) or {"cpu"}
+        computing: list[Place] = list(range(len(devices.gpus))) or ["cpu"]
         return sum(size for place, size in self.weights.items() if place not in computing)
 
 
@@ -71,7 +68,7 @@ def _balanced(model: Dimensions, dtype: str, devices: Devices) -> dict[int | str
     largest = max(model.parameters_per_layer, model.vocab_size * model.word_embed_proj_dim)
     total, largest = (count * bytes_of(dtype) for count in (model.num_parameters, largest))
     share = total // len(devices.gpus) + int(1.25 * largest)
-    limits = {number: min(share, size) for number, size in enumerate(devices.gpus)}
+    limits: dict[int | str, int] = {number: min(share, size) for number, size in enumerate(devices.gpus)}
     return {**devices.max_memory, **limits, len(devices.gpus) - 1: devices.gpus[-1]}
 
 
@@ -94,7 +91,7 @@ class _without_warnings:  # noqa: N801 - reads as a statement
         self.logger.setLevel(self.level)
 
 
-def skeleton(model: Dimensions, dtype: str) -> nn.Module:
+def skeleton(model: Dimensions, dtype: str) -> Any:
     """Modules and parameters of an OPTForCausalLM by name and shape, on the meta device; it computes nothing."""
     import torch
     from torch import nn
@@ -118,7 +115,7 @@ def skeleton(model: Dimensions, dtype: str) -> nn.Module:
             self.fc1, self.fc2 = linear(width, inner), linear(inner, width)
             self.final_layer_norm = norm()
 
-    decoder = nn.Module()
+    decoder: Any = nn.Module()
     decoder.embed_tokens = nn.Embedding(model.vocab_size, embedding, **settings)
     decoder.embed_positions = nn.Embedding(model.max_position_embeddings + 2, width, **settings)
     if model.is_projected:
@@ -127,7 +124,7 @@ def skeleton(model: Dimensions, dtype: str) -> nn.Module:
     if model.do_layer_norm_before:
         decoder.final_layer_norm = norm()
     decoder.layers = nn.ModuleList(OPTDecoderLayer() for _ in range(model.num_hidden_layers))
-    bones = nn.Module()
+    bones: Any = nn.Module()
     bones.model = nn.Module()
     bones.model.decoder = decoder
     bones.lm_head = linear(embedding, model.vocab_size, bias=False)

@@ -88,7 +88,7 @@ class PrunedOPT(HFLM):
         else:
             pretrained = os.fspath(pretrained)
         super().__init__(pretrained, **kwargs)
-        if self._device.type == "meta":  # a model handed over, with its first weights offloaded
+        if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
         results.install_pruning_block()
 

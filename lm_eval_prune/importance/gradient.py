@@ -308,7 +308,8 @@ def _checked_alone(model: nn.Module, taps: _Taps, example: TokenizedExample) -> 
     return scores.squeeze(1)
 
 
-def _is_zero(module: nn.Module) -> bool:
+def _is_zero(module: nn.Module | None) -> bool:
+    assert module is not None
     with align_module_device(module):
         return not getattr(module, "weight", torch.ones(1)).any()
 
