@@ -49,7 +49,7 @@ def some_masks(count):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@some_masks(12)
+@some_masks(5)
 @given(mask=pruning_masks())
 def test_logits_are_those_of_the_masked_weights_in_float64(shape, mask):
     model = tiny_model(shape)
@@ -59,7 +59,7 @@ def test_logits_are_those_of_the_masked_weights_in_float64(shape, mask):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@some_masks(4)
+@some_masks(2)
 @given(mask=pruning_masks())
 def test_generation_is_the_masked_models_with_and_without_cache(shape, mask):
     model = tiny_model(shape)
@@ -112,7 +112,7 @@ def test_hidden_states_and_training_work(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@some_masks(10)
+@some_masks(3)
 @given(mask=pruning_masks())
 def test_nothing_is_left_of_what_was_pruned(shape, mask):
     model = tiny_model(shape)
@@ -157,7 +157,7 @@ def test_the_configuration_says_what_was_removed():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@some_masks(6)
+@some_masks(3)
 @given(first=pruning_masks(), second=pruning_masks())
 def test_it_is_masked_and_compacted_again_in_the_original_coordinates(shape, first, second):
     model = tiny_model(shape)
@@ -172,7 +172,7 @@ def test_it_is_masked_and_compacted_again_in_the_original_coordinates(shape, fir
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@some_masks(6)
+@some_masks(3)
 @given(first=pruning_masks(), second=pruning_masks())
 def test_the_packed_scorer_computes_it(shape, first, second):
     model = tiny_model(shape)

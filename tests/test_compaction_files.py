@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -47,7 +49,9 @@ def test_shards_hold_what_the_mask_leaves(shape, mask, tmp_path_factory):
         torch.testing.assert_close(logits.double(), reference_logits(model, row, mask), rtol=0, atol=1e-5)
     assert (done.num_parameters, done.num_parameters_before) == (expected.num_parameters(), model.num_parameters())
     assert done.num_bytes == sum(file.stat().st_size for file in (folder / "small").glob("*.safetensors"))
-    sizes = [sum(tensor.nbytes for tensor in load_file(file).values()) for file in (folder / "small").glob("*.saf*")]
+    sizes = [
+        sum(tensor.nbytes for tensor in load_file(file).values()) for file in (folder / "small").glob("*.safetensors")
+    ]
     largest = max(parameter.nbytes for parameter in smaller.parameters())
     assert max(sizes) <= max(6000, largest)
 
@@ -114,7 +118,7 @@ def test_an_interrupted_compaction_leaves_nothing(checkpoint, mask, tmp_path, mo
         original(*args, **kwargs)
 
     monkeypatch.setattr(module, "save_file", failing)
-    with pytest.raises((KeyboardInterrupt, FileFormatError), match="" if error is KeyboardInterrupt else "No space"):
+    with pytest.raises((KeyboardInterrupt, FileFormatError), match=r"^$" if error is KeyboardInterrupt else "No space"):
         compact_checkpoint(checkpoint, mask, tmp_path / "small", **SMALLEST)
     assert len(calls) == 2
     assert list(tmp_path.iterdir()) == []
@@ -194,8 +198,7 @@ def test_code_in_a_pickle_is_not_run(checkpoint, mask, tmp_path):
 # -- the harness ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", ["pre", "post"])
-@pytest.mark.parametrize("scorer", ["packed", "padded"])
+@pytest.mark.parametrize(("shape", "scorer"), [("pre", "packed"), ("post", "padded")])
 def test_all_three_ways_to_evaluate_a_mask_agree(checkpoints, mask, tmp_path, shape, scorer):
     compact_checkpoint(checkpoints[shape], mask, tmp_path / "small")
     masked = build(PrunedOPT, checkpoints[shape], mask=mask, scorer=scorer)
@@ -302,3 +305,58 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
 def test_a_mask_of_another_model_is_refused(checkpoint, tmp_path):
     with pytest.raises(MaskShapeError, match="mask is for 12 layers of 12 heads"):
         compact_checkpoint(checkpoint, PruningMask.dense(12, 12), tmp_path / "small")
+
+
+# -- fresh interpreters -----------------------------------------------------------------------------------------------
+
+LOADS = """
+import sys
+import lm_eval_prune
+heavy = {"torch", "transformers", "numpy", "lm_eval"} & sys.modules.keys()
+from transformers import AutoTokenizer, AutoModelForCausalLM
+model, tokenizer = (auto.from_pretrained(sys.argv[1]) for auto in (AutoModelForCausalLM, AutoTokenizer))
+print(heavy, type(model).__name__, len(tokenizer))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first", ["", "import transformers.models.auto.modeling_auto", "from transformers import OPTConfig"]
+)
+def test_importing_the_package_is_enough_and_costs_nothing(first, checkpoint, mask, tmp_path):
+    compact_checkpoint(checkpoint, mask, tmp_path / "small")
+    code = LOADS if not first else LOADS.replace("import lm_eval_prune\nheavy", f"{first}\nimport lm_eval_prune\nheavy")
+    found = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "small"], capture_output=True, text=True, timeout=120, check=False
+    )
+    tokens = len(AutoTokenizer.from_pretrained(checkpoint))
+    assert found.stdout.strip().endswith(f"PrunedOPTForCausalLM {tokens}"), found.stderr
+    assert bool(first) or found.stdout.startswith("set()")
+
+
+@pytest.mark.slow
+def test_the_stock_harness_evaluates_it_as_hf_and_as_pruned_opt(checkpoint, mask, benchmarks_folder, tmp_path):
+    compact_checkpoint(checkpoint, mask, tmp_path / "small")
+    mask.save(tmp_path / "mask.json")
+    common = ["--tasks", "copa", "--limit", "4", "--device", "cpu", "--batch_size", "2"]
+    found = {}
+    for name, model, arguments in [
+        ("hf", "hf", f"pretrained={tmp_path / 'small'}"),
+        ("ours", "pruned-opt", f"pretrained={tmp_path / 'small'}"),
+        ("masked", "pruned-opt", f"pretrained={checkpoint},mask={tmp_path / 'mask.json'}"),
+    ]:
+        options = ["--model", model, "--model_args", arguments, *common, "--output_path", str(tmp_path / name)]
+        done = subprocess.run(
+            [sys.executable, "-m", "lm_eval", *options],
+            cwd=benchmarks_folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "neither marked as CausalLM" not in done.stderr
+        found[name] = json.loads(next((tmp_path / name).rglob("results_*.json")).read_text(encoding="utf-8"))
+    assert found["hf"]["results"] == found["ours"]["results"] == found["masked"]["results"]
+    left = {name: content["config"]["model_num_parameters"] for name, content in found.items()}
+    assert left["hf"] == left["ours"] == left["masked"]

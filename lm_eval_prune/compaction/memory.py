@@ -56,10 +56,11 @@ def _require_plain(model: Any) -> None:
         require_supported(model.config, type(model).__name__)
     if type(model) not in (OPTForCausalLM, PrunedOPTForCausalLM):
         raise UnsupportedModelError(f"{type(model).__name__} cannot be compacted; expected a plain OPTForCausalLM")
+    instead = "compact the model's folder instead: lm-eval-prune compact, or compact_checkpoint"
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        raise UnsupportedModelError(f"the model is spread over several devices; {instead}")
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
-            raise UnsupportedModelError(
-                f"{name} is offloaded; compact the model's folder instead: lm-eval-prune compact, or compact_checkpoint"
-            )
+            raise UnsupportedModelError(f"{name} is offloaded; {instead}")
         if not parameter.is_floating_point():
             raise UnsupportedModelError(f"{name} is quantised ({parameter.dtype}); compact the model before quantising")

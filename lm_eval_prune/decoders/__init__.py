@@ -139,8 +139,10 @@ def is_offloaded(model: nn.Module) -> bool:
 
 def removed_from(config: Any) -> PruningMask:
     """What compaction has removed from the model of a transformers `config`, in the original's numbers; or nothing."""
-    removed: PruningMask | None = getattr(config, "removed", None)
-    return removed or PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
+    removed = getattr(config, "removed", None)
+    if isinstance(removed, PruningMask):
+        return removed
+    return PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:
