@@ -30,6 +30,7 @@ import click
 HERE = Path(__file__).resolve()
 RESULTS = HERE.parent / "results"
 TASKS = ("piqa", "copa", "arc_easy", "rte")
+WAYS = ("importance", "checkpointing", "plain")
 CLAIMS = {
     "importance_over_forward": ("<=", 2.3),
     "plain_over_importance": (">=", 1.8),
@@ -155,7 +156,10 @@ def print_peak_memory(which: str, pretrained: str, examples: list[Any], batch_si
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    (head_importance if which == "importance" else plain_importance)(model, examples, batch_size=batch_size)
+    if which == "plain":
+        plain_importance(model, examples, batch_size)
+    else:
+        head_importance(model, examples, batch_size=batch_size, checkpointing=which == "checkpointing")
     running = False
     watcher.join()
     click.echo((highest - before) / 2**20)
@@ -255,6 +259,7 @@ def benchmark(
         {
             "forward": lambda: forward_only(model, examples, batch_size),
             "importance": lambda: head_importance(model, examples, batch_size=batch_size),
+            "checkpointing": lambda: head_importance(model, examples, batch_size=batch_size, checkpointing=True),
             "plain": lambda: plain_importance(model, examples, batch_size),
             "dense_evaluation": lambda: score_under_masks(model, examples, [dense], batch_size),
             "ffn_knockouts": lambda: ffn_importance(model, examples, batch_size=batch_size),
@@ -262,10 +267,12 @@ def benchmark(
         repeats,
     )
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    memory = {which: peak_memory(which, pretrained, examples, batch_size, threads) for which in ("importance", "plain")}
+    memory = {which: peak_memory(which, pretrained, examples, batch_size, threads) for which in WAYS}
     return {
         "ratios": {
             "importance_over_forward": median["importance"] / median["forward"],
+            "checkpointing_over_forward": median["checkpointing"] / median["forward"],
+            "checkpointing_memory_over_importance": memory["checkpointing"] / memory["importance"],
             "plain_over_importance": median["plain"] / median["importance"],
             "importance_memory_over_plain": memory["importance"] / memory["plain"],
             "ffn_knockouts_over_dense_evaluations": median["ffn_knockouts"]

@@ -19,6 +19,11 @@ from lm_eval_prune.cli.options import TASKS, arguments_of, device, fraction_or_c
 @click.option("--split", help="training, validation or test. Default: training, or validation where there is none.")
 @click.option("--limit", "-L", callback=fraction_or_count, help="Documents a task, or their share below 1.")
 @click.option("--batch_size", "-b", type=int, default=8, show_default=True)
+@click.option(
+    "--checkpointing/--no-checkpointing",
+    default=None,
+    help="Gradients of one layer at a time: less memory, more time. Default: where weights are offloaded.",
+)
 @device
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws and random scores.")
 @click.option("--include_path", help="Folder with further task definitions.")

@@ -19,6 +19,8 @@ COMMANDS = {
     "induction": "Prefix-matching and copying scores of every head.",
     "sweep": "Every cell of a grid of masks, tasks and shots; resumes.",
     "leaderboard": "Compare evaluated variants: a table, files and a page.",
+    "compact": "Write a smaller checkpoint, with what a mask prunes really gone.",
+    "plan": "What a study will cost: parameters, memory, device map, FLOPs, time.",
     "doctor": "Show the environment, and what the harness sees of this package.",
 }
 """Subcommand -> its line in the help. `cli/<name>.py` holds the command `command`."""

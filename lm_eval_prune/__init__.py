@@ -1,15 +1,20 @@
 """Which attention heads and feed-forward networks (FFNs) does in-context learning need?
 
 A plugin of EleutherAI's lm-evaluation-harness: `lm_eval --model pruned-opt`. Public names load on first use, so that
-importing the package costs nothing (the interpreter's start-up hook imports it).
+importing the package costs nothing (the start-up hook imports it with lm_eval). transformers' Auto classes learn of
+compacted models when they are imported.
 """
 
 from __future__ import annotations
+
+from lm_eval_prune.after_import import watch
 
 TYPE_CHECKING = False  # typing's own costs more to import than everything that runs at interpreter start
 
 if TYPE_CHECKING:
     from lm_eval_prune.ablation import masked
+    from lm_eval_prune.compaction.checkpoint import compact_checkpoint
+    from lm_eval_prune.compaction.memory import compact
     from lm_eval_prune.errors import PruneError
     from lm_eval_prune.importance.gradient import head_importance
     from lm_eval_prune.importance.knockout import ffn_importance
@@ -21,6 +26,8 @@ __all__ = [
     "PruneError",
     "PruningMask",
     "__version__",
+    "compact",
+    "compact_checkpoint",
     "copying_scores",
     "ffn_importance",
     "head_importance",
@@ -32,6 +39,8 @@ _HOMES = {
     "__version__": "lm_eval_prune.version",
     "PruneError": "lm_eval_prune.errors",
     "PruningMask": "lm_eval_prune.masks",
+    "compact": "lm_eval_prune.compaction.memory",
+    "compact_checkpoint": "lm_eval_prune.compaction.checkpoint",
     "copying_scores": "lm_eval_prune.induction",
     "ffn_importance": "lm_eval_prune.importance.knockout",
     "head_importance": "lm_eval_prune.importance.gradient",
@@ -52,3 +61,11 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+watch(
+    {
+        "transformers.models.auto.configuration_auto": "lm_eval_prune.decoders.registration:register_configuration",
+        "transformers.models.auto.tokenization_auto": "lm_eval_prune.decoders.registration:register_tokenizer",
+    }
+)

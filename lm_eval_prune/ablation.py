@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lm_eval_prune.decoders import check_fits, decoder_of
+from lm_eval_prune.decoders.compiled import uncompiled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,25 +31,28 @@ def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
     """Prune `model` inside the block: forward, generation with a key-value cache, and gradients.
 
     Blocks nest: what any of them prunes is pruned. On exit, also by an exception, the model is as before; its weights
-    are never touched. A dense mask adds no hook. With activation checkpointing, call `backward` inside the block.
+    are never touched. What a compacted model lacks already is pruned. A model compiled by torch.compile is to be given
+    as such; it runs uncompiled inside, since compiled code would not see the mask. With activation checkpointing, call
+    `backward` inside the block.
     Raises MaskShapeError, UnsupportedModelError.
     """
     decoder = decoder_of(model)
     check_fits(mask, decoder.num_hidden_layers, decoder.num_attention_heads)
+    mask = mask - decoder.removed
     with ExitStack() as hooks:
+        if not mask.is_dense:
+            hooks.enter_context(uncompiled(model))
         for layer, heads in mask.pruned_heads.items():
-            gate = _zeroed_heads(heads, decoder.head_dim, decoder.num_attention_heads)
-            hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)
+            gate = _zeroed_heads(heads, decoder.removed.kept_heads(layer), decoder.head_dim)
+            hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)  # type: ignore[union-attr]
         for layer in mask.pruned_ffns:
-            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(_nothing).remove)
+            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(_nothing).remove)  # type: ignore[union-attr]
         yield model
 
 
-def _zeroed_heads(heads: tuple[int, ...], head_dim: int, num_heads: int) -> Callable[..., tuple[Tensor, ...]]:
-    """A forward pre-hook that sets the pruned heads' share of the input (..., num_heads * head_dim) to zero."""
-    pruned = torch.zeros(num_heads, dtype=torch.bool)
-    pruned[list(heads)] = True
-    pruned = pruned.repeat_interleave(head_dim)
+def _zeroed_heads(heads: tuple[int, ...], there: tuple[int, ...], head_dim: int) -> Callable[..., tuple[Tensor, ...]]:
+    """A forward pre-hook that sets the share of `heads` of the input (..., len(there) * head_dim) to zero."""
+    pruned = torch.tensor([head in heads for head in there]).repeat_interleave(head_dim)
     on_device: dict[torch.device, Tensor] = {}  # a model's layers may lie on several devices
 
     def gate(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import align_module_device
@@ -44,7 +44,8 @@ def prefix_matching_scores(
 
     Each sequence of distinct tokens is repeated behind one BOS (default: the model's). The score is the attention that
     a token of the 2nd and later copies pays to the tokens which followed its earlier occurrences, averaged over those
-    tokens. Raises ExampleError for sequences that are empty, repeat a token or do not fit the model's positions.
+    tokens. What a compacted model lacks scores 0. Raises ExampleError for sequences that are empty, repeat a token or
+    do not fit the model's positions.
     """
     if repeats < 2:
         raise ArgumentError(f"repeats={repeats}; expected at least 2, so that something is repeated")
@@ -89,7 +90,7 @@ def copying_scores(
                 reading = _reading(trunk, tokens)
 
                 def visit(layer: int, attention: _Attention, outputs: Tensor, reading: Tensor = reading) -> Tensor:
-                    outputs = outputs.unflatten(-1, (decoder.num_attention_heads, -1))
+                    outputs = outputs.unflatten(-1, (attention.num_heads, -1))
                     raised_by = _effect(decoder.head_outputs[layer], reading, outputs, with_bias=False)
                     return _copied(attention, raised_by)
 
@@ -154,26 +155,34 @@ def _copied(attention: _Attention, effect: Tensor) -> Tensor:
 def _over_layers(model: nn.Module, tokens: list[int], visit: Visit) -> Tensor:
     """(layers, heads): `visit` called in each layer of one forward pass, on that layer's own device."""
     decoder, trunk = decoder_of(model), trunk_of(model)
-    scores: list[Tensor] = []
+    scores = _no_scores(decoder)
     with ExitStack() as hooks:
         for layer in range(decoder.num_hidden_layers):
-            hooks.enter_context(_visiting(decoder, trunk, layer, visit, scores))
+            if decoder.removed.kept_heads(layer):
+                hooks.enter_context(_visiting(decoder, trunk, layer, visit, scores))
         trunk.body(torch.tensor([tokens], device=input_device(model)))
-    return torch.stack(scores)
+    return scores
+
+
+def _no_scores(decoder: Decoder) -> Tensor:
+    return torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads)
 
 
 @contextmanager
-def _visiting(decoder: Decoder, trunk: Trunk, layer: int, visit: Visit, scores: list[Tensor]) -> Iterator[None]:
+def _visiting(decoder: Decoder, trunk: Trunk, layer: int, visit: Visit, scores: Tensor) -> Iterator[None]:
+    """Inside, the scores of the heads of `layer`, which has some, are put into `scores` (layers, heads)."""
     seen: dict[str, Tensor] = {}
+    kept = list(decoder.removed.kept_heads(layer))
+    maps: list[Any] = [trunk.queries[layer], trunk.keys[layer], decoder.head_outputs[layer]]
 
     def at_outputs(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        attention = _Attention(seen.pop("queries"), seen.pop("keys"), decoder.num_attention_heads)
-        scores.append(visit(layer, attention, args[0][0]).cpu())
+        attention = _Attention(seen.pop("queries"), seen.pop("keys"), len(kept))
+        scores[layer, kept] = visit(layer, attention, args[0][0]).cpu()
 
     handles = [
-        trunk.queries[layer].register_forward_hook(lambda module, args, output: seen.update(queries=output[0])),
-        trunk.keys[layer].register_forward_hook(lambda module, args, output: seen.update(keys=output[0])),
-        decoder.head_outputs[layer].register_forward_pre_hook(at_outputs),
+        maps[0].register_forward_hook(lambda module, args, output: seen.update(queries=output[0])),
+        maps[1].register_forward_hook(lambda module, args, output: seen.update(keys=output[0])),
+        maps[2].register_forward_pre_hook(at_outputs),
     ]
     try:
         yield
@@ -192,17 +201,17 @@ def _reading(trunk: Trunk, tokens: list[int]) -> Tensor:
     return reading
 
 
-def _effect(output_map: nn.Module, reading: Tensor, outputs: Tensor, *, with_bias: bool) -> Tensor:
+def _effect(output_map: Any, reading: Tensor, outputs: Tensor, *, with_bias: bool) -> Tensor:
     """(heads, tokens, tokens), float64: the logits of the sequence's tokens from each head's output at each position.
 
     outputs: (tokens, heads, head_dim).
     """
     with align_module_device(output_map):
         reading = reading.to(outputs.device)
-        written = (reading @ output_map.weight.to(reading)).unflatten(-1, (-1, outputs.shape[-1]))  # type: ignore[operator]
+        written = (reading @ output_map.weight.to(reading)).unflatten(-1, (-1, outputs.shape[-1]))
         effect = torch.einsum("qhd,thd->hqt", outputs.double(), written)
         if with_bias and output_map.bias is not None:
-            effect = effect + reading @ output_map.bias.to(reading)  # type: ignore[operator]
+            effect = effect + reading @ output_map.bias.to(reading)
     return effect
 
 
@@ -211,15 +220,19 @@ def _copied_from_embeddings(model: nn.Module, tokens: list[int]) -> Tensor:
     decoder, trunk = decoder_of(model), trunk_of(model)
     embeddings, _ = trunk.embed(torch.tensor([tokens], device=input_device(model)))
     reading = _reading(trunk, tokens)
-    scores = []
+    scores = _no_scores(decoder)
     for layer, output_map in enumerate(decoder.head_outputs):
+        maps: list[Any] = [trunk.queries[layer], trunk.keys[layer], trunk.values[layer]]
+        if output_map is None:
+            continue
+        kept = list(decoder.removed.kept_heads(layer))
         norm = trunk.attention_norms[layer]
-        stream = embeddings.to(_device_of(trunk.queries[layer], embeddings.device))
+        stream = embeddings.to(_device_of(maps[0], embeddings.device))
         stream = (stream if norm is None else norm(stream))[0]
-        attention = _Attention(trunk.queries[layer](stream), trunk.keys[layer](stream), decoder.num_attention_heads)
-        values = trunk.values[layer](stream).unflatten(-1, (decoder.num_attention_heads, -1))
-        scores.append(_copied(attention, _effect(output_map, reading, values, with_bias=True)).cpu())
-    return torch.stack(scores)
+        queries, keys, values = (module(stream) for module in maps)
+        effect = _effect(output_map, reading, values.unflatten(-1, (len(kept), -1)), with_bias=True)
+        scores[layer, kept] = _copied(_Attention(queries, keys, len(kept)), effect).cpu()
+    return scores
 
 
 def _device_of(module: nn.Module, default: torch.device) -> torch.device:

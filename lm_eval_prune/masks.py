@@ -145,13 +145,17 @@ class PruningMask:
         Besides lists of integers, `"all"` and ranges such as `"0-5"` (both ends included, several joined by commas)
         are read.
         """
-        content = read_json(path)
+        return cls.from_dict(read_json(path), path)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], where: object = "mask") -> PruningMask:
+        """The mask that a file with this content holds. Raises FileFormatError or MaskError beginning with `where`."""
         shape = {"num_hidden_layers", "num_attention_heads"}
         optional = {"pruned_heads", "pruned_ffns", "provenance"}
-        require_format(content, path, name=FORMAT, version=VERSION, required=shape, optional=optional)
+        require_format(content, where, name=FORMAT, version=VERSION, required=shape, optional=optional)
         provenance = content.get("provenance", {})
         if not isinstance(provenance, dict):
-            raise FileFormatError(f'{path}: "provenance" is {json_line(provenance)}; expected an object')
+            raise FileFormatError(f'{where}: "provenance" is {json_line(provenance)}; expected an object')
         try:
             dense = cls.dense(content["num_hidden_layers"], content["num_attention_heads"])
             num_layers, num_heads = dense.shape
@@ -174,7 +178,7 @@ class PruningMask:
                 provenance=provenance,
             )
         except MaskError as error:
-            raise type(error)(f"{path}: {error}") from None
+            raise type(error)(f"{where}: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as JSON, atomically; every pruned head and FFN is listed."""
@@ -237,6 +241,11 @@ class PruningMask:
         mask = torch.ones(self.num_hidden_layers, dtype=torch.bool)
         mask[list(self.pruned_ffns)] = False
         return mask
+
+    def kept_heads(self, layer: int) -> tuple[int, ...]:
+        """The heads of `layer` that stay, ascending."""
+        pruned = self.pruned_heads.get(layer, ())
+        return tuple(head for head in range(self.num_attention_heads) if head not in pruned)
 
     # -- combining ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from lm_eval_prune.errors import ArgumentError
 if TYPE_CHECKING:
     from transformers import OPTConfig, PreTrainedTokenizerFast
 
-__all__ = ["SIZES", "opt_config", "save_random_opt", "small_tokenizer"]
+__all__ = ["SIZES", "opt_config", "opt_settings", "save_random_opt", "small_tokenizer"]
 
 SIZES: dict[str, dict[str, Any]] = {
     "opt-125m": {"num_hidden_layers": 12, "num_attention_heads": 12, "hidden_size": 768},
@@ -35,10 +35,8 @@ SIZES: dict[str, dict[str, Any]] = {
 BOS, PAD = "</s>", "<pad>"
 
 
-def opt_config(size: str, **changes: Any) -> OPTConfig:
-    """The configuration of `facebook/<size>`, with `changes` on top. Raises ArgumentError for an unknown size."""
-    from transformers import OPTConfig
-
+def opt_settings(size: str, **changes: Any) -> dict[str, Any]:
+    """What the configuration of `facebook/<size>` says, with `changes` on top. Raises ArgumentError."""
     if size not in SIZES:
         raise ArgumentError(f"size {size!r}: unknown; expected one of {', '.join(SIZES)}")
     dimensions = dict(SIZES[size])
@@ -53,7 +51,14 @@ def opt_config(size: str, **changes: Any) -> OPTConfig:
         "eos_token_id": 2,
         "pad_token_id": 1,
     }
-    return OPTConfig(**{**settings, **dimensions, **changes})
+    return {**settings, **dimensions, **changes}
+
+
+def opt_config(size: str, **changes: Any) -> OPTConfig:
+    """The configuration of `facebook/<size>`, with `changes` on top. Raises ArgumentError for an unknown size."""
+    from transformers import OPTConfig
+
+    return OPTConfig(**opt_settings(size, **changes))
 
 
 def small_tokenizer(texts: Iterable[str] = (), vocab_size: int = 4096) -> PreTrainedTokenizerFast:

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from lm_eval_prune.errors import ExampleError
 
 __all__ = ["NUM_SEQUENCES", "fitting_lengths", "random_sequences", "ranked_tokens"]
@@ -38,6 +36,8 @@ def random_sequences(ranked: Sequence[int], lengths: Sequence[int], seed: int) -
 
     Each draw has a generator of its own, seeded by `seed` and its place. Raises ExampleError for too few tokens.
     """
+    import torch
+
     candidates = _candidates(ranked)
     sequences = []
     for place, length in enumerate(lengths):

@@ -9,6 +9,7 @@ import datasets
 import pytest
 import torch
 from fixtures_importance import few_tasks, save_checkpoint, write_tasks
+from launch import launched
 
 from lm_eval_prune.cli import main as cli
 from lm_eval_prune.harness import requests
@@ -375,26 +376,12 @@ def test_induction_on_a_model_too_short(run, folder, tmp_path):
 @pytest.mark.slow
 def test_two_launched_processes_write_what_one_does(importance, folder, tmp_path):
     """The sum over the processes of `accelerate launch`; one of them writes."""
-    import os
-    import subprocess
-
     arguments = ["--tasks", str(folder / "tasks" / "toy_choice.yaml"), "--num_fewshot", "1", "--limit", "5"]
     assert importance(*arguments, "--batch_size", "1")[0] == 0
-    # What `accelerate launch` runs; on a CPU it would itself start a single process unless there is MPI.
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = ["importance", "--model_args", f"pretrained={folder / 'model'}", "--device", "cpu", *arguments]
-    done = subprocess.run(
-        [*launcher, "-m", "lm_eval_prune", *command, "--batch_size", "1", "--output_path", str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_CPU": "true",
-            "HF_DATASETS_CACHE": str(folder / "cache"),
-        },
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    command += ["--batch_size", "1", "--output_path", str(tmp_path / "two")]
+    done = launched("-m", "lm_eval_prune", *command, HF_DATASETS_CACHE=str(folder / "cache"))
+    assert done.returncode == 0, done.stderr[-4000:]
     name = "toy_choice-1shot-heads-gradient.json"
     assert done.stdout.count(name) == 1
     one, two = ImportanceScores.load(tmp_path / name), ImportanceScores.load(tmp_path / "two" / name)

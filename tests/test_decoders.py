@@ -21,6 +21,8 @@ def counted_in_the_weights(model, mask):
             gone += projection.weight[rows].numel()
             gone += projection.bias[rows].numel() if projection.bias is not None else 0
         gone += layer.self_attn.out_proj.weight[:, rows].numel()
+        if rows.all() and model.config.do_layer_norm_before:
+            gone += sum(parameter.numel() for parameter in layer.self_attn_layer_norm.parameters())
         if index in mask.pruned_ffns:
             parts = [layer.fc1, layer.fc2]
             if model.config.do_layer_norm_before:

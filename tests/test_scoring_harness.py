@@ -173,10 +173,10 @@ def test_weights_that_accelerate_spreads_or_offloads():
     requests = keyed([([3, 4, 5], [6, 7]), ([3, 4, 5], [8])])
     mask = PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_heads={1: (0, 2)}, pruned_ffns=(2,))
     expected = ours(tiny_model(), mask=mask)._loglikelihood_tokens(requests)
-    spread = ours(dispatch_model(noisy_opt(), {"": "cpu"}, force_hooks=True), mask=mask)
-    assert packed.why_padded(spread) is None
-    assert_same(spread._loglikelihood_tokens(requests), expected)
-    assert packed.why_padded(ours(cpu_offload(noisy_opt(), "cpu"), mask=mask)) is not None
+    for model in (dispatch_model(noisy_opt(), {"": "cpu"}, force_hooks=True), cpu_offload(noisy_opt(), "cpu")):
+        spread = ours(model, mask=mask)
+        assert packed.why_padded(spread) is None
+        assert_same(spread._loglikelihood_tokens(requests), expected)
 
 
 def wide_model():

@@ -12,9 +12,10 @@ import lm_eval_prune.cli
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
-    ["errors", "version"], ["files", "fractions"], ["masks"], ["decoders"], ["demo"], ["random_opt"], ["ablation"],
-    ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"], ["selection"], ["harness"],
-    ["sweep"], ["report"],
+    ["errors", "version", "after_import"], ["files", "fractions"], ["masks"], ["decoders"], ["demo"], ["random_opt"],
+    ["ablation"], ["compaction"], ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"],
+    ["selection"], ["harness"],
+    ["sweep"], ["costs"], ["report"],
     ["cli", "tasks"],
 ]  # fmt: skip
 """Each may import only from the lists before it, and from its own."""

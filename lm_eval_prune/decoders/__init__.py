@@ -11,14 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lm_eval_prune.errors import MaskShapeError, UnsupportedModelError
+from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
-
-    from lm_eval_prune.masks import PruningMask
 
 __all__ = [
     "FAMILIES",
@@ -27,27 +25,36 @@ __all__ = [
     "check_fits",
     "decoder_of",
     "input_device",
+    "is_offloaded",
     "num_pruned_parameters",
+    "num_removed_parameters",
+    "removed_from",
     "require_supported",
     "trunk_of",
 ]
 
-FAMILIES = {"opt": "lm_eval_prune.decoders.opt"}
+FAMILIES = {"opt": "lm_eval_prune.decoders.opt", "pruned_opt": "lm_eval_prune.decoders.opt"}
 """transformers' `config.model_type` -> the module that knows the family."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """The places of one model that masks, scores and importance need; each tuple has one entry a layer."""
+    """The places of one model that masks, scores and importance need; each tuple has one entry a layer.
+
+    A compacted model keeps the original's numbers: of layers, of heads in a layer, and of each head.
+    """
 
     num_hidden_layers: int
     num_attention_heads: int
     head_dim: int
     """Width of one head's output."""
-    head_outputs: tuple[nn.Module, ...]
-    """Maps whose input (..., num_attention_heads * head_dim) is all heads' outputs side by side, head 0 first."""
-    ffn_outputs: tuple[nn.Module, ...]
-    """Modules whose output is what the FFN adds to the residual stream."""
+    removed: PruningMask
+    """What the model lacks; dense but for compacted models."""
+    head_outputs: tuple[nn.Module | None, ...]
+    """Maps whose input (..., heads * head_dim) is the outputs of the layer's `removed.kept_heads` side by side,
+    ascending; None where there is none."""
+    ffn_outputs: tuple[nn.Module | None, ...]
+    """Modules whose output is what the FFN adds to the residual stream; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,19 @@ class Trunk:
     """Maps what `body` returns to logits over the vocabulary."""
     project_out: nn.Module | None
     """Between the residual stream and the output layer where their widths differ (OPT-350m), without any norm."""
-    queries: tuple[nn.Module, ...]
-    """Linear maps to all heads' queries side by side. Attention is softmax(query . key / sqrt(head_dim))."""
-    keys: tuple[nn.Module, ...]
-    values: tuple[nn.Module, ...]
+    queries: tuple[nn.Module | None, ...]
+    """Linear maps to all heads' queries side by side. Attention is softmax(query . key / sqrt(head_dim)). None, as for
+    keys and values, where a layer has no head."""
+    keys: tuple[nn.Module | None, ...]
+    values: tuple[nn.Module | None, ...]
     attention_norms: tuple[nn.Module | None, ...]
     """Norms between the residual stream and queries, keys and values; None where the stream enters as it is."""
-    ffn_entries: tuple[nn.Module, ...]
+    ffn_entries: tuple[nn.Module | None, ...]
     """Modules whose input is the residual stream just before the FFN adds to it (any shape, hidden_size last)."""
     ffn_norms: tuple[nn.Module | None, ...]
     """Norms on the residual stream after the FFN has added to it, which end the layer; None without."""
-    ffn_inputs: tuple[nn.Module, ...]
-    """The FFN's linear maps up, beside `Decoder.ffn_outputs`, those down."""
+    ffn_inputs: tuple[nn.Module | None, ...]
+    """The FFN's linear maps up, beside `Decoder.ffn_outputs`, those down; None where there is no FFN."""
     max_length: int
     """Longest input in tokens."""
     vocab_size: int
@@ -110,23 +118,61 @@ def trunk_of(model: nn.Module) -> Trunk:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where token ids go: the device of the first weights that are loaded; accelerate moves on from there."""
-    devices = (parameter.device for parameter in model.parameters())
-    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+    """Where token ids go: the device of the first weights that are loaded; accelerate moves on from there.
+
+    Where all are offloaded, the device that they are brought to.
+    """
+    import torch
+    from accelerate.utils import has_offloaded_params
+
+    from lm_eval_prune.decoders.offloaded import device_of
+
+    loaded = next((parameter.device for parameter in model.parameters() if not parameter.is_meta), None)
+    offloaded = (device_of(module) for module in model.modules() if has_offloaded_params(module))
+    return loaded or next(offloaded, torch.device("cpu"))
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether accelerate brings weights in from elsewhere when they are used."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def removed_from(config: Any) -> PruningMask:
+    """What compaction has removed from the model of a transformers `config`, in the original's numbers; or nothing."""
+    removed = getattr(config, "removed", None)
+    if isinstance(removed, PruningMask):
+        return removed
+    return PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:
     """How many parameters `mask` removes from a model of this config, exactly and with biases.
 
     A head: its rows of the query, key and value maps, their biases, and its columns of the output map (whose bias
-    stays). An FFN: both linear maps, and the layer norm in front of them where it serves nothing else.
-    Raises MaskShapeError, UnsupportedModelError.
+    stays). An FFN: both linear maps. The layer norm in front of either goes too where it serves nothing else. What a
+    compacted model lacks already does not count. Raises MaskShapeError, UnsupportedModelError.
     """
     require_supported(config)
     check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
+    removed = removed_from(config)
+    return _num_parameters(config, removed | mask) - _num_parameters(config, removed)
+
+
+def num_removed_parameters(config: Any) -> int:
+    """How many parameters compaction has removed from the model of this config. Raises UnsupportedModelError."""
+    require_supported(config)
+    return _num_parameters(config, removed_from(config))
+
+
+def _num_parameters(config: Any, mask: PruningMask) -> int:
+    """Of the components that `mask` prunes."""
     family = _family(config)
-    heads = mask.num_pruned_heads * family.parameters_per_head(config)
-    return heads + mask.num_pruned_ffns * family.parameters_per_ffn(config)
+    headless = sum(len(heads) == mask.num_attention_heads for heads in mask.pruned_heads.values())
+    return (
+        mask.num_pruned_heads * family.parameters_per_head(config)
+        + headless * family.parameters_per_headless_layer(config)
+        + mask.num_pruned_ffns * family.parameters_per_ffn(config)
+    )
 
 
 def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model") -> None:

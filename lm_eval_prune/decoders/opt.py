@@ -1,21 +1,22 @@
 """OPT (Zhang et al. 2022, arXiv 2205.01068) as transformers builds it, 125m to 66B.
 
 Two shapes: layer norm before attention and FFN (all sizes but one), or after them, with embeddings projected up and
-down (350m). `self_attn.out_proj` takes the heads side by side; `fc2` ends the FFN.
+down (350m). `self_attn.out_proj` takes the heads side by side; `fc2` ends the FFN. Compacted models (pruned_opt.py)
+lack some of it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.decoders import Decoder, Trunk
+from lm_eval_prune.decoders import Decoder, Trunk, removed_from
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import OPTConfig
 
-__all__ = ["decoder", "parameters_per_ffn", "parameters_per_head", "trunk"]
+__all__ = ["decoder", "parameters_per_ffn", "parameters_per_head", "parameters_per_headless_layer", "trunk"]
 
 
 def decoder(model: nn.Module) -> Decoder:
@@ -24,13 +25,17 @@ def decoder(model: nn.Module) -> Decoder:
     inner = getattr(getattr(model, "model", model), "decoder", None)
     if inner is None:
         raise UnsupportedModelError(f"{type(model).__name__} has no OPT decoder; expected OPTForCausalLM")
-    layers: list[nn.Module] = list(inner.layers)
+    layers: list[Any] = list(inner.layers)
+    removed = removed_from(config)
     return Decoder(
         num_hidden_layers=config.num_hidden_layers,
         num_attention_heads=config.num_attention_heads,
         head_dim=config.hidden_size // config.num_attention_heads,
-        head_outputs=tuple(layer.self_attn.out_proj for layer in layers),  # type: ignore[union-attr, misc]
-        ffn_outputs=tuple(layer.fc2 for layer in layers),  # type: ignore[misc]
+        removed=removed,
+        head_outputs=tuple(
+            layer.self_attn.out_proj if removed.kept_heads(index) else None for index, layer in enumerate(layers)
+        ),
+        ffn_outputs=tuple(getattr(layer, "fc2", None) for layer in layers),
     )
 
 
@@ -43,6 +48,8 @@ def trunk(model: nn.Module) -> Trunk:
     inner: Any = model.model.decoder  # type: ignore[union-attr]
     layers: list[Any] = list(inner.layers)
     norm_first = config.do_layer_norm_before
+    removed = removed_from(config)
+    attentions = [layer.self_attn if removed.kept_heads(index) else None for index, layer in enumerate(layers)]
 
     def body(input_ids: Tensor) -> Tensor:
         return inner(input_ids=input_ids, use_cache=False).last_hidden_state
@@ -59,13 +66,16 @@ def trunk(model: nn.Module) -> Trunk:
         finish=finish,
         output_layer=output_layer,
         project_out=inner.project_out,
-        queries=tuple(layer.self_attn.q_proj for layer in layers),
-        keys=tuple(layer.self_attn.k_proj for layer in layers),
-        values=tuple(layer.self_attn.v_proj for layer in layers),
-        attention_norms=tuple(layer.self_attn_layer_norm if norm_first else None for layer in layers),
-        ffn_entries=tuple(layer.final_layer_norm if norm_first else layer.fc1 for layer in layers),
+        queries=tuple(part and part.q_proj for part in attentions),
+        keys=tuple(part and part.k_proj for part in attentions),
+        values=tuple(part and part.v_proj for part in attentions),
+        attention_norms=tuple(
+            layer.self_attn_layer_norm if norm_first and part is not None else None
+            for layer, part in zip(layers, attentions, strict=True)
+        ),
+        ffn_entries=tuple(getattr(layer, "final_layer_norm" if norm_first else "fc1", None) for layer in layers),
         ffn_norms=tuple(None if norm_first else layer.final_layer_norm for layer in layers),
-        ffn_inputs=tuple(layer.fc1 for layer in layers),
+        ffn_inputs=tuple(getattr(layer, "fc1", None) for layer in layers),
         max_length=config.max_position_embeddings,
         vocab_size=config.vocab_size,
     )
@@ -109,3 +119,9 @@ def parameters_per_ffn(config: OPTConfig) -> int:
     biases = config.ffn_dim + config.hidden_size if config.enable_bias else 0
     own_norm = config.do_layer_norm_before and config.layer_norm_elementwise_affine
     return weights + biases + (2 * config.hidden_size if own_norm else 0)
+
+
+def parameters_per_headless_layer(config: OPTConfig) -> int:
+    """What goes with a layer's last head: the layer norm before attention, where it serves nothing else."""
+    own_norm = config.do_layer_norm_before and config.layer_norm_elementwise_affine
+    return 2 * config.hidden_size if own_norm else 0

@@ -1,22 +1,29 @@
 """OPT's forward pass in pieces, for tokens that lie in no rectangle: `scoring/` puts the pieces together.
 
 Hidden states are [tokens, hidden_size], without a batch dimension. Pruned heads are left out of the weights, which are
-sliced when they are used: a slice costs one copy, a pack thousands of tokens.
+sliced when they are used: a slice costs one copy, a pack thousands of tokens. In a compacted model, which lacks some
+heads and FFNs, heads keep the original model's numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import has_offloaded_params
 from torch import nn
 
+from lm_eval_prune.decoders import removed_from
 from lm_eval_prune.decoders.linear import linear
+from lm_eval_prune.decoders.offloaded import at_hand, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lm_eval_prune.masks import PruningMask
 
 __all__ = ["OPTForward", "why_not"]
 
@@ -25,10 +32,12 @@ KNOWN_ATTENTION = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "f
 
 
 class OPTForward:
-    """The pieces of an `OPTForCausalLM` for which `why_not` finds no reason against."""
+    """The pieces of an `OPTForCausalLM`, or a compacted one, for which `why_not` finds no reason against."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.decoder, self.config = model, model.model.decoder, model.config
+        self.removed: PruningMask = removed_from(model.config)
+        """What the model lacks: to be added to every mask, since there is nothing of it to compute."""
         self.num_hidden_layers: int = model.config.num_hidden_layers
         self.num_attention_heads: int = model.config.num_attention_heads
         self.head_dim: int = model.config.hidden_size // model.config.num_attention_heads
@@ -44,20 +53,29 @@ class OPTForward:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return self.decoder.embed_tokens.weight.device
+        return device_of(self.decoder.embed_tokens)
+
+    def at_hand(self, layer: int, *, ffn: bool, pruned: bool = False) -> AbstractContextManager[None]:
+        """A block in which the weights of a layer's attention, or of its FFN, are there if they are offloaded."""
+        block = self.decoder.layers[layer]
+        names = ["self_attn", "self_attn_layer_norm"]
+        if ffn:
+            names = ["final_layer_norm", *(() if pruned else ("fc1", "fc2"))]
+        return at_hand(*(getattr(block, name, None) for name in names))
 
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """[N] tokens and how many come before each -> the first layer's input [N, hidden_size]."""
         hidden = self.decoder.embed_tokens(token_ids)
         table = self.decoder.embed_positions
-        placed = F.embedding(positions.to(table.weight.device) + table.offset, table.weight)
+        with at_hand(table):
+            placed = F.embedding(positions.to(table.weight.device) + table.offset, table.weight)
         if self.decoder.project_in is not None:
             hidden = self.decoder.project_in(hidden)
         return hidden + placed.to(hidden.device)
 
     def attention(self, layer: int, kept_heads: Sequence[int]) -> AttentionPiece:
         """Attention of `layer` with only `kept_heads`, ascending; none of them leaves the output map's bias."""
-        return AttentionPiece(self.decoder.layers[layer], kept_heads, self.num_attention_heads)
+        return AttentionPiece(self, layer, kept_heads)
 
     def ffn(self, layer: int, pruned: bool, hidden: Tensor) -> Tensor:
         """The residual stream [n, hidden_size] behind the FFN of `layer`; pruned, it passes by."""
@@ -70,37 +88,45 @@ class OPTForward:
         return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
 
     def ffn_device(self, layer: int) -> torch.device:
-        return self.decoder.layers[layer].fc1.weight.device
+        block = self.decoder.layers[layer]
+        return device_of(block.fc1) if hasattr(block, "fc1") else _device_of(block, self.device)
 
     @property
     def output_device(self) -> torch.device:
         """Where logits are."""
-        return self.model.lm_head.weight.device
+        return device_of(self.model.lm_head)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The residual stream behind the last layer -> logits [n, vocab_size]."""
         if self.decoder.final_layer_norm is not None:
-            hidden = self.decoder.final_layer_norm(hidden.to(_device(self.decoder.final_layer_norm, hidden)))
+            hidden = self.decoder.final_layer_norm(hidden.to(_device_of(self.decoder.final_layer_norm, hidden.device)))
         if self.decoder.project_out is not None:
-            hidden = self.decoder.project_out(hidden.to(self.decoder.project_out.weight.device))
-        return linear(hidden.to(self.output_device), self.model.lm_head.weight, self.model.lm_head.bias)
+            hidden = self.decoder.project_out(hidden.to(device_of(self.decoder.project_out)))
+        with at_hand(self.model.lm_head):
+            return linear(hidden.to(self.output_device), self.model.lm_head.weight, self.model.lm_head.bias)
 
 
 class AttentionPiece:
     """One layer's attention, but for the attending itself, under one choice of heads."""
 
-    def __init__(self, block: Any, kept_heads: Sequence[int], num_attention_heads: int) -> None:
+    def __init__(self, model: OPTForward, layer: int, kept_heads: Sequence[int]) -> None:
+        block: Any = model.decoder.layers[layer]
         attention = block.self_attn
+        there = model.removed.kept_heads(layer)
+        places = [place for place, head in enumerate(there) if head in kept_heads]
         self.block, self.norm = block, block.self_attn_layer_norm
-        self.num_heads, self.head_dim, self.scaling = len(kept_heads), attention.head_dim, attention.scaling
-        self.device: torch.device = attention.q_proj.weight.device
+        self.num_heads, self.head_dim, self.scaling = len(places), model.head_dim, model.head_dim**-0.5
+        self.device = _device_of(block, model.device)
+        self.out_bias: Tensor | None = attention.out_proj.bias
+        if not there:
+            return
         maps = [attention.q_proj, attention.k_proj, attention.v_proj]
         weights: list[Tensor] = [part.weight for part in maps]
         biases: list[Tensor | None] = [part.bias for part in maps]
-        self.out_weight, self.out_bias = attention.out_proj.weight, attention.out_proj.bias
-        if self.num_heads < num_attention_heads:
-            rows = torch.arange(num_attention_heads * self.head_dim, device=self.device).view(-1, self.head_dim)
-            rows = rows[list(kept_heads)].flatten()
+        self.out_weight: Tensor = attention.out_proj.weight
+        if self.num_heads < len(there):
+            rows = torch.arange(len(there) * self.head_dim, device=self.device).view(-1, self.head_dim)
+            rows = rows[places].flatten()
             weights = [weight.index_select(0, rows) for weight in weights]
             biases = [None if bias is None else bias.index_select(0, rows) for bias in biases]
             self.out_weight = self.out_weight.index_select(1, rows)
@@ -134,11 +160,13 @@ class AttentionPiece:
 def why_not(model: nn.Module) -> str | None:
     """Why the pieces could differ from `model(...)`; None where they cannot.
 
-    Everything that is not plain OPT counts: adapters, quantised or sharded weights, hooks, weights kept elsewhere.
+    Everything that is not plain OPT counts: adapters, quantised or sharded weights, hooks but accelerate's.
     """
     from transformers import OPTForCausalLM
 
-    if type(model) is not OPTForCausalLM:
+    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+
+    if type(model) not in (OPTForCausalLM, PrunedOPTForCausalLM):
         return f"the model is a {type(model).__name__}, not an OPTForCausalLM"
     attention = getattr(model.config, "_attn_implementation", None)
     if attention not in KNOWN_ATTENTION:
@@ -152,10 +180,12 @@ def why_not(model: nn.Module) -> str | None:
 def _oddity(module: nn.Module) -> str | None:
     from transformers.models.opt import modeling_opt as opt
 
+    from lm_eval_prune.decoders import pruned_opt
+
     ours = (opt.OPTForCausalLM, opt.OPTModel, opt.OPTDecoder, opt.OPTDecoderLayer, opt.OPTAttention)
     plain = (nn.Linear, nn.LayerNorm, nn.Embedding, opt.OPTLearnedPositionalEmbedding, nn.ModuleList)
     activation = not list(module.children()) and not list(module.parameters(recurse=False))
-    if type(module) not in (*ours, *plain) and not activation:
+    if type(module) not in (*ours, *pruned_opt.CLASSES, *plain) and not activation:
         return f"is a {type(module).__name__}"
     if module.training:
         return "is in training mode"
@@ -164,7 +194,7 @@ def _oddity(module: nn.Module) -> str | None:
     if "forward" in vars(module) and not _only_moves_devices(module):
         return "has a forward of its own"
     for name, parameter in module.named_parameters(recurse=False):
-        if parameter.is_meta:
+        if parameter.is_meta and not has_offloaded_params(module):
             return f"keeps its {name} elsewhere"
         if type(parameter) is not nn.Parameter or type(parameter.data) is not torch.Tensor:
             return f"has a {name} of type {type(parameter.data).__name__}"
@@ -174,10 +204,11 @@ def _oddity(module: nn.Module) -> str | None:
 
 
 def _only_moves_devices(module: nn.Module) -> bool:
-    """Whether accelerate's hook on a module of a model spread over devices does no more than move its inputs."""
-    hook: Any = getattr(module, "_hf_hook", None)
-    return type(hook).__name__ == "AlignDevicesHook" and not hook.offload
+    """Whether accelerate's hook on a module does no more than move its inputs, and its weights in and out."""
+    return type(getattr(module, "_hf_hook", None)).__name__ == "AlignDevicesHook"
 
 
-def _device(norm: Any, hidden: Tensor) -> torch.device:
-    return hidden.device if norm.weight is None else norm.weight.device
+def _device_of(module: nn.Module, default: torch.device) -> torch.device:
+    """Where `module` computes; `default` where it has no weights."""
+    first = next((part for part in module.modules() if list(part.parameters(recurse=False))), None)
+    return default if first is None else device_of(first)

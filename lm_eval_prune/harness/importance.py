@@ -59,6 +59,8 @@ class ImportanceConfig:
     metric: str | None = None
     """For knockout: a metric of the task, `"loss"`, or None for `acc` or else `em`."""
     batch_size: int = 8
+    checkpointing: bool | None = None
+    """Gradients with one layer's activations at a time; None: where weights are offloaded."""
     overwrite: bool = False
     """Compute finished files again."""
     include_path: str | None = None
@@ -193,6 +195,7 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> tuple[torch
                 model=lm.model,
                 batch_size=config.batch_size,
                 seed=config.seed,
+                checkpointing=config.checkpointing,
                 processes=processes,
                 softmax_dtype=lm.softmax_dtype,
                 progress=processes.rank == 0,

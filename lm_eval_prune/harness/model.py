@@ -7,34 +7,43 @@ that a model handed over from Python comes back as it was.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from safetensors import SafetensorError
 
 from lm_eval_prune.ablation import masked
-from lm_eval_prune.decoders import check_fits, require_supported
+from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
+from lm_eval_prune.decoders import check_fits, input_device, removed_from, require_supported
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
-from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 
-__all__ = ["SCORERS", "PrunedOPT"]
+__all__ = ["LOADS", "SCORERS", "PrunedOPT"]
 
 SCORERS = ("packed", "padded")
 """How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
 1e-4; `padded` is the harness's own way, bit for bit."""
+
+LOADS = ("masked", "compact")
+"""What is in memory: `masked`, the default, the whole model, so that other masks can follow; `compact`, only what the
+mask leaves of it."""
+NOT_COMPACT = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "subfolder")
+"""Arguments of `hf` that `load=compact` cannot follow."""
 
 
 class PrunedOPT(HFLM):
     """The harness model `pruned-opt`.
 
     Arguments beside those of `hf`: `mask=FILE` (or a `PruningMask`), or `head_importance=FILE,prune_heads=0.7` and
-    `ffn_importance=FILE,prune_ffns=0.2`; `scorer`. Without any of them the model is dense; without `pretrained` it is
-    the bundled one. Raises PruneError: before weights are loaded for a mask that does not fit or a model that is no
-    OPT.
+    `ffn_importance=FILE,prune_ffns=0.2`; `scorer`; `load`. Without any of them the model is dense; without
+    `pretrained` it is the bundled one. Raises PruneError: before weights are loaded for a mask that does not fit or a
+    model that is no OPT.
     """
 
     default_scorer = "packed"
@@ -49,11 +58,17 @@ class PrunedOPT(HFLM):
         ffn_importance: str | os.PathLike[str] | None = None,
         prune_ffns: str | float | None = None,
         scorer: str | None = None,
+        load: str = "masked",
         **kwargs: Any,
     ) -> None:
         scorer = scorer or self.default_scorer
         if scorer not in SCORERS:
             raise ArgumentError(f"scorer={scorer}: unknown; expected {' or '.join(SCORERS)}")
+        if load not in LOADS:
+            raise ArgumentError(f"load={load}: unknown; expected {' or '.join(LOADS)}")
+        if load == "compact" and (given := [name for name in NOT_COMPACT if kwargs.get(name)]):
+            raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
+        self.load = load
         pretrained = bundled_model_path() if pretrained is None else pretrained
         shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
         files = {"head_importance": head_importance, "ffn_importance": ffn_importance}
@@ -67,10 +82,14 @@ class PrunedOPT(HFLM):
         # The harness's own default is "cuda" whether or not there is one.
         kwargs["device"] = kwargs.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         if isinstance(pretrained, torch.nn.Module):
+            if load == "compact":
+                raise ArgumentError("load=compact: the given model is loaded already; compact(model, mask) makes it so")
             self._resolve_mask(pretrained.config, "the given model")
         else:
             pretrained = os.fspath(pretrained)
         super().__init__(pretrained, **kwargs)
+        if self.device.type == "meta":  # a model handed over, with its first weights offloaded
+            self._device = input_device(self.model)
         results.install_pruning_block()
 
     @property
@@ -94,7 +113,26 @@ class PrunedOPT(HFLM):
         shape = config.num_hidden_layers, config.num_attention_heads
         if self._requested is not None:
             check_fits(self._requested, *shape, where=name)
-        self.mask = self._requested or PruningMask.dense(*shape)
+        mask, removed = self._requested or PruningMask.dense(*shape), removed_from(config)
+        # With what compaction has removed, so that the mask is all that the original model has and this one has not.
+        self.mask = mask if removed.is_dense else replace(mask | removed, provenance=mask.provenance)
+
+    def _create_model(self, pretrained: str, revision: str | None = "main", **kwargs: Any) -> None:
+        if not removed_from(self.config).is_dense:
+            check_weights(pretrained, revision, self.config)
+        whole: Any = self.AUTO_MODEL_CLASS  # type: ignore[has-type]
+        try:
+            if self.load == "compact" and not self.mask.is_dense:
+                self.AUTO_MODEL_CLASS = CompactingLoader(self.mask)
+            super()._create_model(pretrained, revision=revision, **kwargs)
+        except SafetensorError as error:
+            raise FileFormatError(
+                f"pretrained={pretrained}: weights cannot be read, a file may be cut short"
+            ) from error
+        finally:
+            self.AUTO_MODEL_CLASS = whole
+        if self.load == "compact":
+            self._config = self.model.config
 
     # -- computing under the mask ---------------------------------------------------------------------------------
 

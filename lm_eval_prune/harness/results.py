@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import lm_eval.evaluator
 import torch
 import transformers
 
-from lm_eval_prune.decoders import num_pruned_parameters
+from lm_eval_prune.decoders import num_pruned_parameters, num_removed_parameters, removed_from
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
@@ -22,9 +23,13 @@ PROBE = "The quick brown fox"
 
 
 def pruning_block(lm: PrunedOPT, num_parameters: int) -> dict[str, Any]:
-    """The block for a model of `num_parameters` parameters before pruning; JSON values only."""
-    mask = lm.mask
-    removed = num_pruned_parameters(lm.config, mask)
+    """The block for a loaded model of `num_parameters` parameters; JSON values only.
+
+    What compaction has removed counts as pruned, from the original model.
+    """
+    removed = removed_from(lm.config)
+    mask = replace(lm.mask | removed, provenance=lm.mask.provenance)
+    masked = num_pruned_parameters(lm.config, mask)
     probe_ids = lm.tok_encode(PROBE)
     return {
         "mask": mask.to_dict(),
@@ -32,8 +37,9 @@ def pruning_block(lm: PrunedOPT, num_parameters: int) -> dict[str, Any]:
         "heads_total": mask.num_heads,
         "ffns_pruned": mask.num_pruned_ffns,
         "ffns_total": mask.num_hidden_layers,
-        "num_parameters_removed": removed,
-        "num_parameters_left": num_parameters - removed,
+        "compacted": not removed.is_dense,
+        "num_parameters_removed": masked + num_removed_parameters(lm.config),
+        "num_parameters_left": num_parameters - masked,
         "scorer": lm.scorer,
         "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "attn_implementation": lm.model.config._attn_implementation,

@@ -4,20 +4,25 @@ One forward and one backward pass, in which nothing but activations has a gradie
 at layer 0's own outputs, and the output layer runs at the continuation only. `o` is a head's output (attention x
 values, before the output map) or, for the FFN estimate, what the FFN adds to the residual stream. `knockout.py` has the
 oracle that the estimate stands for.
+
+With checkpointing the graph is that of one layer at a time, computed again from the layer's input: a model whose
+weights are offloaded then brings in one layer's weights at a time for the backward pass, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import align_module_device
 from tqdm import tqdm
 
-from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
+from lm_eval_prune.decoders import decoder_of, input_device, is_offloaded, trunk_of
+from lm_eval_prune.decoders.compiled import uncompiled
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked, continuation_rows
 from lm_eval_prune.importance.processes import Processes
@@ -38,6 +43,7 @@ def head_importance(
     examples: Sequence[Example],
     *,
     batch_size: int = 8,
+    checkpointing: bool | None = None,
     processes: Processes | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -45,12 +51,16 @@ def head_importance(
 
     An example's loss is the mean negative log-likelihood of its continuation tokens. Sums are divided by the number of
     input tokens (each example's tokens less one), in the last layer by the number of continuation tokens. Neither batch
-    size nor padding matters. The model runs in evaluation mode and is handed back as it was. With `processes`, each of
-    them takes its share of `examples` and all return the scores over all of them.
+    size nor padding matters. What a compacted model lacks scores 0. The model runs in evaluation mode and is handed
+    back as it was. `checkpointing` keeps the activations of one layer at a time, at the price of a second forward pass;
+    None does so where weights are offloaded. With `processes`, each of them takes its share of `examples` and all
+    return the scores over all of them.
     Raises ExampleError; ScoreError naming example and layer where a gradient is not finite or zero throughout.
     """
     decoder = decoder_of(model)
-    taps = _Taps(decoder.head_outputs, decoder.num_attention_heads, of_input=True)
+    kept = [decoder.removed.kept_heads(layer) for layer in range(decoder.num_hidden_layers)]
+    taps = _Taps(decoder.head_outputs, kept, decoder.num_attention_heads, of_input=True)
+    taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     return _importance(model, taps, examples, batch_size, processes or Processes(), progress)
 
 
@@ -59,24 +69,28 @@ def ffn_gradient_importance(
     examples: Sequence[Example],
     *,
     batch_size: int = 8,
+    checkpointing: bool | None = None,
     processes: Processes | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Gradient estimate of every FFN's importance, float32 (num_hidden_layers,): as for heads, of the FFN's output."""
-    taps = _Taps(decoder_of(model).ffn_outputs, 1, of_input=False)
+    modules = decoder_of(model).ffn_outputs
+    taps = _Taps(modules, [() if module is None else (0,) for module in modules], 1, of_input=False)
+    taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     return _importance(model, taps, examples, batch_size, processes or Processes(), progress).squeeze(1)
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; every module's mode and every parameter's flag return."""
+    """Evaluation mode, no parameter gradients, nothing compiled inside; every module's mode and every flag return."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield
+        with uncompiled(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training
@@ -87,15 +101,23 @@ def frozen(model: nn.Module) -> Iterator[None]:
 class _Taps:
     """Where the outputs of a kind of component show up, and how their share of a gradient is added up."""
 
-    def __init__(self, modules: Sequence[nn.Module], per_layer: int, *, of_input: bool) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module | None], kept: Sequence[Sequence[int]], per_layer: int, *, of_input: bool
+    ) -> None:
+        """`kept` are the components of each layer that are there, side by side, out of `per_layer`."""
         self.modules = modules
+        self.kept = kept
+        self.there = [layer for layer, components in enumerate(kept) if components]
         self.per_layer = per_layer
         self.of_input = of_input
+        self.checkpointing = False
+        """Whether one layer's graph is kept at a time."""
         self.scale: float | None = None
         """The loss scale that the last float16 batch was computed with."""
         self.leaves: list[Tensor] = []
         """Where the graph begins: layer 0's outputs, and those that a mask has replaced by zeros."""
-        self.outputs: list[Tensor] = []
+        self.outputs: dict[int, Tensor] = {}
+        """Layer -> its outputs; only while explaining."""
         self.sums: dict[int, Tensor] = {}
         """Layer -> (batch, components): |<gradient, output>| summed over tokens."""
         self.gradients: dict[int, Tensor] = {}
@@ -104,9 +126,19 @@ class _Taps:
     @contextmanager
     def attached(self, batch_size: int, *, explaining: bool = False) -> Iterator[None]:
         """Watch one forward and backward pass over `batch_size` examples."""
-        self.leaves, self.outputs, self.sums, self.gradients = [], [], {}, {}
+        self.outputs, self.sums, self.gradients = {}, {}, {}
+        with self.tapped(range(len(self.modules)), batch_size, explaining=explaining):
+            yield
+
+    @contextmanager
+    def tapped(self, layers: Sequence[int], batch_size: int, *, explaining: bool = False) -> Iterator[None]:
+        """The same for some layers of a pass, beside what was seen of it before."""
+        self.leaves = []
         with ExitStack() as hooks:
-            for layer, module in enumerate(self.modules):
+            for layer in layers:
+                module = self.modules[layer]
+                if module is None:
+                    continue
                 tap = partial(self._tap, layer, batch_size, explaining)
                 if self.of_input:
                     handle = module.register_forward_pre_hook(lambda module, args, tap=tap: (tap(args[0]), *args[1:]))
@@ -121,12 +153,15 @@ class _Taps:
             self.leaves.append(output)
         values = output.detach()
         if explaining:
-            self.outputs.append(values)
+            self.outputs[layer] = values
 
         def add_up(gradient: Tensor) -> None:
             product = gradient.float() * values.float()
-            by_component = product.view(batch_size, -1, self.per_layer, values.shape[-1] // self.per_layer)
-            self.sums[layer] = by_component.sum(-1).abs().sum(1)
+            kept = list(self.kept[layer])
+            by_component = product.view(batch_size, -1, len(kept), values.shape[-1] // len(kept))
+            sums = by_component.sum(-1).abs().sum(1)
+            self.sums[layer] = sums.new_zeros(batch_size, self.per_layer)
+            self.sums[layer][:, kept] = sums
             if explaining:
                 self.gradients[layer] = gradient.abs().amax()
 
@@ -145,7 +180,7 @@ def _importance(
         mine = list(batches(processes.share(tokenized), batch_size))
         for batch in tqdm(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
             scores = _scaled_scores(model, taps, batch) if half else _scores(model, taps, batch)
-            for place in _suspicious(scores):
+            for place in _suspicious(scores[taps.there]):
                 scores[:, place] = _checked_alone(model, taps, batch.examples[place])
             total += scores.sum(1)
     total = processes.sum(total)
@@ -156,18 +191,55 @@ def _importance(
 
 def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, explaining: bool = False) -> Tensor:
     """(layers, batch, components), float64: each example's sum over tokens, from one forward and one backward pass."""
-    trunk = trunk_of(model)
-    with _last_ffn_at(model, batch.rows), taps.attached(len(batch.examples), explaining=explaining):
-        hidden = trunk.body(batch.input_ids.to(input_device(model)))
-        logits = trunk.output_layer(continuation_rows(hidden, batch)).float()
-        losses = F.cross_entropy(logits, batch.targets.to(logits.device), reduction="none")
-        if explaining and not losses.isfinite().all():
-            _explain_forward(taps, batch.examples[0])
-        weights = scale / torch.bincount(batch.owners)[batch.owners].float()
-        torch.autograd.grad((losses * weights.to(losses.device)).sum(), taps.leaves, allow_unused=True)
+    with _last_ffn_at(model, batch.rows):
+        if taps.checkpointing:
+            _layer_by_layer(model, taps, batch, scale, explaining=explaining)
+        else:
+            with taps.attached(len(batch.examples), explaining=explaining):
+                hidden = trunk_of(model).body(batch.input_ids.to(input_device(model)))
+                loss = _loss(model, taps, batch, hidden, scale, explaining=explaining)
+                if taps.leaves:
+                    torch.autograd.grad(loss, taps.leaves, allow_unused=True)
     none = torch.zeros(len(batch.examples), taps.per_layer)
     by_layer = [taps.sums.get(layer, none).cpu() for layer in range(len(taps.modules))]
     return torch.stack(by_layer).double() / scale
+
+
+def _loss(model: nn.Module, taps: _Taps, batch: Batch, hidden: Tensor, scale: float, *, explaining: bool) -> Tensor:
+    """The sum of all examples' losses, times `scale`, from what the output layer reads."""
+    logits = trunk_of(model).output_layer(continuation_rows(hidden, batch)).float()
+    losses = F.cross_entropy(logits, batch.targets.to(logits.device), reduction="none")
+    if explaining and not losses.isfinite().all():
+        _explain_forward(taps, batch.examples[0])
+    weights = scale / torch.bincount(batch.owners)[batch.owners].float()
+    return (losses * weights.to(losses.device)).sum()
+
+
+def _layer_by_layer(model: nn.Module, taps: _Taps, batch: Batch, scale: float, *, explaining: bool) -> None:
+    """Both passes with one layer's graph at a time.
+
+    Between them only the layers' inputs are kept, in the host's memory: hidden_size numbers a token and layer.
+    """
+    trunk, count = trunk_of(model), len(batch.examples)
+    inputs: list[tuple[torch.device, Tensor]] = []
+    with torch.no_grad(), taps.attached(count, explaining=True) if explaining else nullcontext():
+        hidden, settings = trunk.embed(batch.input_ids.to(input_device(model)))
+        for layer in trunk.layers:
+            inputs.append((hidden.device, hidden.cpu()))
+            hidden = layer(hidden, **settings)
+    taps.sums, taps.gradients = {}, {}
+    hidden = hidden.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        _loss(model, taps, batch, trunk.finish(hidden), scale, explaining=explaining), hidden
+    )
+    for number, layer in reversed(list(enumerate(trunk.layers))):
+        device, kept = inputs.pop()
+        stream = kept.to(device).requires_grad_(number > 0)
+        with taps.tapped([number], count, explaining=explaining):
+            output = layer(stream, **settings)
+        if wanted := [stream, *taps.leaves] if number else taps.leaves:
+            gradient, *_ = torch.autograd.grad(output, wanted, gradient.to(output.device), allow_unused=True)
+        del output
 
 
 @contextmanager
@@ -188,10 +260,12 @@ def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
         whole = output.new_zeros(shape[:-1].numel(), output.shape[-1])
         return whole.index_copy(0, rows.to(output.device), output).view(*shape[:-1], -1)
 
+    first, last = trunk_of(model).ffn_inputs[-1], decoder_of(model).ffn_outputs[-1]
     with ExitStack() as hooks:
-        # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
-        hooks.callback(trunk_of(model).ffn_inputs[-1].register_forward_pre_hook(select, prepend=True).remove)
-        hooks.callback(decoder_of(model).ffn_outputs[-1].register_forward_hook(spread, prepend=True).remove)
+        if first is not None and last is not None:
+            # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
+            hooks.callback(first.register_forward_pre_hook(select, prepend=True).remove)
+            hooks.callback(last.register_forward_hook(spread, prepend=True).remove)
         yield
 
 
@@ -203,7 +277,7 @@ def _scaled_scores(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
         scale /= SCALE_STEP
         scores = _scores(model, taps, batch, scale)
     first = taps.scale is None  # later batches start from what the first one found
-    while scores.isfinite().all() and scale < MAX_SCALE and (first or not scores.any(-1).all()):
+    while scores.isfinite().all() and scale < MAX_SCALE and (first or not scores[taps.there].any(-1).all()):
         larger = _scores(model, taps, batch, scale * SCALE_STEP)
         if not larger.isfinite().all():
             break
@@ -223,19 +297,25 @@ def _checked_alone(model: nn.Module, taps: _Taps, example: TokenizedExample) -> 
     (batch,) = batches([example], 1)
     scale = taps.scale or 1.0
     scores = _scores(model, taps, batch, scale, explaining=True)
-    for layer in reversed(range(len(taps.modules))):
+    for layer in reversed(taps.there):
         where = f"example {example.index}: layer {layer}"
         gradient = float(taps.gradients.get(layer, torch.tensor(0.0)))
         if not scores[layer].isfinite().all():
             raise ScoreError(f"{where}: the gradient is {gradient}, not finite; load the model with dtype=float32")
-        ignored = taps.of_input and not getattr(taps.modules[layer], "weight", torch.ones(1)).any()
+        ignored = taps.of_input and _is_zero(taps.modules[layer])
         if not gradient and taps.outputs[layer].any() and not ignored:
             raise ScoreError(f"{where}: the gradient is zero throughout; load the model with dtype=float32")
     return scores.squeeze(1)
 
 
+def _is_zero(module: nn.Module | None) -> bool:
+    assert module is not None
+    with align_module_device(module):
+        return not getattr(module, "weight", torch.ones(1)).any()
+
+
 def _explain_forward(taps: _Taps, example: TokenizedExample) -> None:
-    for layer, values in enumerate(taps.outputs):
+    for layer, values in sorted(taps.outputs.items()):
         if not values.isfinite().all():
             raise ScoreError(
                 f"example {example.index}: layer {layer}: its outputs are not finite; load the model with dtype=float32"

@@ -135,6 +135,7 @@ def score_under_masks(
     decoder, trunk = decoder_of(model), trunk_of(model)
     for mask in masks:
         check_fits(mask, decoder.num_hidden_layers, decoder.num_attention_heads)
+    masks = [mask - decoder.removed for mask in masks]
     tokenized = checked(requests, trunk.max_length, trunk.vocab_size)
     inputs: dict[tuple[int, ...], list[int]] = {}
     for request in tokenized:
@@ -187,7 +188,7 @@ def _logits_under_masks(model: nn.Module, batch: Batch, masks: Sequence[PruningM
         if not starting.ffns[layer]:
             hidden = trunk.layers[layer](hidden, **settings)
             continue
-        with _watched(trunk.ffn_entries[layer]) as entered:
+        with _watched(trunk.ffn_entries[layer]) as entered:  # type: ignore[arg-type]
             following = trunk.layers[layer](hidden, **settings)
         skipped = _without_ffn(entered[0].view_as(hidden), trunk.ffn_norms[layer])
         del hidden

@@ -38,6 +38,8 @@ class Inputs:
     """What knockout measures; None for the examples' loss."""
     batch_size: int = 8
     seed: int = 1234
+    checkpointing: bool | None = None
+    """Of gradients: whether one layer's activations are kept at a time; None where weights are offloaded."""
     processes: Processes = field(default_factory=Processes)
     softmax_dtype: torch.dtype | None = None
     scorer: MaskScorer | None = None
@@ -59,19 +61,21 @@ class Method(NamedTuple):
 def magnitude(model: nn.Module, component: str) -> Tensor:
     """L2 norm of each component's weight matrices, biases aside, float32.
 
-    A head: its rows of the query, key and value maps and its columns of the output map. An FFN: both of its maps.
+    A head: its rows of the query, key and value maps and its columns of the output map. An FFN: both of its maps. What
+    a compacted model lacks scores 0.
     """
     decoder, trunk = decoder_of(model), trunk_of(model)
-    scores = []
+    shape = decoder.num_hidden_layers, decoder.num_attention_heads
+    scores = torch.zeros(shape[: 1 if component == "ffns" else 2], dtype=torch.float64)
     for layer in range(decoder.num_hidden_layers):
         if component == "ffns":
             maps = (trunk.ffn_inputs[layer], decoder.ffn_outputs[layer])
-            scores.append(sum(_squares(module, 1).sum() for module in maps))
-        else:
+            scores[layer] = sum(_squares(module, 1).sum() for module in maps if module is not None)
+        elif kept := list(decoder.removed.kept_heads(layer)):
             incoming = (trunk.queries[layer], trunk.keys[layer], trunk.values[layer])
             by_unit = sum(_squares(module, 1) for module in incoming) + _squares(decoder.head_outputs[layer], 0)
-            scores.append(by_unit.view(decoder.num_attention_heads, decoder.head_dim).sum(1))
-    return torch.stack(scores).sqrt().float()  # type: ignore[arg-type]
+            scores[layer, kept] = by_unit.view(len(kept), decoder.head_dim).sum(1)
+    return scores.sqrt().float()
 
 
 def random_scores(model: nn.Module, component: str, seed: int) -> Tensor:
@@ -88,8 +92,9 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
-def _squares(module: nn.Module, dim: int) -> Tensor:
+def _squares(module: nn.Module | None, dim: int) -> Tensor:
     """Sums of squared weights over `dim`, float64: 1 for one number a row (output), 0 for one a column (input)."""
+    assert module is not None
     with align_module_device(module):
         return module.weight.detach().double().pow(2).sum(dim).cpu()  # type: ignore[operator]
 
@@ -100,6 +105,7 @@ def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
             inputs.model,
             inputs.examples,
             batch_size=inputs.batch_size,
+            checkpointing=inputs.checkpointing,
             processes=inputs.processes,
             progress=inputs.progress,
         )

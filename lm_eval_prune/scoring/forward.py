@@ -129,10 +129,12 @@ class _Run:
             if stage > last:
                 stream = self._narrowed(stream)
             layer, is_ffn = divmod(stage, 2)
-            if is_ffn:
-                self._ffn(layer, stream, pruned=layer in self.masks[group[0]].pruned_ffns)
-            else:
-                stream = self._attention(layer, stream, self.kept_heads[group[0]][layer], only_asked=stage == last)
+            pruned = layer in self.masks[group[0]].pruned_ffns
+            with self.model.at_hand(layer, ffn=bool(is_ffn), pruned=pruned):
+                if is_ffn:
+                    self._ffn(layer, stream, pruned=pruned)
+                else:
+                    stream = self._attention(layer, stream, self.kept_heads[group[0]][layer], only_asked=stage == last)
             stage += 1
         answers = self.output.answers(self._narrowed(stream).hidden, self.pack)
         self.log_likelihoods[group], self.greedy[group] = answers

@@ -91,6 +91,7 @@ def score_packs(
         check_fits(mask, forward.num_hidden_layers, forward.num_attention_heads)
     if not masks:
         return
+    masks = [mask | forward.removed for mask in masks]
     size = _size(batch_size)
     budget = token_budget(forward, trie.longest, size)
     # In float32, or in `softmax_dtype` where that is wider.

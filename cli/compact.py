@@ -1,0 +1,63 @@
+"""`lm-eval-prune compact`: a checkpoint with the pruned heads and FFNs really gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lm_eval_prune.cli.options import arguments_of
+from lm_eval_prune.errors import ArgumentError
+
+MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns")
+
+
+@click.command("compact")
+@click.option("--model_args", "-a", default="", help="pretrained=DIR_OR_HUB_ID, and revision=... Default: the bundled.")
+@click.option("--mask", type=click.Path(), help="Mask file.")
+@click.option("--head_importance", type=click.Path(), help="Importance file of heads, instead of a mask file.")
+@click.option("--prune_heads", help="Share of heads to prune, 0 to 1.")
+@click.option("--ffn_importance", type=click.Path(), help="Importance file of FFNs.")
+@click.option("--prune_ffns", help="Share of FFNs to prune, 0 to 1.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), multiple=True, help="Results of this mask, for the model card."
+)
+@click.option("--max_shard_size", default="5GB", show_default=True, help="Largest file of weights; bounds memory too.")
+@click.option("--output_path", "-o", type=click.Path(path_type=Path), required=True, help="New folder.")
+def command(model_args: str, results: tuple[Path, ...], max_shard_size: str, output_path: Path, **chosen: Any) -> None:
+    """Write a checkpoint without the heads and FFNs that a mask prunes; its outputs are the masked model's.
+
+    \b
+    lm-eval-prune compact --model_args pretrained=facebook/opt-1.3b --mask mask.json --output_path opt-1.3b-pruned
+    lm_eval --model pruned-opt --model_args pretrained=opt-1.3b-pruned --tasks piqa
+
+    Reads and writes shard by shard: memory holds one new shard, whatever the model's size.
+    """
+    from lm_eval_prune.compaction.checkpoint import compact_checkpoint
+    from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
+    from lm_eval_prune.selection import select_mask
+
+    arguments: dict[str, Any] = dict(arguments_of(model_args))
+    if unknown := arguments.keys() - {"pretrained", "revision", *MASKS}:
+        raise ArgumentError(f"model_args: {sorted(unknown)[0]}: not used here; weights keep their dtype and place")
+    for name in MASKS:
+        if chosen[name] is None:
+            chosen[name] = arguments.get(name)
+    mask = select_mask(**chosen)
+    if mask is None:
+        raise ArgumentError("nothing to prune: give --mask, or --head_importance and --prune_heads, or both for FFNs")
+    done = compact_checkpoint(
+        arguments.get("pretrained") or bundled_model_path(),
+        mask,
+        output_path,
+        revision=arguments.get("revision"),
+        max_shard_size=max_shard_size,
+        results=results,
+        name=None if arguments.get("pretrained") else BUNDLED_NAME,
+        progress=True,
+    )
+    click.echo(
+        f"{output_path}: {done.num_parameters:,} of {done.num_parameters_before:,} parameters "
+        f"({done.num_parameters / done.num_parameters_before:.1%}), {done.num_bytes / 2**20:,.1f} MiB"
+    )

@@ -1,0 +1,60 @@
+"""`lm-eval-prune plan`: what a study will cost, before it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lm_eval_prune.cli.options import TASKS, shots
+
+
+def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else TASKS(ctx, parameter, value)
+
+
+@click.command("plan")
+@click.argument("model")
+@click.option("--devices", help="Such as 8x80GB, 141GB,cpu:500GB or 80GB,cpu:200GB,disk; cpu:24GB is no GPU.")
+@click.option("--dtype", default="float16", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--batch_size", "-b", type=int, default=1, show_default=True, help="Inputs that are computed at once.")
+@click.option("--max_length", type=int, help="Tokens of the longest input. Default: the tasks' longest.")
+@click.option("--tasks", callback=TASKS, help="Of the 14 tasks, or icl14_<k>shot. Default: all 14.")
+@click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots, 0 to 5. Default: 0,1,5.")
+@click.option("--tokens", multiple=True, metavar="NAME=INPUTSxTOKENS", help="A task of your own: mytask=1000x250.")
+@click.option("--prune_heads", callback=_shares, help="Shares of all heads. Default: 0,0.7.")
+@click.option("--prune_ffns", callback=_shares, help="Shares of all FFNs. Default: 0,0.2.")
+@click.option("--ranking", multiple=True, help="As for sweep: own, aggregate, random:0+1+2, ... Default: own.")
+@click.option("--config", "-C", type=click.Path(dir_okay=False, path_type=Path), help="A sweep's YAML settings.")
+@click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
+@click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")
+@click.option("--importance_limit", type=int, help="Training documents a task for importance. Default: 200.")
+@click.option("--scorer", help="packed or padded. Default: padded.")
+@click.option("--tflops", type=float, help="10^12 operations a second that one device sustains; gives times.")
+@click.option("--measure", is_flag=True, help="Measure that with matrix products, on this machine.")
+@click.option("--bandwidth", type=float, help="10^9 bytes a second at which offloaded weights are brought in.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan there, too.")
+def command(model: str, json_file: Path | None, **options: Any) -> None:
+    """Say what a study of MODEL costs: parameters, memory, device map, FLOPs, time. Nothing is downloaded or run.
+
+    \b
+    lm-eval-prune plan 66b --devices 8x80GB --tflops 200
+    lm-eval-prune plan 66b --devices 80GB,cpu:200GB --config docs/sweep-opt-66b.yaml --json plan.json
+
+    MODEL is an OPT's size (125m, 350m, 1.3b, 2.7b, 6.7b, 13b, 30b, 66b), a checkpoint's folder, or a hub id.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from lm_eval_prune.costs.plan import make_plan
+    from lm_eval_prune.costs.tables import tables
+    from lm_eval_prune.files import write_json
+
+    plan = make_plan(model, **options)
+    console = Console()
+    for part in tables(plan):
+        console.print(part, soft_wrap=isinstance(part, Text))  # a command is copied in one piece
+    if json_file is not None:
+        write_json(json_file, plan)
+        console.print(str(json_file), soft_wrap=True)

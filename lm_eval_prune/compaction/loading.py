@@ -1,0 +1,57 @@
+"""A checkpoint loaded as the smaller model that a mask leaves of it: pruned weights are never read."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_prune.compaction.checkpoint import located, original_config
+from lm_eval_prune.compaction.weights import PartialWeight, Weights
+from lm_eval_prune.decoders import check_fits
+
+if TYPE_CHECKING:
+    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+    from lm_eval_prune.masks import PruningMask
+
+__all__ = ["CompactingLoader", "check_weights"]
+
+
+class CompactingLoader:
+    """Stands where transformers' `AutoModelForCausalLM` is asked for a model, and makes a compact one."""
+
+    def __init__(self, mask: PruningMask) -> None:
+        self.mask = mask
+
+    def from_pretrained(
+        self, pretrained: str, *, revision: str | None = None, dtype: Any = None, **kwargs: Any
+    ) -> PrunedOPTForCausalLM:
+        """`compact(AutoModelForCausalLM.from_pretrained(pretrained, ...), mask)`, without the weights that it prunes.
+
+        transformers puts each weight where `device_map` says, in `dtype`. Raises PruneError as `compact_checkpoint`.
+        """
+        from transformers import GenerationConfig
+
+        from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+        from lm_eval_prune.decoders.pruned_opt_config import compacted_config
+
+        config = original_config(pretrained, revision)
+        check_fits(self.mask, config.num_hidden_layers, config.num_attention_heads, where=pretrained)
+        new_config = compacted_config(config, self.mask, pretrained)
+        weights = Weights.of(pretrained, revision)
+        if dtype in (None, "auto"):
+            dtype = getattr(config, "dtype", None) or weights.dtype
+        for name in ("trust_remote_code", "gguf_file", "subfolder"):  # for a path, which is not given below
+            kwargs.pop(name, None)
+        parts = located(weights, config, new_config, pretrained)
+        lazy = {name: PartialWeight(part.stored, part.cut) for name, part in parts.items()}
+        model = PrunedOPTForCausalLM.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)
+        model.config._name_or_path = pretrained
+        with suppress(OSError, ValueError):  # without a file, what follows from the configuration stays
+            model.generation_config = GenerationConfig.from_pretrained(pretrained, revision=revision or "main")
+        return model
+
+
+def check_weights(pretrained: str, revision: str | None, config: Any) -> None:
+    """Raise FileFormatError where a weight of a compacted checkpoint is missing, cut short or of the wrong shape."""
+    weights = Weights.of(pretrained, revision)
+    located(weights, config, config, pretrained)

@@ -1,0 +1,58 @@
+"""Bytes beside the weights: what is alive at the worst moment of a batch, from a model's dimensions.
+
+Sums of the tensors that must exist, without what an allocator rounds up and a library's kernels take for themselves.
+"""
+
+from __future__ import annotations
+
+from lm_eval_prune.costs.dimensions import Dimensions
+from lm_eval_prune.errors import ArgumentError
+
+__all__ = [
+    "BYTES",
+    "bytes_of",
+    "keys_and_values_per_layer",
+    "layer_activations",
+    "logits",
+    "saved_for_backward",
+    "stream",
+]
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""dtype -> bytes of a number."""
+
+
+def bytes_of(dtype: str) -> int:
+    """Bytes of a number. Raises ArgumentError."""
+    if dtype not in BYTES:
+        raise ArgumentError(f"dtype={dtype}: expected one of {', '.join(BYTES)}")
+    return BYTES[dtype]
+
+
+def stream(model: Dimensions, tokens: int, dtype: str) -> int:
+    """The residual stream of `tokens` positions."""
+    return tokens * model.hidden_size * bytes_of(dtype)
+
+
+def keys_and_values_per_layer(model: Dimensions, tokens: int, dtype: str) -> int:
+    """What one layer adds to the cache: transformers keeps it during an evaluation, too."""
+    return 2 * stream(model, tokens, dtype)
+
+
+def layer_activations(model: Dimensions, tokens: int, dtype: str) -> int:
+    """One layer without gradients: stream, norm, queries, keys, values, outputs; or the FFN's inner width twice."""
+    attention, ffn = 6 * model.hidden_size, 2 * model.hidden_size + 2 * model.ffn_dim
+    return tokens * max(attention, ffn) * bytes_of(dtype)
+
+
+def logits(model: Dimensions, tokens: int, dtype: str) -> int:
+    """Logits and their log-softmax, which the harness holds at once."""
+    return 2 * tokens * model.vocab_size * bytes_of(dtype)
+
+
+def saved_for_backward(model: Dimensions, tokens: int, dtype: str) -> int:
+    """What one layer keeps for gradient importance, its weights being frozen.
+
+    The inputs of two norms, queries, keys, values, the heads' outputs twice, and the FFN's inner width.
+    """
+    return tokens * (7 * model.hidden_size + model.ffn_dim) * bytes_of(dtype)

@@ -1,0 +1,240 @@
+"""From a user's options to a plan: JSON values, which `tables.py` shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_prune.costs import memory
+from lm_eval_prune.costs.devices import parse_devices
+from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
+from lm_eval_prune.costs.study import Grid, Speed, removals, stages
+from lm_eval_prune.costs.workload import known_tasks, table_record, workloads
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.sweep.config import load_config, parse_ranking
+from lm_eval_prune.version import __version__
+
+if TYPE_CHECKING:
+    from lm_eval_prune.costs.fit import Fit
+
+__all__ = ["FORMAT", "make_plan"]
+
+FORMAT, VERSION = "lm-eval-prune-plan", 1
+DEFAULTS: dict[str, Any] = {
+    "dtype": "float16",
+    "batch_size": 1,
+    "num_fewshot": (0, 1, 5),
+    "prune_heads": ("0", "0.7"),
+    "prune_ffns": ("0", "0.2"),
+    "ranking": ("own",),
+    "scorer": "padded",
+    "importance_limit": 200,
+}
+SHORTEST = 2
+"""Tokens that an input must have at least."""
+
+
+def make_plan(
+    model: str,
+    *,
+    devices: str | None = None,
+    max_length: int | None = None,
+    tokens: Sequence[str] = (),
+    config: Path | None = None,
+    mask: Path | None = None,
+    tflops: float | None = None,
+    measure: bool = False,
+    bandwidth: float | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """What a study of `model` costs, as JSON values.
+
+    `options` are tasks, num_fewshot, prune_heads, prune_ffns, ranking, limit, importance_limit, scorer, dtype and
+    batch_size; those not given are the sweep's in `config`, then `DEFAULTS`. Raises PruneError.
+    """
+    settings = _settings(config, options)
+    dtype = settings["dtype"]
+    memory.bytes_of(dtype)
+    if measure and tflops is not None:
+        raise ArgumentError(f"tflops={tflops:g} and measure exclude one another; give one of the two")
+    dimensions = dimensions_of(model)
+    grid = _grid(dimensions, settings, tokens)
+    length = _length(dimensions, grid, max_length)
+    plan: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "lm_eval_prune": __version__,
+        "model": _described(dimensions),
+        "removals": _removals(dimensions, grid, mask),
+    }
+    fit = None
+    if devices is not None:
+        from lm_eval_prune.costs.fit import fitted
+
+        parsed = parse_devices(devices)
+        fit = fitted(dimensions, dtype, parsed, grid.batch_size, length)
+        plan["devices"] = _placed(fit, dimensions, devices, dtype, grid.batch_size, length)
+    speed = Speed(tflops=_measured_tflops(dtype) if measure else tflops, bandwidth=bandwidth)
+    plan["stages_title"] = _title(grid)
+    plan["stages"] = [asdict(stage) for stage in stages(dimensions, grid, speed, fit)]
+    plan["tflops"], plan["bandwidth"] = speed.tflops, bandwidth
+    plan["notes"] = [*_paper(dimensions, grid), *_notes(speed, fit, measured=measure)]
+    return plan
+
+
+def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    settings = dict(DEFAULTS)
+    if config is not None:
+        sweep = load_config(config, output_path="unused")
+        names = ("tasks", "num_fewshot", "prune_heads", "prune_ffns", "ranking", "limit")
+        settings |= {name: getattr(sweep, name) for name in names}
+        settings["fewshot_seeds"] = len(sweep.fewshot_seeds)
+        if sweep.importance_limit is not None and sweep.importance_limit >= 1:
+            settings["importance_limit"] = int(sweep.importance_limit)
+        if isinstance(sweep.batch_size, int):
+            settings["batch_size"] = sweep.batch_size
+        arguments = dict(part.split("=", 1) for part in sweep.model_args.split(",") if "=" in part)
+        settings |= {name: arguments[name] for name in ("dtype", "scorer") if name in arguments}
+    given = {name: value for name, value in options.items() if value not in (None, (), (None,))}
+    return settings | given
+
+
+def _grid(dimensions: Dimensions, settings: dict[str, Any], tokens: Sequence[str]) -> Grid:
+    tasks = settings.get("tasks") or (() if tokens else known_tasks())
+    rankings = [parse_ranking(text) for text in settings["ranking"]]
+    names = ("prune_heads", "prune_ffns", "limit", "importance_limit", "scorer", "batch_size", "fewshot_seeds")
+    return Grid(
+        workloads=tuple(workloads(tasks, settings["num_fewshot"], tokens, dimensions.max_position_embeddings)),
+        variants=sum(len(ranking.seeds) or 1 for ranking in rankings),
+        **{name: settings[name] for name in names if name in settings},
+    )
+
+
+def _length(dimensions: Dimensions, grid: Grid, max_length: int | None) -> int:
+    if max_length is None:
+        return min(grid.longest, dimensions.max_position_embeddings)
+    if not SHORTEST <= max_length <= dimensions.max_position_embeddings:
+        raise ArgumentError(
+            f"max_length={max_length}; expected {SHORTEST} to {dimensions.max_position_embeddings}, the positions of "
+            f"{dimensions.name}"
+        )
+    return max_length
+
+
+def _described(dimensions: Dimensions) -> dict[str, Any]:
+    counted = ("num_heads", "parameters_per_head", "parameters_per_ffn", "parameters_per_layer", "num_parameters")
+    return asdict(dimensions) | {name: getattr(dimensions, name) for name in counted}
+
+
+def _removals(dimensions: Dimensions, grid: Grid, mask: Path | None) -> list[dict[str, Any]]:
+    rows = []
+    for component, shares in (("heads", grid.prune_heads), ("ffns", grid.prune_ffns)):
+        for row in removals(dimensions, component, [share for share in shares if float(share)]):
+            name = "heads" if component == "heads" else "FFNs"
+            number = f"{row['pruned']:,} of {row['of']:,}"
+            rows.append({**row, "what": f"{float(row['share']):.6g} of the {name}", "number": number})
+    if mask is not None:
+        loaded = PruningMask.load(mask)
+        removed = dimensions.removed_by(loaded, str(mask))
+        number = f"{loaded.num_pruned_heads:,} heads, {loaded.num_pruned_ffns:,} FFNs"
+        left = dimensions.num_parameters - removed
+        rows.append({"mask": str(mask), "what": mask.name, "number": number, "removed": removed, "left": left})
+    return rows
+
+
+def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size: int, length: int) -> dict[str, Any]:
+    rows = [
+        {
+            "device": share.place,
+            "layers": list(share.layers),
+            "weights": share.weights,
+            "working": share.working,
+            "size": share.size,
+            "fits": share.fits,
+        }
+        for share in fit.shares
+    ]
+    tokens = batch_size * length
+    return {
+        "given": given,
+        "pretrained": dimensions.name,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "length": length,
+        "map": rows,
+        "device_map": fit.placement.device_map,
+        "fits": fit.fits,
+        "offloaded": fit.offloaded,
+        "devices_per_copy": fit.devices_per_copy,
+        "copies": fit.copies,
+        "model_args": fit.model_args,
+        "keys_and_values": dimensions.num_hidden_layers * memory.keys_and_values_per_layer(dimensions, tokens, dtype),
+        "logits": memory.logits(dimensions, tokens, dtype),
+        "gradients": _most_layers(fit, dimensions) * memory.saved_for_backward(dimensions, tokens, dtype),
+        "gradients_checkpointing": memory.saved_for_backward(dimensions, tokens, dtype),
+    }
+
+
+def _most_layers(fit: Fit, dimensions: Dimensions) -> int:
+    """Layers that one device computes, at most: of a copy on its own GPUs, where there are several copies."""
+    if fit.copies > 1:
+        return -(-dimensions.num_hidden_layers // fit.devices_per_copy)
+    return dimensions.num_hidden_layers if fit.offloaded else max(len(share.layers) for share in fit.shares)
+
+
+def _title(grid: Grid) -> str:
+    tasks = len({work.task for work in grid.workloads})
+    shots = ", ".join(str(number) for number in sorted({work.num_fewshot for work in grid.workloads}))
+    return f"The study: {tasks} tasks at {shots} shots, scorer {grid.scorer}"
+
+
+def _paper(dimensions: Dimensions, grid: Grid) -> list[str]:
+    if dimensions.name != "facebook/opt-66b" or "0.7" not in grid.prune_heads or "0.2" not in grid.prune_ffns:
+        return []
+    return [
+        "Bansal et al. 2023 say about 15.7 billion parameters for 70 % of the heads and about 8.5 billion for 20 % of "
+        "the FFNs; the counts above are exact (docs/opt-66b.md)."
+    ]
+
+
+def _notes(speed: Speed, fit: Fit | None, *, measured: bool) -> list[str]:
+    notes = []
+    if speed.tflops is None:
+        notes.append("No times: say what a device sustains with --tflops, or --measure it here.")
+    else:
+        source = "measured here with matrix products, of which a study reaches less" if measured else "as stated"
+        copies = f", on each of {fit.copies} copies" if fit is not None and fit.copies > 1 else ""
+        notes.append(f"Times: {speed.tflops:.3g} TFLOP/s a device{copies}, {source}.")
+    if fit is not None and fit.offloaded and speed.tflops is not None and speed.bandwidth is None:
+        notes.append("Stages that bring in offloaded weights have no time: say how fast with --bandwidth.")
+    if fit is not None and not fit.fits and speed.tflops is not None:
+        notes.append("No times for what does not fit.")
+    record = table_record()
+    notes.append(
+        f"Tokens: counted on {record['documents']:,} real documents ({record['tokenizer']}) on {record['measured']}; "
+        "padding is not counted. The sweep is without the importance and knockouts that its rankings need; that "
+        "masks share their first layers is not counted."
+    )
+    return notes
+
+
+def _measured_tflops(dtype: str) -> float:
+    """10^12 operations a second of a large matrix product: the best of several, on a GPU where there is one."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    width = 8192 if device.type == "cuda" else 1024
+    factor = torch.randn(width, width, device=device).to(getattr(torch, dtype))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        factor @ factor
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return 2 * width**3 / min(seconds() for _ in range(5)) / 1e12

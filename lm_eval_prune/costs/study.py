@@ -1,0 +1,234 @@
+"""A study's costs: parameters, memory and fit, and the stages in FLOPs and, where a throughput is known, in time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_prune.costs import flops
+from lm_eval_prune.costs.dimensions import Dimensions
+from lm_eval_prune.costs.workload import Load, Workload
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.fractions import number_pruned, parse_fraction
+from lm_eval_prune.sequences import FIRST_LENGTH, NUM_SEQUENCES, STEP
+
+if TYPE_CHECKING:
+    from lm_eval_prune.costs.fit import Fit
+
+__all__ = ["Grid", "Speed", "Stage", "removals", "stages"]
+
+SCORERS = ("packed", "padded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a sweep varies, and how it is scored; checked when made. Raises ArgumentError, FractionError."""
+
+    workloads: tuple[Workload, ...]
+    prune_heads: tuple[str, ...] = ("0", "0.7")
+    """Shares of all heads, each combined with each of `prune_ffns`."""
+    prune_ffns: tuple[str, ...] = ("0", "0.2")
+    variants: int = 1
+    """Masks at each pair of shares: a ranking makes one, a random ranking one a seed."""
+    fewshot_seeds: int = 1
+    limit: float | None = None
+    """Documents a task that are evaluated, or their share below 1; None is all."""
+    importance_limit: int = 200
+    """Training documents a task that importance is computed from."""
+    scorer: str = "padded"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.scorer not in SCORERS:
+            raise ArgumentError(f"scorer={self.scorer}: unknown; expected {' or '.join(SCORERS)}")
+        for name in ("variants", "fewshot_seeds", "importance_limit", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name}={getattr(self, name)}; expected at least 1")
+        if self.limit is not None and not self.limit > 0:
+            raise ArgumentError(f"limit={self.limit:g}; expected a number of documents, or a share below 1")
+        for name in ("prune_heads", "prune_ffns"):
+            for share in getattr(self, name):
+                parse_fraction(share, name)
+
+    @property
+    def pruned_shares(self) -> list[tuple[Fraction, Fraction]]:
+        """Pairs (heads, FFNs) other than the dense one."""
+        heads, ffns = ([Fraction(share) for share in shares] for shares in (self.prune_heads, self.prune_ffns))
+        return [pair for pair in dict.fromkeys(itertools.product(heads, ffns)) if any(pair)]
+
+    @property
+    def cells_per_task(self) -> int:
+        """Evaluations of one task at one number of shots, the dense one included."""
+        return (1 + self.variants * len(self.pruned_shares)) * self.fewshot_seeds
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest input."""
+        return max(work.padded.longest for work in self.workloads)
+
+    def documents(self, work: Workload) -> int:
+        """How many documents of a task are evaluated."""
+        if self.limit is None:
+            return work.documents
+        return min(work.documents, int(self.limit) if self.limit >= 1 else -int(-self.limit * work.documents // 1))
+
+    def evaluation(self, work: Workload) -> Load:
+        """One evaluation of a task."""
+        return (work.packed if self.scorer == "packed" else work.padded).times(self.documents(work))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What turns operations into time; None where it is not known, and then no time is said."""
+
+    tflops: float | None = None
+    """10^12 operations a second that one device sustains."""
+    bandwidth: float | None = None
+    """10^9 bytes a second at which offloaded weights come in."""
+
+    def __post_init__(self) -> None:
+        for name in ("tflops", "bandwidth"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ArgumentError(f"{name}={value}; expected a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a study."""
+
+    name: str
+    work: str
+    """How much of what."""
+    tokens: float
+    flops: float
+    moved: float = 0
+    """Bytes of offloaded weights that are brought in."""
+    seconds: float | None = None
+
+
+@dataclass
+class _Sum:
+    """A stage in the making."""
+
+    name: str
+    tokens: float = 0
+    flops: float = 0
+    batches: float = 0
+    """Times that all layers are gone through."""
+    work: str = ""
+
+
+def removals(model: Dimensions, component: str, shares: Sequence[str]) -> list[dict[str, Any]]:
+    """What pruning each share of the heads (of the FFNs) removes: components and parameters."""
+    rows = []
+    total = model.num_heads if component == "heads" else model.num_hidden_layers
+    for share in dict.fromkeys(shares):
+        count = number_pruned(parse_fraction(share, f"prune_{component}"), total)
+        removed = model.removed(count, 0) if component == "heads" else model.removed(0, count)
+        left = model.num_parameters - removed
+        rows.append(
+            {"component": component, "share": share, "pruned": count, "of": total, "removed": removed, "left": left}
+        )
+    return rows
+
+
+def stages(model: Dimensions, grid: Grid, speed: Speed, fit: Fit | None) -> list[Stage]:
+    """Each step of the study; the last is the whole sweep, whose dense cells are the first step once more."""
+    steps = [
+        _dense(model, grid),
+        _gradients(model, grid, checkpointing=fit is not None and fit.offloaded > 0),
+        _knockouts(model, grid, "ffns"),
+        _knockouts(model, grid, "heads"),
+        _induction(model),
+        _sweep(model, grid),
+    ]
+    return [_timed(step, speed, fit) for step in steps]
+
+
+def _dense(model: Dimensions, grid: Grid) -> _Sum:
+    step = _Sum("dense evaluation", work=f"{len(grid.workloads)} evaluations")
+    for work in grid.workloads:
+        load = grid.evaluation(work)
+        step.tokens += load.tokens
+        step.flops += flops.forward(model, load)
+        step.batches += _batches(model, load, grid, packs=grid.scorer == "packed")
+    return step
+
+
+def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Sum:
+    step = _Sum("head importance (gradient)")
+    documents = 0
+    for work in grid.workloads:
+        count = min(grid.importance_limit, work.training_documents)
+        load = work.gold.times(count)
+        documents += count
+        step.tokens += load.tokens
+        step.flops += flops.gradient_importance(model, load, checkpointing=checkpointing)
+        step.batches += 2 * _batches(model, load, grid, packs=False)
+    step.work = f"{documents:,} documents"
+    return step
+
+
+def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Sum:
+    masks = model.num_hidden_layers if component == "ffns" else model.num_heads
+    step = _Sum("FFN knockouts" if component == "ffns" else "head knockouts", work=f"{masks:,} masks")
+    depth = model.num_hidden_layers
+    for work in grid.workloads:
+        load = work.packed if grid.scorer == "packed" else work.padded
+        # Knockouts ask for the continuation's positions alone, however they are scored.
+        asked = Load(load.tokens, load.pairs, work.packed.outputs, load.inputs, load.longest)
+        asked = asked.times(min(grid.importance_limit, work.training_documents))
+        again = (depth - 1) / 2 if component == "ffns" else model.num_attention_heads * (depth + 1) / 2
+        step.tokens += asked.tokens * (1 + again)
+        step.flops += flops.knockouts(model, asked, component)
+        step.batches += _batches(model, asked, grid, packs=grid.scorer == "packed") * (1 + again)
+    return step
+
+
+def _induction(model: Dimensions) -> _Sum:
+    lengths = [FIRST_LENGTH + STEP * number for number in range(NUM_SEQUENCES)]
+    lengths = [length for length in lengths if 4 * length + 1 <= model.max_position_embeddings]
+    tokens = sum(2 + 5 * length for length in lengths)
+    work = f"{len(lengths)} sequences"
+    return _Sum("induction", tokens, flops.induction(model, lengths), 2 * len(lengths), work)
+
+
+def _sweep(model: Dimensions, grid: Grid) -> _Sum:
+    step = _Sum("sweep", work=f"{len(grid.workloads) * grid.cells_per_task:,} cells")
+    for work in grid.workloads:
+        load = grid.evaluation(work)
+        once = flops.forward(model, load)
+        for heads, ffns in grid.pruned_shares:
+            # The packed scorer leaves pruned parts out, the padded one computes all and sets to zero.
+            kept = (float(1 - heads), float(1 - ffns)) if grid.scorer == "packed" else (1.0, 1.0)
+            once += grid.variants * flops.forward(model, load, *kept)
+        step.flops += once * grid.fewshot_seeds
+        step.tokens += load.tokens * grid.cells_per_task
+        step.batches += _batches(model, load, grid, packs=grid.scorer == "packed") * grid.cells_per_task
+    return step
+
+
+def _batches(model: Dimensions, load: Load, grid: Grid, *, packs: bool) -> float:
+    """How often all layers are gone through."""
+    if not packs:
+        return -(-load.inputs // grid.batch_size)
+    # As scoring.budget.token_budget, on a GPU.
+    per_token = 12 * model.hidden_size + model.ffn_dim
+    left = model.vocab_size // 2 + 2 * model.num_hidden_layers * model.hidden_size
+    budget = max(1, min(65536, grid.batch_size * load.longest * left // per_token))
+    return -(-load.tokens // budget)
+
+
+def _timed(step: _Sum, speed: Speed, fit: Fit | None) -> Stage:
+    moved = step.batches * fit.offloaded if fit else 0.0
+    seconds = None
+    if speed.tflops is not None and (not moved or speed.bandwidth is not None) and (fit is None or fit.fits):
+        copies = fit.copies if fit else 1
+        seconds = step.flops / (speed.tflops * 1e12 * copies)
+        if moved and speed.bandwidth is not None:
+            seconds += moved / (speed.bandwidth * 1e9)
+    return Stage(name=step.name, work=step.work, tokens=step.tokens, flops=step.flops, moved=moved, seconds=seconds)

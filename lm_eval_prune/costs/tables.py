@@ -1,0 +1,149 @@
+"""A plan as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["amount", "duration", "size", "tables"]
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as memory is sold."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:,.1f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def amount(count: float) -> str:
+    """A large number in words that are read at a glance."""
+    for unit, factor in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if count >= factor:
+            return f"{count / factor:,.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
+    return f"{count:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days."""
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * factor:
+            return f"{seconds / factor:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def tables(plan: dict[str, Any]) -> Iterator[Table | Text]:
+    """What `cli/plan.py` prints, one after another, from the plan's JSON content."""
+    yield _model(plan["model"])
+    yield _removals(plan["removals"])
+    if "devices" in plan:
+        yield _devices(plan["devices"])
+        yield Text(_verdict(plan["devices"]))
+    yield _stages(plan)
+    for note in plan["notes"]:
+        yield Text(note, style="dim")
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < left else "right")
+    return table
+
+
+def _model(model: dict[str, Any]) -> Table:
+    title = (
+        f"{model['name']}: {model['num_hidden_layers']} layers of {model['num_attention_heads']} heads, "
+        f"width {model['hidden_size']:,}"
+    )
+    table = _table(title, "parameters", "each", "number", "together", "share")
+    total = model["num_parameters"]
+    for name, each, count in (
+        ("attention heads", model["parameters_per_head"], model["num_heads"]),
+        ("FFNs", model["parameters_per_ffn"], model["num_hidden_layers"]),
+    ):
+        table.add_row(name, f"{each:,}", f"{count:,}", f"{each * count:,}", f"{each * count / total:.1%}")
+    rest = total - model["num_heads"] * model["parameters_per_head"]
+    rest -= model["num_hidden_layers"] * model["parameters_per_ffn"]
+    table.add_row("embeddings, norms, output biases", "", "", f"{rest:,}", f"{rest / total:.1%}")
+    table.add_row("total", "", "", f"{total:,}", "", style="bold")
+    return table
+
+
+def _removals(rows: list[dict[str, Any]]) -> Table:
+    table = _table("Pruned", "what", "number", "parameters removed", "left")
+    for row in rows:
+        table.add_row(row["what"], row["number"], f"{row['removed']:,}", f"{row['left']:,}")
+    return table
+
+
+def _devices(devices: dict[str, Any]) -> Table:
+    title = (
+        f"Device map for {devices['given']}, {devices['dtype']}, batches of {devices['batch_size']} x "
+        f"{devices['length']:,} tokens"
+    )
+    table = _table(title, "device", "layers", "weights", "computing", "memory", "left", left=2)
+    for row in devices["map"]:
+        memory, left = ("", "")
+        if row["size"] is not None:
+            memory = size(row["size"])
+            spare = row["size"] - row["weights"] - row["working"]
+            left = size(spare) if spare >= 0 else f"-{size(-spare)}"
+        name = f"GPU {row['device']}" if isinstance(row["device"], int) else row["device"]
+        table.add_row(
+            name,
+            _ranges(row["layers"]),
+            size(row["weights"]),
+            size(row["working"]) if row["working"] else "",
+            memory,
+            left,
+            style="" if row["fits"] else "red",
+        )
+    return table
+
+
+def _ranges(layers: list[int]) -> str:
+    """Layers, which follow one another, as 0-8."""
+    if not layers:
+        return ""
+    return str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
+
+
+def _verdict(devices: dict[str, Any]) -> str:
+    if not devices["fits"]:
+        return (
+            "Does not fit: a smaller --batch_size, a smaller --dtype, more devices, or room for weights that are "
+            "brought in when they are needed (cpu:SIZE, disk)."
+        )
+    lines = [f"Fits. --model_args pretrained={devices['pretrained']},{devices['model_args']}"]
+    if devices["offloaded"]:
+        lines.append(f"{size(devices['offloaded'])} of weights are offloaded, and brought in for every batch or pack.")
+    if devices["copies"] > 1:
+        lines.append(
+            f"{devices['devices_per_copy']} GPUs hold the model, and of one copy's GPUs one works at a time: "
+            f"{devices['copies']} processes on {devices['devices_per_copy']} GPUs each "
+            "(CUDA_VISIBLE_DEVICES) share a sweep."
+        )
+    elif devices["devices_per_copy"] > 1:
+        lines.append("A batch goes through the devices one after another: one of them works at a time.")
+    lines.append(
+        f"Gradient importance holds up to {size(devices['gradients'])} more on a device, or "
+        f"{size(devices['gradients_checkpointing'])} with --checkpointing."
+    )
+    return "\n".join(lines)
+
+
+def _stages(plan: dict[str, Any]) -> Table:
+    moved = any(stage["moved"] for stage in plan["stages"])
+    timed = any(stage["seconds"] is not None for stage in plan["stages"])
+    columns = ["stage", "of", "tokens", "FLOPs", *["weights moved"] * moved, *["time"] * timed]
+    table = _table(plan["stages_title"], *columns, left=2)
+    for stage in plan["stages"]:
+        cells = [stage["name"], stage["work"], amount(stage["tokens"]), amount(stage["flops"])]
+        cells += [size(stage["moved"])] * moved
+        cells += ["" if stage["seconds"] is None else duration(stage["seconds"])] * timed
+        table.add_row(*cells)
+    return table
