@@ -48,13 +48,11 @@ def compact(model: OPTForCausalLM, mask: PruningMask) -> PrunedOPTForCausalLM:
 
 
 def _require_plain(model: Any) -> None:
-    from transformers import OPTForCausalLM
-
-    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+    from lm_eval_prune.decoders.pruned_opt import PLAIN
 
     if hasattr(model, "config"):
         require_supported(model.config, type(model).__name__)
-    if type(model) not in (OPTForCausalLM, PrunedOPTForCausalLM):
+    if type(model) not in PLAIN:
         raise UnsupportedModelError(f"{type(model).__name__} cannot be compacted; expected a plain OPTForCausalLM")
     instead = "compact the model's folder instead: lm-eval-prune compact, or compact_checkpoint"
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:

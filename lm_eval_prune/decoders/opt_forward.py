@@ -162,11 +162,9 @@ def why_not(model: nn.Module) -> str | None:
 
     Everything that is not plain OPT counts: adapters, quantised or sharded weights, hooks but accelerate's.
     """
-    from transformers import OPTForCausalLM
+    from lm_eval_prune.decoders.pruned_opt import PLAIN
 
-    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
-
-    if type(model) not in (OPTForCausalLM, PrunedOPTForCausalLM):
+    if type(model) not in PLAIN:
         return f"the model is a {type(model).__name__}, not an OPTForCausalLM"
     attention = getattr(model.config, "_attn_implementation", None)
     if attention not in KNOWN_ATTENTION:

@@ -19,7 +19,7 @@ from lm_eval_prune.errors import FileFormatError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CLASSES", "PrunedOPTForCausalLM", "PrunedOPTModel"]
+__all__ = ["CLASSES", "PLAIN", "PrunedOPTForCausalLM", "PrunedOPTModel"]
 
 
 class PrunedOPTAttention(OPTAttention):
@@ -123,7 +123,7 @@ class PrunedOPTForCausalLM(OPTForCausalLM):
         _replace_layers(self.model, config)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:  # type: ignore[override]
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As `OPTForCausalLM.from_pretrained`. Raises FileFormatError for missing weights."""
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
@@ -142,5 +142,7 @@ def _replace_layers(model: Any, config: PrunedOPTConfig) -> None:
     model.post_init()
 
 
+PLAIN = (OPTForCausalLM, PrunedOPTForCausalLM)
+"""Language models whose weights and forward pass are known to the last part; a subclass may do anything."""
 CLASSES = (PrunedOPTForCausalLM, PrunedOPTDecoderLayer, PrunedOPTAttention, HeadlessAttention, OutputBias)
 """Modules that a compacted language model may hold beside OPT's own."""
