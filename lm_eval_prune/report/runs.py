@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_prune.sweep.folder import DENSE, Variant
 
-__all__ = ["BUNDLED", "Cost", "Missing", "Problem", "Run", "Value", "runs_of_results"]
+__all__ = ["BUNDLED", "Cost", "Missing", "Problem", "Run", "Value", "mask_text", "runs_of_results", "versions_of"]
 
 BUNDLED = "bundled model"
 """Name of the model that `pruned-opt` loads without `pretrained`."""
+LONGEST_MASK = 400
+"""Characters."""
 NO_METRICS = {"name", "alias", "sample_len", "sample_count", "samples"}
 """Keys beside the metrics in a task's results."""
 
@@ -96,6 +98,12 @@ class Run:
     cost: Cost
     samples: Path | None
     """Where its per-document outcomes lie: a cell, or a `samples_*.jsonl`. None where there are none."""
+    mask: str = ""
+    """What was pruned, layer by layer, if that is short."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The harness's `config`: how it was called."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version, where the file says."""
 
     @property
     def is_dense(self) -> bool:
@@ -126,6 +134,9 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
         "lm_eval": results.get("lm_eval_version") or pruning.get("versions", {}).get("lm_eval"),
         "date": _number(results.get("date")) or 0.0,
         "cost": cost_of(pruning, config),
+        "mask": mask_text(pruning),
+        "settings": config,
+        "versions": versions_of(results, pruning),
     }
     return [
         Run(**common, **task_fields(results, task), samples=_samples_beside(path, task))
@@ -204,6 +215,24 @@ def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
         _share(provenance.get("prune_ffns"), ffns, pruning.get("ffns_total")),
         seed=seed if order == "random" and type(seed) is int else None,
     )
+
+
+def mask_text(pruning: Mapping[str, Any]) -> str:
+    """The mask of a `pruning` block as text, such as `heads 0: 1, 3; FFNs 5`; empty where it is long."""
+    mask = pruning.get("mask") or {}
+    heads = mask.get("pruned_heads") or {}
+    parts = [f"{layer}: {found if isinstance(found, str) else ', '.join(map(str, found))}" for layer, found in heads.items()]
+    text = "; ".join([f"heads {' | '.join(parts)}"] if parts else [])
+    if ffns := mask.get("pruned_ffns"):
+        text = "; ".join(filter(None, [text, "FFNs " + (ffns if isinstance(ffns, str) else ", ".join(map(str, ffns)))]))
+    return text if len(text) <= LONGEST_MASK else ""
+
+
+def versions_of(results: Mapping[str, Any], pruning: Mapping[str, Any]) -> dict[str, str]:
+    """Package -> version."""
+    found = {"lm_eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    found |= pruning.get("versions") or {}
+    return {name: str(version) for name, version in found.items() if version}
 
 
 def _mask_digest(pruning: Mapping[str, Any]) -> str:
