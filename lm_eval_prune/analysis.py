@@ -32,6 +32,7 @@ __all__ = [
     "kept_components",
     "overlap",
     "paper_correlation",
+    "pareto_front",
     "rank_agreement",
     "retained_capacity",
     "transfer_cells",
@@ -164,6 +165,21 @@ def retained_capacity(
         Retained(fraction, math.fsum(flat[sorted(kept_components(first, fraction))]) / total)
         for fraction in map(parse_fraction, fractions)
     ]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Places of the (size, quality) points that no other one beats: none is both as small and better, or smaller and
+    as good. Of equal points all are on the front."""
+    best_of: dict[float, float] = {}
+    for size, quality in points:
+        best_of[size] = max(quality, best_of.get(size, -math.inf))
+    front: set[tuple[float, float]] = set()
+    highest = -math.inf
+    for size in sorted(best_of):
+        if best_of[size] > highest:
+            highest = best_of[size]
+            front.add((size, highest))
+    return {place for place, (size, quality) in enumerate(points) if (size, quality) in front}
 
 
 def transfer_cells(
