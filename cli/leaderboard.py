@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
 
-    Prints the table, and writes leaderboard.md, .csv, .parquet and .json to OUTPUT_PATH.
+    Prints the table, and writes leaderboard.html, .md, .csv, .parquet and .json to OUTPUT_PATH.
     """
     from rich.console import Console
 

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.page.provenance import board_command, run_commands
+from lm_eval_prune.report.page.render import write_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.report.tables import write_flips, write_tables
@@ -33,8 +36,8 @@ def leaderboard(
 ) -> Leaderboard:
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
-    leaderboard.md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the Markdown (see
-    `records.arranged`).
+    leaderboard.html, .md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page and the
+    Markdown (see `records.arranged`).
     Raises PruneError.
     """
     config = config or BoardConfig()
@@ -43,6 +46,8 @@ def leaderboard(
     board = compare(collection, config)
     arranged(board, sort=sort)  # an unknown column is said before anything is written
     written = write_tables(board, folder, sort=sort, text=text)
+    commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
+    written.append(write_page(folder, board, figures(board, collection), commands, sort=sort, text=text))
     if config.flips:
         written.append(write_flips(board, folder))
     return Leaderboard(board, written)

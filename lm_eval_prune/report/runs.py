@@ -218,13 +218,15 @@ def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
 
 
 def mask_text(pruning: Mapping[str, Any]) -> str:
-    """The mask of a `pruning` block as text, such as `heads 0: 1, 3; FFNs 5`; empty where it is long."""
+    """The mask of a `pruning` block as text, such as `heads 0: 1, 3 | 2: all; FFNs 5`; empty where it is long."""
     mask = pruning.get("mask") or {}
-    heads = mask.get("pruned_heads") or {}
-    parts = [f"{layer}: {found if isinstance(found, str) else ', '.join(map(str, found))}" for layer, found in heads.items()]
-    text = "; ".join([f"heads {' | '.join(parts)}"] if parts else [])
-    if ffns := mask.get("pruned_ffns"):
-        text = "; ".join(filter(None, [text, "FFNs " + (ffns if isinstance(ffns, str) else ", ".join(map(str, ffns)))]))
+
+    def named(found: Any) -> str:
+        return found if isinstance(found, str) else ", ".join(map(str, found))
+
+    heads = " | ".join(f"{layer}: {named(found)}" for layer, found in (mask.get("pruned_heads") or {}).items())
+    ffns = named(mask.get("pruned_ffns") or "")
+    text = "; ".join([f"heads {heads}"] * bool(heads) + [f"FFNs {ffns}"] * bool(ffns))
     return text if len(text) <= LONGEST_MASK else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from lm_eval_prune.report.wording import (
 )
 
 __all__ = ["Heading", "Line", "Shown", "headings", "lines", "side_by_side_headings", "side_by_side_lines"]
+
+LISTED = 6
+"""Files named in an opened row."""
 
 
 class Heading(NamedTuple):
@@ -51,12 +55,14 @@ class Shown(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row. `texts` and `marks` name it; `cells` follow the headings after rank, shots and variant."""
+    """A row; `cells` follow the headings after rank, variant and shots."""
 
     entry: Entry
     text: str
     """What a text filter looks in."""
     cells: list[Shown]
+    about: str = "[]"
+    """JSON: (name, value) pairs that the opened row shows."""
 
 
 def headings(board: Board) -> list[Heading]:
@@ -115,7 +121,23 @@ def _line(board: Board, entry: Entry) -> Line:
         _shown(entry.average),
         *(_shown(entry.cells.get(column)) for column in board.columns),
     ]
-    return Line(entry, searched(entry), cells)
+    return Line(entry, searched(entry), cells, json.dumps(_about(entry), ensure_ascii=False))
+
+
+def _about(entry: Entry) -> list[tuple[str, str]]:
+    """What a row is of."""
+    masks = list(dict.fromkeys(run.mask for run in entry.runs if run.mask))
+    mask = masks[0] if len(masks) == 1 else f"{len(masks)}, in the files" if masks else ""
+    sources = list(dict.fromkeys(str(run.source) for run in entry.runs))
+    return [
+        ("model", entry.model),
+        ("harness model", entry.backend),
+        ("ranking", entry.ranking),
+        ("seeds", ", ".join(map(str, entry.seeds))),
+        ("pruned", mask if len(masks) == 1 else ""),
+        ("masks", mask if len(masks) > 1 else ""),
+        ("files", f"{', '.join(sources[:LISTED])}{' and more' if len(sources) > LISTED else ''}"),
+    ]
 
 
 def _shown(holder: Cell | Average | None) -> Shown:
