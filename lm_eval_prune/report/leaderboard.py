@@ -25,6 +25,11 @@ class Leaderboard(NamedTuple):
     board: Board
     paths: list[Path]
 
+    @property
+    def page(self) -> Path:
+        """The HTML file among them."""
+        return next(path for path in self.paths if path.suffix == ".html")
+
 
 def leaderboard(
     paths: Sequence[str | os.PathLike[str]],

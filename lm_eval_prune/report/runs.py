@@ -197,14 +197,19 @@ def cost_of(pruning: Mapping[str, Any], config: Mapping[str, Any]) -> Cost:
 
 
 def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
-    """The variant that a `pruning` block describes: named as its mask's provenance says, else by the mask itself."""
+    """The variant that a `pruning` block describes: named as its mask's provenance says, else by the mask itself.
+
+    The provenance's `ranking` is a name; without it the importance files' names are.
+    """
     heads, ffns = pruning.get("heads_pruned") or 0, pruning.get("ffns_pruned") or 0
     if not heads and not ffns:
         return DENSE
     provenance = (pruning.get("mask") or {}).get("provenance") or {}
     order, seed = provenance.get("order", "least"), provenance.get("seed")
     named = [_file_name(provenance.get(key)) for key in ("head_importance", "ffn_importance", "mask_file")]
-    ranking = " + ".join(dict.fromkeys(name for name in named if name)) or "mask " + _mask_digest(pruning)
+    ranking = provenance.get("ranking")
+    if not isinstance(ranking, str) or not ranking:
+        ranking = " + ".join(dict.fromkeys(name for name in named if name)) or "mask " + _mask_digest(pruning)
     if order == "random":
         ranking = "random"
     elif order == "most":
