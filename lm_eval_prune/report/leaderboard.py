@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.figures.files import require_formats, write_figures
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.report.tables import write_flips, write_tables
@@ -30,13 +32,15 @@ def leaderboard(
     *,
     sort: str = "rank",
     text: str = "",
+    figure_formats: Sequence[str] = (),
 ) -> Leaderboard:
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
     leaderboard.md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the Markdown (see
-    `records.arranged`).
-    Raises PruneError.
+    `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/. Raises PruneError.
     """
+    if figure_formats:
+        require_formats(figure_formats)
     config = config or BoardConfig()
     folder = Path(output_path)
     collection = read_collection(paths)
@@ -45,4 +49,6 @@ def leaderboard(
     written = write_tables(board, folder, sort=sort, text=text)
     if config.flips:
         written.append(write_flips(board, folder))
+    if figure_formats:
+        written += write_figures(figures(board, collection), folder / "figures", figure_formats)
     return Leaderboard(board, written)
