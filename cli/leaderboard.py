@@ -36,6 +36,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--sort", default="rank", show_default=True, help="rank, variant, parameters, flops, average or a task.")
 @click.option("--filter", "text", default="", help="Only rows whose name or verdicts hold these words.")
 @click.option("--flips", is_flag=True, help="List the documents whose answers flipped: flips.csv.")
+@click.option("--figures", callback=TASKS, help="Write the figures as svg, png or pdf, comma-separated.")
 @click.option("--strict", is_flag=True, help="Refuse what cannot be compared instead of warning.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of the bootstrap.")
 def command(
@@ -46,11 +47,13 @@ def command(
     metric: tuple[str, ...],
     sort: str,
     text: str,
+    figures: tuple[str, ...],
     **settings: object,
 ) -> None:
     """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
 
-    Prints the table, and writes leaderboard.html, .md, .csv, .parquet and .json to OUTPUT_PATH.
+    Prints the table, and writes leaderboard.html (a page to open), .md, .csv, .parquet and .json to OUTPUT_PATH, figures
+    to its figures/.
     """
     from rich.console import Console
 
@@ -60,7 +63,7 @@ def command(
     from lm_eval_prune.report.terminal import print_board
 
     config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)  # type: ignore[arg-type]
-    made = leaderboard(paths, output_path, config, sort=sort, text=text)
+    made = leaderboard(paths, output_path, config, sort=sort, text=text, figure_formats=figures)
     # Without a terminal there is no width to keep to: one wide table is easier to search than several.
     console = Console(width=None if Console().is_terminal else 400)
     print_board(made.board, arranged(made.board, sort=sort, text=text), console, shots_beside=side_by_side)

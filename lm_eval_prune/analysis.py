@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from lm_eval_prune.errors import ArgumentError, ScoreError
 from lm_eval_prune.fractions import number_pruned, parse_fraction
@@ -35,6 +35,7 @@ __all__ = [
     "pareto_front",
     "rank_agreement",
     "retained_capacity",
+    "spearman_matrix",
     "transfer_cells",
 ]
 
@@ -127,6 +128,29 @@ def agreement_table(scores: Mapping[str, ArrayLike], *, seed: int = 1234) -> lis
         for place, first in enumerate(every)
         for second in every[place + 1 :]
     ]
+
+
+def spearman_matrix(scores: Sequence[ArrayLike]) -> tuple[NDArray, NDArray]:
+    """(over all components, within layers): Spearman's rho of every pair, each (len(scores), len(scores)).
+
+    Within layers it is the mean over layers where neither is constant; nan for FFNs, and wherever there is no rho.
+    """
+    arrays = np.array([np.asarray(values, dtype=float) for values in scores])
+    overall = _rank_correlations(arrays.reshape(len(arrays), -1))
+    if arrays.ndim == 2:
+        return overall, np.full_like(overall, np.nan)
+    layers = np.array([_rank_correlations(arrays[:, layer]) for layer in range(arrays.shape[1])])
+    counted = (~np.isnan(layers)).sum(0)
+    return overall, np.where(counted, np.nansum(layers, axis=0) / np.maximum(counted, 1), np.nan)
+
+
+def _rank_correlations(rows: NDArray) -> NDArray:
+    """(len(rows), len(rows)): Pearson's correlation of the ranks; nan where a row is constant."""
+    ranks = rankdata(rows, axis=1)
+    centred = ranks - ranks.mean(1, keepdims=True)
+    lengths = np.sqrt((centred**2).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.clip(centred @ centred.T / np.outer(lengths, lengths), -1, 1)
 
 
 def kept_components(scores: ArrayLike, fraction: Share) -> set[int]:

@@ -28,7 +28,7 @@ def test_parameters_against_accuracy_shows_every_entry(made):
     board, found = made
     shown = {
         (point["variant"], point["shots"], point["left"], point["value"])
-        for point in points_of(found["parameters-pareto"])
+        for point in points_of(found["pareto-parameters"])
     }
     assert shown == {
         (

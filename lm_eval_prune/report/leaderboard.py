@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.figures.files import require_formats, write_figures
 from lm_eval_prune.report.page.provenance import board_command, run_commands
 from lm_eval_prune.report.page.render import write_page
 from lm_eval_prune.report.reading import read_collection
@@ -38,13 +39,16 @@ def leaderboard(
     *,
     sort: str = "rank",
     text: str = "",
+    figure_formats: Sequence[str] = (),
 ) -> Leaderboard:
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
     leaderboard.html, .md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page and the
-    Markdown (see `records.arranged`).
+    Markdown (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/.
     Raises PruneError.
     """
+    if figure_formats:
+        require_formats(figure_formats)
     config = config or BoardConfig()
     folder = Path(output_path)
     collection = read_collection(paths)
@@ -52,7 +56,10 @@ def leaderboard(
     arranged(board, sort=sort)  # an unknown column is said before anything is written
     written = write_tables(board, folder, sort=sort, text=text)
     commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
-    written.append(write_page(folder, board, figures(board, collection), commands, sort=sort, text=text))
+    drawn = figures(board, collection)
+    written.append(write_page(folder, board, drawn, commands, sort=sort, text=text))
     if config.flips:
         written.append(write_flips(board, folder))
+    if figure_formats:
+        written += write_figures(drawn, folder / "figures", figure_formats)
     return Leaderboard(board, written)

@@ -1,7 +1,8 @@
 """How all figures look: colours that colour-blind readers tell apart, on a light and on a dark background.
 
 Categories take their colours from the configuration, in this order: the first is what a figure is about (the average,
-the aggregate), then seven hues of Okabe and Ito, then the same again; `DASHES` tells the rounds apart.
+the aggregate, the dense model), then seven hues of Okabe and Ito, then the same again; dashes tell the rounds apart.
+Heat is viridis, or blue to orange around 0.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["DARK", "DASHES", "LIGHT", "rounded", "spec"]
+__all__ = ["DARK", "LIGHT", "category_dashes", "spec"]
 
 HUES = 7
-ROUNDS = 3
-DASHES = [[1, 0]] * (HUES + 1) + [[6, 3]] * HUES + [[2, 2]] * HUES
-"""One a category."""
+ROUNDS = 4
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+"""One a round."""
 
 
 def _theme(ink: str, faint: str, grid: str, background: str, hues: Sequence[str]) -> dict[str, Any]:
@@ -25,13 +26,12 @@ def _theme(ink: str, faint: str, grid: str, background: str, hues: Sequence[str]
     return {
         "background": background,
         "font": "system-ui, 'Liberation Sans', Arial, sans-serif",
-        "view": {"stroke": grid, "continuousWidth": 230, "continuousHeight": 220},
+        "view": {"stroke": grid},
         "axis": {**text, "domainColor": faint, "tickColor": faint, "gridColor": grid, "labelLimit": 180},
         "legend": {**text, "labelLimit": 220, "symbolStrokeWidth": 2, "symbolLimit": 60},
         "header": {**text, "labelLimit": 220},
-        "title": {"color": ink, "fontSize": 13, "anchor": "start"},
-        "text": {"color": ink, "fontSize": 11},
-        "rule": {"color": faint},
+        "title": {"color": ink, "fontSize": 12, "fontWeight": "normal", "limit": 260},
+        "style": {"faint-line": {"color": faint, "stroke": faint}},
         "range": {"category": [ink, *(hues * ROUNDS)]},
     }
 
@@ -46,11 +46,12 @@ DARK = _theme(
 )  # fmt: skip
 
 
+def category_dashes(count: int) -> list[list[int]]:
+    """A dash pattern for each of `count` categories, in the order of the colours."""
+    rounds = [DASHES[0]] + [dash for dash in DASHES for _ in range(HUES)]
+    return [rounds[place % len(rounds)] for place in range(count)]
+
+
 def spec(chart: alt.TopLevelMixin, theme: dict[str, Any] = LIGHT) -> dict[str, Any]:
     """The chart as a Vega-Lite specification with all its data."""
     return {**chart.to_dict(), "config": theme}
-
-
-def rounded(value: float | None) -> float | None:
-    """Five significant digits: what a chart can show, at half the bytes."""
-    return None if value is None or value != value else float(f"{value:.5g}")
