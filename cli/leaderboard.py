@@ -52,7 +52,8 @@ def command(
 ) -> None:
     """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
 
-    Prints the table, and writes leaderboard.md, .csv, .parquet and .json to OUTPUT_PATH, figures to its figures/.
+    Prints the table, and writes leaderboard.html (a page to open), .md, .csv, .parquet and .json to OUTPUT_PATH,
+    figures to its figures/.
     """
     from rich.console import Console
 
