@@ -30,6 +30,8 @@ from lm_eval_prune.version import __version__
 
 __all__ = ["in_script", "render_page", "write_page"]
 
+LINE_SEPARATORS = "\u2028\u2029"
+
 
 def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str) -> Path:
     """Write leaderboard.html; `view` is that of `render_page`."""
@@ -85,7 +87,7 @@ def in_script(source: str) -> str:
 def _json(content: Mapping[str, Any]) -> str:
     """JSON without the characters that HTML or old JavaScript take for something else."""
     line = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
+    for character in f"<>&{LINE_SEPARATORS}":
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line
 
@@ -102,9 +104,12 @@ def _policy(scripts: Any) -> str:
 
 def _spec(figure: Figure) -> dict[str, Any]:
     """The chart as a Vega-Lite specification; the page gives it the configuration that fits its background."""
-    content: dict[str, Any] = figure.chart.to_dict()
-    content.pop("config", None)
-    return content
+    content = {key: value for key, value in figure.chart.to_dict().items() if key != "config"}
+    text = json.dumps(content, ensure_ascii=False)
+    for separator in LINE_SEPARATORS:  # in a name they end a string of Vega's expressions
+        text = text.replace(separator, " ")
+    spec: dict[str, Any] = json.loads(text)
+    return spec
 
 
 @cache

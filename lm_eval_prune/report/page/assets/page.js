@@ -2,23 +2,20 @@
 // The page's behaviour: the table sorted and filtered as the command does it, rows that open, charts drawn when seen.
 (() => {
   const filters = document.getElementById("filters");
-  const missingLast = (direction) => (a, b) => {
-    const [groupA, valueA] = split(a), [groupB, valueB] = split(b);
-    if (groupA !== groupB) return groupA - groupB; // rows stay together by number of shots, whatever the direction
-    if (valueA === "" || valueB === "") return (valueA === "") - (valueB === "");
-    return direction * (valueA - valueB);
+  // A cell's key is "shots|row|value": rows stay together by number of shots, missing values come last and equal ones
+  // keep the order of rank, whatever the direction.
+  const compared = (direction, values) => (a, b) => {
+    const [shotsA, rowA, valueA] = split(a), [shotsB, rowB, valueB] = split(b);
+    const missing = (valueA === "") - (valueB === "");
+    return shotsA - shotsB || missing || direction * values(valueA, valueB) || rowA - rowB;
   };
-  const alphabetic = (direction) => (a, b) => {
-    const [groupA, valueA] = split(a), [groupB, valueB] = split(b);
-    if (groupA !== groupB) return groupA - groupB;
-    return valueA === valueB ? 0 : valueA < valueB ? -direction : direction;
-  };
-  function split(key) { // "shots|value"
-    const at = key.indexOf("|");
-    return [Number(key.slice(0, at)), key.slice(at + 1)];
+  const numbers = (a, b) => a - b, texts = (a, b) => (a > b) - (a < b);
+  function split(key) {
+    const [, shots, row, value] = /^(\d+)\|(\d+)\|(.*)$/s.exec(key);
+    return [Number(shots), Number(row), value];
   }
-  DataTable.type("grouped-number", { order: { asc: missingLast(1), desc: missingLast(-1) } });
-  DataTable.type("grouped-text", { order: { asc: alphabetic(1), desc: alphabetic(-1) } });
+  DataTable.type("grouped-number", { order: { asc: compared(1, numbers), desc: compared(-1, numbers) } });
+  DataTable.type("grouped-text", { order: { asc: compared(1, texts), desc: compared(-1, texts) } });
 
   function enhanced(table, sort) {
     const heads = [...table.tHead.rows[0].cells];
@@ -132,7 +129,10 @@
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       seen.unobserve(entry.target);
-      draw(entry.target);
+      draw(entry.target).catch((error) => {
+        console.error(error);
+        entry.target.textContent = `This figure could not be drawn: ${error.message}`;
+      });
     }
   }, { rootMargin: "200px" });
   for (const place of document.querySelectorAll("[data-chart]")) seen.observe(place);
