@@ -71,3 +71,11 @@ class Opened:
             f"#{table} tbody tr:not(.details) > :nth-child({place})",
             "cells => cells.map(cell => (cell.querySelector('.name, b') || cell).textContent)",
         )
+
+    def become(self, expected, *, table="board", place=2, first=None):
+        """Assert that a column's cells (the `first` of them) are `expected`, now or soon."""
+        for _ in range(50):
+            if self.rows(table, place)[:first] == expected:
+                break
+            self.page.wait_for_timeout(50)
+        assert self.rows(table, place)[:first] == expected
