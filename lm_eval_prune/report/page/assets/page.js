@@ -74,6 +74,12 @@
   filters.addEventListener("submit", (event) => event.preventDefault());
   refresh();
 
+  document.addEventListener("keydown", (event) => { // DataTables knows Enter; a button answers the space bar too
+    if (event.key !== " " || !event.target.matches(".dt-column-order")) return;
+    event.preventDefault();
+    event.target.click();
+  });
+
   // -- rows that open
 
   function details(row) {
