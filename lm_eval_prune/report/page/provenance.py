@@ -73,14 +73,20 @@ def tasks_listing(board: Board) -> Listing:
 
 
 def run_commands(board: Board, collection: Collection) -> list[Command]:
-    """Commands that compute the compared results again, one a sweep's grid and one a results file."""
+    """Commands that compute the results again: one a grid of a sweep, and those of a folder of results files."""
     sources = {run.source for run in _runs(board)}
     commands = [_sweep_command(path, plan) for path, plan in collection.plans if path.parent.parent in sources]
-    by_file: dict[Path, list[Run]] = {}
+    folders: dict[Path, dict[Path, list[Run]]] = {}
     for run in _runs(board):
         if run.source == run.path:
-            by_file.setdefault(run.path, []).append(run)
-    return commands + [_harness_command(path, runs) for path, runs in by_file.items()]
+            folders.setdefault(run.path.parent, {}).setdefault(run.path, []).append(run)
+    for folder, files in folders.items():
+        named = ", ".join(path.name for path in files) if len(files) == 1 else f"{len(files):,} results files"
+        text = "\n\n".join(
+            f"# {' '.join(path.name.split())}\n{_harness_command(path, runs)}" for path, runs in sorted(files.items())
+        )
+        commands.append(Command(f"{named} in {folder}", text))
+    return commands
 
 
 def board_command(paths: Sequence[object], output_path: object, config: BoardConfig) -> Command:
@@ -115,7 +121,7 @@ def _is_default(name: str, value: Any) -> bool:
     return value == (list(default) if isinstance(default, tuple) else default)
 
 
-def _harness_command(path: Path, runs: Sequence[Run]) -> Command:
+def _harness_command(path: Path, runs: Sequence[Run]) -> str:
     settings = runs[0].settings
     words = ["lm-eval-prune", "run"] if runs[0].backend == "pruned-opt" else ["lm_eval", "run"]
     if runs[0].backend != "pruned-opt":
@@ -132,7 +138,7 @@ def _harness_command(path: Path, runs: Sequence[Run]) -> Command:
     if any(seed is not None for seed in seeds):
         words += ["--seed", ",".join(str(seed) for seed in seeds)]
     words += ["--output_path", str(path.parent), "--log_samples"]
-    return Command(str(path), _shell(words))
+    return _shell(words)
 
 
 def _model_args(arguments: Any) -> str:

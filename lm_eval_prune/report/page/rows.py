@@ -67,13 +67,10 @@ class Line(NamedTuple):
 
 def headings(board: Board) -> list[Heading]:
     """Of the columns after rank, shots and variant."""
-    fixed = [
-        Heading("heads pruned", "heads"),
-        Heading("FFNs pruned", "ffns"),
-        Heading("parameters left", "parameters"),
-        Heading("FLOPs left", "flops"),
-        Heading(board.average_name, "average", _first(board)),
-    ]
+    fixed = [Heading("heads pruned", "heads"), Heading("FFNs pruned", "ffns"), Heading("parameters left", "parameters")]
+    if _knows_flops(board):
+        fixed.append(Heading("FLOPs left", "flops"))
+    fixed.append(Heading(board.average_name, "average", _first(board)))
     return fixed + [
         Heading(
             str(column), str(column), "desc" if column.higher_is_better else "asc",
@@ -117,7 +114,7 @@ def _line(board: Board, entry: Entry) -> Line:
             percent(entry.parameters_left),
             "" if cost.parameters is None else f"{cost.parameters:,}",
         ),
-        Shown(entry.flops_left, percent(entry.flops_left)),
+        *([Shown(entry.flops_left, percent(entry.flops_left))] if _knows_flops(board) else []),
         _shown(entry.average),
         *(_shown(entry.cells.get(column)) for column in board.columns),
     ]
@@ -143,7 +140,7 @@ def _about(entry: Entry) -> list[tuple[str, str]]:
 def _shown(holder: Cell | Average | None) -> Shown:
     if holder is None:
         return Shown(None, "missing")
-    value, _, error = value_text(holder).partition(" ")
+    value, _, error = value_text(holder).removesuffix(" over seeds").partition(" ")
     difference = describe_difference(holder.difference, holder.verdict).removesuffix(VERDICT_SIGNS[holder.verdict])
     explained = explain_difference(holder.difference, holder.verdict)
     return Shown(
@@ -155,6 +152,10 @@ def _shown(holder: Cell | Average | None) -> Shown:
         verdict=holder.verdict,
         explained=f"{value_text(holder)}; {explained}" if explained else value_text(holder),
     )
+
+
+def _knows_flops(board: Board) -> bool:
+    return any(entry.flops_left is not None for entry in board.entries)
 
 
 def _counted(part: int | None, total: int | None) -> str:
