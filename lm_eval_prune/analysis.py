@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
 
 from lm_eval_prune.errors import ArgumentError, ScoreError
 from lm_eval_prune.fractions import number_pruned, parse_fraction
@@ -146,6 +145,8 @@ def spearman_matrix(scores: Sequence[ArrayLike]) -> tuple[NDArray, NDArray]:
 
 def _rank_correlations(rows: NDArray) -> NDArray:
     """(len(rows), len(rows)): Pearson's correlation of the ranks; nan where a row is constant."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(rows, axis=1)
     centred = ranks - ranks.mean(1, keepdims=True)
     lengths = np.sqrt((centred**2).sum(1))
@@ -226,6 +227,8 @@ def transfer_cells(
 
 
 def _rho(a: NDArray, b: NDArray) -> float:
+    from scipy.stats import spearmanr
+
     if a.size < 2 or (a == a[0]).all() or (b == b[0]).all():
         return float("nan")
     return float(spearmanr(a, b).statistic)

@@ -116,7 +116,7 @@ def linear_weights(config: OPTConfig) -> tuple[int, int, int]:
 
     Outside are the output layer and, in OPT-350m, the projections beside the embeddings.
     """
-    width, embedding = config.hidden_size, config.word_embed_proj_dim
+    width, embedding = config.hidden_size, config.word_embed_proj_dim or config.hidden_size
     projections = 2 * width * embedding if embedding != width else 0
     head = 4 * (width // config.num_attention_heads) * width
     return head, 2 * width * config.ffn_dim, embedding * config.vocab_size + projections

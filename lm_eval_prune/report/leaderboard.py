@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.exports import require_exports, write_exports
 from lm_eval_prune.report.figures import figures
 from lm_eval_prune.report.figures.files import require_formats, write_figures
 from lm_eval_prune.report.page.provenance import board_command, run_commands
@@ -40,15 +41,17 @@ def leaderboard(
     sort: str = "rank",
     text: str = "",
     figure_formats: Sequence[str] = (),
+    exports: Sequence[str] = (),
 ) -> Leaderboard:
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
     leaderboard.html, .md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page and the
-    Markdown (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/.
+    Markdown (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see
+    `exports.EXPORTS`) what other programs read to exports/.
     Raises PruneError.
     """
-    if figure_formats:
-        require_formats(figure_formats)
+    require_formats(figure_formats)
+    require_exports(exports)
     config = config or BoardConfig()
     folder = Path(output_path)
     collection = read_collection(paths)
@@ -62,4 +65,5 @@ def leaderboard(
         written.append(write_flips(board, folder))
     if figure_formats:
         written += write_figures(drawn, folder / "figures", figure_formats)
+    written += write_exports(board, folder / "exports", exports)
     return Leaderboard(board, written)

@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 
 from lm_eval_prune.sweep.folder import DENSE, Variant
 
-__all__ = ["BUNDLED", "Cost", "Missing", "Problem", "Run", "Value", "mask_text", "runs_of_results", "versions_of"]
+__all__ = [
+    "BUNDLED",
+    "Cost",
+    "Dataset",
+    "Missing",
+    "Problem",
+    "Run",
+    "Value",
+    "mask_text",
+    "runs_of_results",
+    "versions_of",
+]
 
 BUNDLED = "bundled model"
 """Name of the model that `pruned-opt` loads without `pretrained`."""
@@ -49,6 +60,17 @@ class Missing(NamedTuple):
     num_fewshot: int
     fewshot_seed: int
     reason: str
+
+
+class Dataset(NamedTuple):
+    """Where a task's documents come from, as its definition says."""
+
+    path: str = ""
+    """Of the Hugging Face hub, or a builder's name such as `json`; empty for data that the task makes itself."""
+    name: str = ""
+    """The configuration of the dataset."""
+    split: str = ""
+    """The split that is evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +120,7 @@ class Run:
     cost: Cost
     samples: Path | None
     """Where its per-document outcomes lie: a cell, or a `samples_*.jsonl`. None where there are none."""
+    dataset: Dataset = field(default=Dataset())
     mask: str = ""
     """What was pruned, layer by layer, if that is short."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +180,11 @@ def task_fields(results: Mapping[str, Any], task: str) -> dict[str, Any]:
         "values": values_of(results, task),
         "task_version": str((results.get("versions") or {}).get(task, "unknown")),
         "task_config": None,
+        "dataset": Dataset(
+            path=str(definition.get("dataset_path") or ""),
+            name=str(definition.get("dataset_name") or ""),
+            split=str(definition.get("test_split") or definition.get("validation_split") or ""),
+        ),
         "num_documents": counts.get("effective") or own.get("sample_len") or own.get("samples"),
     }
 

@@ -29,7 +29,8 @@ class Axis(NamedTuple):
     """One side of a grid."""
 
     title: str
-    names: Sequence[str | int | float]
+    names: Sequence[Any]
+    """Texts or numbers."""
 
 
 class Colour(NamedTuple):
@@ -51,7 +52,7 @@ def shots_name(num_fewshot: int) -> str:
     return f"{num_fewshot}-shot"
 
 
-def panels(chart: alt.Chart | alt.LayerChart, field: str, order: Sequence[str], columns: int = 3) -> alt.FacetChart:
+def panels(chart: Any, field: str, order: Sequence[str], columns: int = 3) -> alt.FacetChart:
     """The chart once for each value of `field`, side by side."""
     made = chart.facet(facet=alt.Facet(f"{field}:N", title=None, sort=list(order)), columns=columns)
     # A last row that is not full would show the axes of panels that are not there.
@@ -69,7 +70,7 @@ def lines(
     thick: str = "",
     extras: Sequence[str] = (),
     size: tuple[int, int] = SIZE,
-) -> alt.LayerChart:
+) -> alt.LayerChart | alt.FacetChart:
     """A line for each of `series` through points with `series`, `share` and `value`; one is `thick`.
 
     Colours follow the order of `series`. A band reaches from `low` to `high` where a point has them. `extras` are
@@ -146,8 +147,8 @@ def heat(
         )
         .properties(width=alt.Step(_step(x, labelled)), height=alt.Step(_step(y, labelled)))
     )
-    shown = alt.Color("rank:Q", title=RANK) if by_rank else alt.Color("value:Q", title=colour.title)
-    shown.scale, shown.legend = _scale(colour, grids), alt.Legend(format=".2~g")
+    field, title = ("rank:Q", RANK) if by_rank else ("value:Q", colour.title)
+    shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".2~g"))
     layers = [base.mark_rect().encode(shown)]
     if labelled:
         written = alt.Text("value:Q", format=text)
@@ -155,9 +156,7 @@ def heat(
     return panels(_unrolled(alt.layer(*layers), grids, x, y, digits, by_rank), "panel", list(grids), columns)
 
 
-def _unrolled(
-    chart: alt.LayerChart, grids: Mapping[str, Any], x: Axis, y: Axis, digits: int, by_rank: bool
-) -> alt.LayerChart:
+def _unrolled(chart: Any, grids: Mapping[str, Any], x: Axis, y: Axis, digits: int, by_rank: bool) -> Any:
     """The chart with its data: one list a grid, unrolled by the chart, a tenth of the bytes of a record a cell."""
     rows = [
         {"panel": name, "value": [rounded(float(cell), digits) for cell in np.ravel(grid)]}
@@ -186,7 +185,7 @@ def _scale(colour: Colour, grids: Mapping[str, Any]) -> alt.Scale:
         return alt.Scale(scheme="viridis", domain=[0, 100])
     if colour.kind == "diverging":
         return alt.Scale(scheme="blueorange", domain=list(_domain(colour, grids)))
-    return alt.Scale(scheme="viridis", **({"domain": list(colour.domain)} if colour.domain else {}))
+    return alt.Scale(scheme="viridis", domain=alt.Undefined if colour.domain is None else list(colour.domain))
 
 
 def _domain(colour: Colour, grids: Mapping[str, Any]) -> tuple[float, float]:

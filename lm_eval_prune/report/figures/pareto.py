@@ -26,8 +26,8 @@ def pareto_figures(board: Board) -> Iterator[Figure]:
     """
     several = len({entry.model for entry in board.entries}) > 1
     for size, noun in NOUNS.items():
-        points = [_point(entry, size, several) for entry in board.entries]
-        points = _with_fronts([point for point in points if point is not None], board)
+        made = [_point(entry, size, several) for entry in board.entries]
+        points = _with_fronts([point for point in made if point is not None], board)
         if len({point["left"] for point in points}) < 2:
             continue
         axis = f"{noun} left" if several else f"{noun} left (% of dense)"
@@ -93,5 +93,5 @@ def _chart(points: Sequence[dict[str, Any]], axis: str, board: Board, several: b
             alt.Tooltip("high:Q", title="to", format=".4f"),
         ],
     )
-    chart = alt.layer(front, dots, data=alt.Data(values=list(points)))
+    chart: Any = alt.layer(front, dots, data=alt.Data(values=list(points)))
     return panels(chart, "shots", [shots_name(shots) for shots in board.shots])

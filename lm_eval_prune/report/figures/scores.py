@@ -37,11 +37,11 @@ class ScoreSet:
     def aggregates(self, component: str, method: str) -> dict[int | None, np.ndarray]:
         """Shots -> the aggregate in the files, else the mean over the tasks."""
         by_name = self.importance[component, method]
-        found = {}
+        found: dict[int | None, np.ndarray] = {}
         for shots in sorted({shots for _, shots in by_name}, key=lambda shots: -1 if shots is None else shots):
             tasks = [scores for (task, k), scores in by_name.items() if k == shots and task != AGGREGATE]
-            mean = np.mean(tasks, axis=0) if tasks else None
-            found[shots] = by_name.get((AGGREGATE, shots), mean)
+            own = by_name.get((AGGREGATE, shots))
+            found[shots] = np.mean(tasks, axis=0) if own is None else own
         return found
 
 

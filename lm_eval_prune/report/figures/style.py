@@ -7,7 +7,6 @@ Heat is viridis, or blue to orange around 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 """One a round."""
 
 
-def _theme(ink: str, faint: str, grid: str, background: str, hues: Sequence[str]) -> dict[str, Any]:
+def _theme(ink: str, faint: str, grid: str, background: str, hues: list[str]) -> dict[str, Any]:
     text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
         "background": background,
@@ -32,7 +31,7 @@ def _theme(ink: str, faint: str, grid: str, background: str, hues: Sequence[str]
         "header": {**text, "labelLimit": 220},
         "title": {"color": ink, "fontSize": 12, "fontWeight": "normal", "limit": 260},
         "style": {"faint-line": {"color": faint, "stroke": faint}},
-        "range": {"category": [ink, *(hues * ROUNDS)]},
+        "range": {"category": [ink, *hues * ROUNDS]},
     }
 
 
