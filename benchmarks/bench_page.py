@@ -27,7 +27,8 @@ USABLE = """() => new Promise((done) => {
 })"""
 SORTED = """() => new Promise((done) => {
     const start = performance.now(), head = document.querySelector('#board th[data-sort="piqa acc"]');
-    const look = () => head.ariaSort ? requestAnimationFrame(() => done(performance.now() - start)) : setTimeout(look, 2);
+    const end = () => done(performance.now() - start);
+    const look = () => head.ariaSort ? requestAnimationFrame(end) : setTimeout(look, 2);
     head.click();
     look();
 })"""
