@@ -52,7 +52,8 @@ def describe_difference(difference: Difference | None, verdict: str) -> str:
     if difference is None:
         return ""
     unpaired = "?" if not difference.paired else ""
-    return f"{difference.value:+.4f}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
+    value = round(difference.value, 4) + 0.0  # no -0.0000
+    return f"{value:+.4f}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
 
 
 def explain_difference(difference: Difference | None, verdict: str) -> str:
