@@ -27,13 +27,17 @@ def command(output_path: Path, limit: int, seed: int) -> None:
     """Run the whole study on the bundled model, offline, in about a minute.
 
     Importance of every head and FFN from the tasks' training splits; then the dense model, pruned variants and random
-    baselines on their validation splits at 0, 1 and 5 shots.
+    baselines on their validation splits at 0, 1 and 5 shots; at last the leaderboard of all, with the page to open.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval_prune.harness.demo import run_demo
 
     _show(run_demo(output_path, limit=limit, seed=seed))
+    from lm_eval_prune.report.leaderboard import leaderboard
+
+    made = leaderboard([output_path], output_path / "leaderboard")
+    click.echo(f"The comparison as a page to open: {made.page}")
 
 
 def _show(report: DemoReport) -> None:

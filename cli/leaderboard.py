@@ -36,6 +36,9 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--sort", default="rank", show_default=True, help="rank, variant, parameters, flops, average or a task.")
 @click.option("--filter", "text", default="", help="Only rows whose name or verdicts hold these words.")
 @click.option("--flips", is_flag=True, help="List the documents whose answers flipped: flips.csv.")
+@click.option("--figures", callback=TASKS, help="Write the figures as svg, png or pdf, comma-separated.")
+@click.option("--export", callback=TASKS, help="Write model-index, eval_results or every_eval_ever, comma-separated.")
+@click.option("--harness_table", is_flag=True, help="Print the columns of lm_eval's own table.")
 @click.option("--strict", is_flag=True, help="Refuse what cannot be compared instead of warning.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of the bootstrap.")
 def command(
@@ -46,23 +49,31 @@ def command(
     metric: tuple[str, ...],
     sort: str,
     text: str,
+    figures: tuple[str, ...],
+    export: tuple[str, ...],
+    harness_table: bool,
     **settings: object,
 ) -> None:
     """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
 
-    Prints the table, and writes leaderboard.md, .csv, .parquet and .json to OUTPUT_PATH.
+    Prints the table, and writes leaderboard.html (a page to open), .md, .csv, .parquet and .json to OUTPUT_PATH,
+    figures to its figures/, and what other programs read to its exports/.
     """
     from rich.console import Console
 
     from lm_eval_prune.report.comparison import BoardConfig
     from lm_eval_prune.report.leaderboard import leaderboard
     from lm_eval_prune.report.records import arranged
+    from lm_eval_prune.report.tables import harness_table as as_the_harness
     from lm_eval_prune.report.terminal import print_board
 
     config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)  # type: ignore[arg-type]
-    made = leaderboard(paths, output_path, config, sort=sort, text=text)
+    made = leaderboard(paths, output_path, config, sort=sort, text=text, figure_formats=figures, exports=export)
     # Without a terminal there is no width to keep to: one wide table is easier to search than several.
     console = Console(width=None if Console().is_terminal else 400)
-    print_board(made.board, arranged(made.board, sort=sort, text=text), console, shots_beside=side_by_side)
+    if harness_table:
+        click.echo(as_the_harness(made.board))
+    else:
+        print_board(made.board, arranged(made.board, sort=sort, text=text), console, shots_beside=side_by_side)
     for path in made.paths:
         click.echo(path)

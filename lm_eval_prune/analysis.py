@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from lm_eval_prune.errors import ArgumentError, ScoreError
 from lm_eval_prune.fractions import number_pruned, parse_fraction
@@ -32,8 +31,10 @@ __all__ = [
     "kept_components",
     "overlap",
     "paper_correlation",
+    "pareto_front",
     "rank_agreement",
     "retained_capacity",
+    "spearman_matrix",
     "transfer_cells",
 ]
 
@@ -128,6 +129,31 @@ def agreement_table(scores: Mapping[str, ArrayLike], *, seed: int = 1234) -> lis
     ]
 
 
+def spearman_matrix(scores: Sequence[ArrayLike]) -> tuple[NDArray, NDArray]:
+    """(over all components, within layers): Spearman's rho of every pair, each (len(scores), len(scores)).
+
+    Within layers it is the mean over layers where neither is constant; nan for FFNs, and wherever there is no rho.
+    """
+    arrays = np.array([np.asarray(values, dtype=float) for values in scores])
+    overall = _rank_correlations(arrays.reshape(len(arrays), -1))
+    if arrays.ndim == 2:
+        return overall, np.full_like(overall, np.nan)
+    layers = np.array([_rank_correlations(arrays[:, layer]) for layer in range(arrays.shape[1])])
+    counted = (~np.isnan(layers)).sum(0)
+    return overall, np.where(counted, np.nansum(layers, axis=0) / np.maximum(counted, 1), np.nan)
+
+
+def _rank_correlations(rows: NDArray) -> NDArray:
+    """(len(rows), len(rows)): Pearson's correlation of the ranks; nan where a row is constant."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(rows, axis=1)
+    centred = ranks - ranks.mean(1, keepdims=True)
+    lengths = np.sqrt((centred**2).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.clip(centred @ centred.T / np.outer(lengths, lengths), -1, 1)
+
+
 def kept_components(scores: ArrayLike, fraction: Share) -> set[int]:
     """Flat indices that stay when the floor(fraction * n) lowest scores go, ties to the lower index, as in a mask."""
     flat = np.asarray(scores, dtype=float).ravel()
@@ -166,6 +192,21 @@ def retained_capacity(
     ]
 
 
+def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Places of the (size, quality) points that no other one beats: none is both as small and better, or smaller and
+    as good. Of equal points all are on the front."""
+    best_of: dict[float, float] = {}
+    for size, quality in points:
+        best_of[size] = max(quality, best_of.get(size, -math.inf))
+    front: set[tuple[float, float]] = set()
+    highest = -math.inf
+    for size in sorted(best_of):
+        if best_of[size] > highest:
+            highest = best_of[size]
+            front.add((size, highest))
+    return {place for place, (size, quality) in enumerate(points) if (size, quality) in front}
+
+
 def transfer_cells(
     importance_files: Mapping[str, str],
     tasks: Sequence[str],
@@ -186,6 +227,8 @@ def transfer_cells(
 
 
 def _rho(a: NDArray, b: NDArray) -> float:
+    from scipy.stats import spearmanr
+
     if a.size < 2 or (a == a[0]).all() or (b == b[0]).all():
         return float("nan")
     return float(spearmanr(a, b).statistic)

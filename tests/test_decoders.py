@@ -3,7 +3,7 @@ import torch
 from transformers import GPT2Config, OPTConfig, OPTForCausalLM
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.decoders import decoder_of, num_pruned_parameters, require_supported
+from lm_eval_prune.decoders import decoder_of, flops_per_token, num_pruned_parameters, require_supported
 from lm_eval_prune.errors import MaskShapeError, UnsupportedModelError
 from lm_eval_prune.random_opt import SIZES, opt_config
 
@@ -88,3 +88,33 @@ def test_an_unknown_family_is_named_with_those_that_are_known():
 def test_a_decoder_is_found_behind_wrappers(tiny_opt):
     expected = decoder_of(tiny_opt)
     assert decoder_of(torch.nn.DataParallel(tiny_opt)) == expected
+
+
+def test_flops_of_a_token_are_those_that_torch_counts(tiny_opt):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = tiny_opt.config
+    tiny_opt.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tiny_opt(torch.tensor([[5]]), use_cache=False)
+    # One token attends to itself: a dot product and a weighting of head_dim numbers in each head.
+    attention = 2 * 2 * config.hidden_size * config.num_hidden_layers
+    dense = PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
+    assert flops_per_token(config, dense) == counter.get_total_flops() - attention
+
+
+def test_flops_of_a_pruned_model_are_those_of_its_remaining_weights(tiny_opt, mask):
+    config = tiny_opt.config
+    width = config.hidden_size // config.num_attention_heads
+    kept = 0
+    for index, layer in enumerate(tiny_opt.model.decoder.layers):
+        rows = width * (config.num_attention_heads - len(mask.pruned_heads.get(index, ())))
+        kept += 4 * layer.self_attn.q_proj.weight[:rows].numel()
+        kept += 0 if index in mask.pruned_ffns else layer.fc1.weight.numel() + layer.fc2.weight.numel()
+    kept += tiny_opt.lm_head.weight.numel()
+    for name in ("project_in", "project_out"):
+        projection = getattr(tiny_opt.model.decoder, name)
+        kept += 0 if projection is None else projection.weight.numel()
+    assert flops_per_token(config, mask) == 2 * kept
+    with pytest.raises(MaskShapeError):
+        flops_per_token(config, PruningMask.dense(1, 1))

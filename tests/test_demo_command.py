@@ -52,6 +52,21 @@ def test_results_carry_the_mask_that_was_saved(demo):
     assert results["pruning"]["heads_pruned"] == mask.num_pruned_heads == 18
 
 
+def test_it_ends_with_the_leaderboards_page(demo):
+    folder, output = demo
+    page = folder / "leaderboard" / "leaderboard.html"
+    assert output.rstrip().endswith(str(page))
+    assert "figure-induction" in page.read_text(encoding="utf-8")
+    board = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    shown = {(entry["variant"], entry["num_fewshot"]): entry for entry in board["entries"]}
+    for shots, value in averages(folder, "least-important-heads-70").items():
+        entry = shown["aggregate 5-shot, heads 0.7, FFNs 0", shots]
+        assert entry["average"]["value"] == pytest.approx(value)
+        assert entry["average"]["difference"]["paired"] == 5 * 12
+    assert shown["random, heads 0.5, FFNs 0 (3 seeds)", 5]["seeds"] == [0, 1, 2]
+    assert board["problems"] == []
+
+
 def test_no_bar_of_the_harness_is_left_disabled(demo):
     import lm_eval.api.task
     import tqdm

@@ -118,6 +118,7 @@ def test_the_pruning_block_says_what_was_run(checkpoint, mask, in_benchmarks, ta
     assert (block["ffns_pruned"], block["ffns_total"]) == (1, 3)
     assert block["num_parameters_removed"] == removed
     assert block["num_parameters_left"] == model.num_parameters() - removed
+    assert block["flops_per_token"] - block["flops_per_token_left"] == 2 * (6 * 4 * 8 * 32 + 2 * 32 * 48)
     assert results["config"]["model_num_parameters"] == block["num_parameters_left"]
     assert block["mask"]["pruned_heads"] == {"0": [1, 3], "2": [0, 1, 2, 3]}
     assert block["mask"]["provenance"]["mask_file"]["path"] == str(tmp_path / "mask.json")

@@ -17,6 +17,9 @@ NEEDED = [
     "lm_eval_prune/tasks/demo/data/recall.validation.jsonl",
     "lm_eval_prune/demo/model/model.safetensors",
     "lm_eval_prune/demo/model/tokenizer.json",
+    "lm_eval_prune/report/page/assets/page.html",
+    "lm_eval_prune/report/page/assets/datatables.min.js",
+    "lm_eval_prune/report/page/assets/datatables.LICENSE.txt",
     "lm_eval_prune/py.typed",
     "lm_eval_prune_startup.pth",
 ]

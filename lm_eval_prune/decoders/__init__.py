@@ -24,6 +24,7 @@ __all__ = [
     "Trunk",
     "check_fits",
     "decoder_of",
+    "flops_per_token",
     "input_device",
     "is_offloaded",
     "num_pruned_parameters",
@@ -173,6 +174,20 @@ def _num_parameters(config: Any, mask: PruningMask) -> int:
         + headless * family.parameters_per_headless_layer(config)
         + mask.num_pruned_ffns * family.parameters_per_ffn(config)
     )
+
+
+def flops_per_token(config: Any, mask: PruningMask) -> int:
+    """Floating-point operations of a token's forward pass in the linear maps that `mask` keeps, output layer included.
+
+    A multiplication and an addition for each weight. Left out is what depends on the length of the input (attention
+    between tokens) and what is small beside it: biases, norms, activations, softmax.
+    Raises MaskShapeError, UnsupportedModelError.
+    """
+    require_supported(config)
+    check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
+    head, ffn, outside = _family(config).linear_weights(config)
+    heads, ffns = mask.num_heads - mask.num_pruned_heads, mask.num_hidden_layers - mask.num_pruned_ffns
+    return 2 * (heads * head + ffns * ffn + outside)
 
 
 def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model") -> None:

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import OPTConfig
 
-__all__ = ["decoder", "parameters_per_ffn", "parameters_per_head", "parameters_per_headless_layer", "trunk"]
+__all__ = [
+    "decoder",
+    "linear_weights",
+    "parameters_per_ffn",
+    "parameters_per_head",
+    "parameters_per_headless_layer",
+    "trunk",
+]
 
 
 def decoder(model: nn.Module) -> Decoder:
@@ -125,3 +132,14 @@ def parameters_per_headless_layer(config: OPTConfig) -> int:
     """What goes with a layer's last head: the layer norm before attention, where it serves nothing else."""
     own_norm = config.do_layer_norm_before and config.layer_norm_elementwise_affine
     return 2 * config.hidden_size if own_norm else 0
+
+
+def linear_weights(config: OPTConfig) -> tuple[int, int, int]:
+    """Weights of the linear maps that every token passes: (of one head, of one FFN, outside the layers).
+
+    Outside are the output layer and, in OPT-350m, the projections beside the embeddings.
+    """
+    width, embedding = config.hidden_size, config.word_embed_proj_dim or config.hidden_size
+    projections = 2 * width * embedding if embedding != width else 0
+    head = 4 * (width // config.num_attention_heads) * width
+    return head, 2 * width * config.ffn_dim, embedding * config.vocab_size + projections

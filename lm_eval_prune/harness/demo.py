@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,18 +15,18 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 from tqdm import tqdm
 
-from lm_eval_prune.files import write_json
+from lm_eval_prune.files import write_bytes, write_json
+from lm_eval_prune.harness.cells import SAMPLE_KEYS
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+from lm_eval_prune.harness.induction import InductionConfig, compute_induction
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.induction import prefix_matching_scores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import random_mask, select_mask
-from lm_eval_prune.sequences import fitting_lengths, random_sequences, ranked_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,10 @@ GROUP = "icl_demo"
 SHOTS = (0, 1, 5)
 CALIBRATION_SHOTS = 5
 """Importance is taken at this number of shots."""
+SHARES = ("0.3", "0.5", "0.7", "0.9")
+"""Of the heads, the least important first."""
+RANKING = f"aggregate {CALIBRATION_SHOTS}-shot"
+"""What masks from the aggregate importance are called in the leaderboard."""
 RANDOM_SEEDS = (0, 1, 2)
 BATCH_SIZE = 32
 
@@ -79,10 +85,11 @@ def run_demo(output_path: Path, *, limit: int = 60, seed: int = 1234, progress: 
         variants = _variants(lm, files, output_path / "masks")
         manager = TaskManager(include_defaults=False, include_path=tasks_folder())
         rows = _evaluated(lm, variants, manager, output_path / "results", limit=limit, seed=seed, progress=progress)
+        induction = _prefix_matching(lm, output_path / "importance", seed)
         return DemoReport(
             rows=rows,
             important_heads=[head for head, _ in _highest(ImportanceScores.load(files["heads"]).tensor())],
-            induction_heads=_highest(_prefix_matching(lm, seed)),
+            induction_heads=_highest(induction),
             folder=output_path,
         )
 
@@ -115,29 +122,29 @@ def _variants(lm: PrunedOPT, files: dict[str, Path], folder: Path) -> dict[str, 
     """Variant -> its masks, of which random ones have several; all saved."""
     layers, heads = lm.mask.shape
 
-    def ranked(prune_heads: str, prune_ffns: str | None = None, order: str = "least") -> PruningMask | None:
+    def ranked(prune_heads: str, prune_ffns: str | None = None, order: str = "least") -> PruningMask:
         ffns = files["ffns"] if prune_ffns else None
-        return select_mask(
+        mask = select_mask(
             head_importance=files["heads"],
             prune_heads=prune_heads,
             ffn_importance=ffns,
             prune_ffns=prune_ffns,
             order=order,
         )
+        assert mask is not None
+        return replace(mask, provenance={**mask.provenance, "ranking": RANKING})
 
-    variants: dict[str, list[PruningMask | None]] = {
+    variants = {
         "dense": [lm.mask],
-        "least important heads, 50 %": [ranked("0.5")],
-        "least important heads, 70 %": [ranked("0.7")],
+        **{f"least important heads, {float(share):.0%}".replace("%", " %"): [ranked(share)] for share in SHARES},
         "50 % of heads + 20 % of FFNs": [ranked("0.5", "0.2")],
         "random heads, 50 %": [random_mask(layers, heads, prune_heads="0.5", seed=seed) for seed in RANDOM_SEEDS],
         "most important heads, 10 %": [ranked("0.1", order="most")],
     }
-    made = {name: [mask for mask in masks if mask is not None] for name, masks in variants.items()}
-    for name, masks in made.items():
+    for name, masks in variants.items():
         for number, mask in enumerate(masks):
             mask.save(folder / f"{_slug(name, number, masks)}.json")
-    return made
+    return variants
 
 
 def _evaluated(
@@ -153,10 +160,10 @@ def _evaluated(
     cells = [(name, number, shots) for name in variants for number in range(len(variants[name])) for shots in SHOTS]
     found: dict[tuple[str, int, int], dict[str, Any]] = {}
     for name, number, shots in tqdm(cells, desc="Evaluating", unit="run", disable=not progress):
+        slug = _slug(name, number, variants[name])
         results = _evaluate(lm, variants[name][number], manager, shots=shots, limit=limit, seed=seed)
-        path = folder / f"{_slug(name, number, variants[name])}-{shots}shot.json"
-        text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
-        write_json(path, results, text=text)
+        results["config"]["model_args"] = {"mask": str(folder.parent / "masks" / f"{slug}.json")}
+        _write(results, folder, f"{slug}-{shots}shot")
         found[name, number, shots] = results
     return [
         _row(name, [[found[name, n, shots] for shots in SHOTS] for n in range(len(variants[name]))])
@@ -173,8 +180,21 @@ def _evaluate(
     for task in tasks["tasks"].values():
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed)
-    results = lm_eval.evaluator.evaluate(pruned, tasks, limit=limit, bootstrap_iters=0, log_samples=False)
-    return {**(results or {}), "pruning": pruning_block(pruned, lm.model.num_parameters())}
+    start = time.time()
+    results = lm_eval.evaluator.evaluate(pruned, tasks, limit=limit, bootstrap_iters=0, log_samples=True) or {}
+    config = {"model": "pruned-opt", "batch_size": BATCH_SIZE, "device": "cpu", "limit": limit, "fewshot_seed": seed}
+    block = pruning_block(pruned, lm.model.num_parameters())
+    return {**results, "config": config, "date": start, "pruning": block}
+
+
+def _write(results: dict[str, Any], folder: Path, name: str) -> None:
+    """Write the results file, and each task's outcomes by document beside it, where the leaderboard finds them."""
+    for task, samples in results.pop("samples").items():
+        lines = [{key: sample[key] for key in (*SAMPLE_KEYS, *sample["metrics"])} for sample in samples]
+        text = "".join(json.dumps(line, default=handle_non_serializable, ensure_ascii=False) + "\n" for line in lines)
+        write_bytes(folder / f"samples_{task}_{name}.jsonl", text.encode())
+    text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    write_json(folder / f"{name}.json", results, text=text)
 
 
 def _row(name: str, runs: list[list[dict[str, Any]]]) -> Row:
@@ -189,11 +209,14 @@ def _row(name: str, runs: list[list[dict[str, Any]]]) -> Row:
     return Row(name, block["num_parameters_left"] / total, averages, by_task)
 
 
-def _prefix_matching(lm: PrunedOPT, seed: int) -> Tensor:
-    """(num_hidden_layers, num_attention_heads): the mean over a few sequences; `induction` takes a hundred."""
-    ranked = ranked_tokens(lm.tokenizer, lm.config.vocab_size)
-    sequences = random_sequences(ranked, fitting_lengths(ranked, lm.max_length, repeats=4, count=10), seed)
-    return prefix_matching_scores(lm.model, sequences, bos_token_id=lm.prefix_token_id).mean(0)
+def _prefix_matching(lm: PrunedOPT, folder: Path, seed: int) -> Tensor:
+    """(num_hidden_layers, num_attention_heads): the mean over a few sequences; `induction` takes a hundred.
+
+    Written to `folder`, the copying scores too.
+    """
+    config = InductionConfig(output_path=folder, num_sequences=10, seed=seed, overwrite=True)
+    paths = [path for path, _ in compute_induction(config, lambda: lm)]
+    return ImportanceScores.load(paths[0]).tensor()
 
 
 def _highest(scores: Tensor, count: int = 5) -> list[tuple[tuple[int, int], float]]:

@@ -10,7 +10,8 @@ import lm_eval.evaluator
 import torch
 import transformers
 
-from lm_eval_prune.decoders import num_pruned_parameters, num_removed_parameters, removed_from
+from lm_eval_prune.decoders import flops_per_token, num_pruned_parameters, num_removed_parameters, removed_from
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def pruning_block(lm: PrunedOPT, num_parameters: int) -> dict[str, Any]:
         "compacted": not removed.is_dense,
         "num_parameters_removed": masked + num_removed_parameters(lm.config),
         "num_parameters_left": num_parameters - masked,
+        "flops_per_token": flops_per_token(lm.config, PruningMask.dense(*mask.shape)),
+        "flops_per_token_left": flops_per_token(lm.config, mask),
         "scorer": lm.scorer,
         "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "attn_implementation": lm.model.config._attn_implementation,

@@ -12,7 +12,17 @@ from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.runs import Problem, Run
 from lm_eval_prune.sweep.folder import Variant
 
-__all__ = ["METRICS", "RowKey", "columns_of", "dense_runs", "grouped", "labels", "one_name_a_model", "without_repeats"]
+__all__ = [
+    "METRICS",
+    "NATIVE",
+    "RowKey",
+    "columns_of",
+    "dense_runs",
+    "grouped",
+    "labels",
+    "one_name_a_model",
+    "without_repeats",
+]
 
 METRICS = ("acc", "em", "exact_match")
 """The first of these that a task has is its column; tasks with none of them show their first metric."""

@@ -9,6 +9,11 @@ from typing import NamedTuple
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.exports import require_exports, write_exports
+from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.figures.files import require_formats, write_figures
+from lm_eval_prune.report.page.provenance import board_command, run_commands
+from lm_eval_prune.report.page.render import write_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.report.tables import write_flips, write_tables
@@ -22,6 +27,11 @@ class Leaderboard(NamedTuple):
     board: Board
     paths: list[Path]
 
+    @property
+    def page(self) -> Path:
+        """The HTML file among them."""
+        return next(path for path in self.paths if path.suffix == ".html")
+
 
 def leaderboard(
     paths: Sequence[str | os.PathLike[str]],
@@ -30,19 +40,30 @@ def leaderboard(
     *,
     sort: str = "rank",
     text: str = "",
+    figure_formats: Sequence[str] = (),
+    exports: Sequence[str] = (),
 ) -> Leaderboard:
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
-    leaderboard.md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the Markdown (see
-    `records.arranged`).
+    leaderboard.html, .md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page and the
+    Markdown (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see
+    `exports.EXPORTS`) what other programs read to exports/.
     Raises PruneError.
     """
+    require_formats(figure_formats)
+    require_exports(exports)
     config = config or BoardConfig()
     folder = Path(output_path)
     collection = read_collection(paths)
     board = compare(collection, config)
     arranged(board, sort=sort)  # an unknown column is said before anything is written
     written = write_tables(board, folder, sort=sort, text=text)
+    commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
+    drawn = figures(board, collection)
+    written.append(write_page(folder, board, drawn, commands, sort=sort, text=text))
     if config.flips:
         written.append(write_flips(board, folder))
+    if figure_formats:
+        written += write_figures(drawn, folder / "figures", figure_formats)
+    written += write_exports(board, folder / "exports", exports)
     return Leaderboard(board, written)

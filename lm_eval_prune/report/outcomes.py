@@ -13,7 +13,7 @@ import numpy as np
 
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.report.runs import Run, metric_name
-from lm_eval_prune.sweep.folder import read_samples
+from lm_eval_prune.sweep.folder import read_sample_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,43 +83,70 @@ class OutcomeReader:
             self._read[key] = self._outcomes(_samples(run.samples))
         return self._read[key]
 
-    def _outcomes(self, samples: Sequence[dict[str, Any]]) -> Outcomes | None:
-        rows: dict[tuple[str, str, int], dict[str, float]] = {}
-        for sample in samples:
-            try:
-                place = (sample["doc_hash"], sample["prompt_hash"], int(sample["doc_id"]))
-            except (KeyError, TypeError, ValueError):
-                return None
-            row = rows.setdefault(place, {})
-            for name in sample.get("metrics", ()):
-                value = sample.get(name)
-                if isinstance(value, int | float):
-                    row[metric_name(name, sample.get("filter", "none"))] = float(value)
-        if not rows:
+    def _outcomes(self, columns: _Columns | None) -> Outcomes | None:
+        if columns is None:
             return None
-        order = sorted(rows)
-        documents = tuple(_numbered((document, prompt) for document, prompt, _ in order))
+        places = list(zip(columns.doc_hash, columns.prompt_hash, columns.doc_id, strict=True))
+        order = sorted(set(places))
+        values = {}
+        for filter_name in dict.fromkeys(columns.filter):
+            rows = {place: row for row, place in enumerate(places) if columns.filter[row] == filter_name}
+            if len(rows) < len(order):
+                continue
+            for name, found in columns.metrics.items():
+                sorted_values = [found[rows[place]] for place in order]
+                if None not in sorted_values:
+                    values[metric_name(name, filter_name)] = np.array(sorted_values, dtype=float)
+        documents = tuple(_numbered([(document, prompt) for document, prompt, _ in order]))
         documents = self._documents.setdefault(documents, documents)
-        metrics = set.intersection(*(set(row) for row in rows.values()))
-        return Outcomes(
-            documents,
-            np.array([doc_id for _, _, doc_id in order]),
-            {name: np.array([rows[place][name] for place in order]) for name in sorted(metrics)},
-        )
+        return Outcomes(documents, np.array([doc_id for _, _, doc_id in order]), dict(sorted(values.items())))
 
 
-def _numbered(names: Iterable[tuple[str, str]]) -> Iterable[Document]:
+class _Columns(NamedTuple):
+    """The lines of a sample file, a list a field."""
+
+    doc_hash: list[str]
+    prompt_hash: list[str]
+    doc_id: list[int]
+    filter: list[str]
+    metrics: dict[str, list[float | None]]
+    """Name -> values; None where a line has none that is a number."""
+
+
+def _numbered(names: Sequence[tuple[str, str]]) -> Iterable[Document]:
+    if len(set(names)) == len(names):
+        return (Document(document, prompt) for document, prompt in names)
     seen: Counter[tuple[str, str]] = Counter()
+    numbered = []
     for document, prompt in names:
-        yield Document(document, prompt, seen[document, prompt])
+        numbered.append(Document(document, prompt, seen[document, prompt]))
         seen[document, prompt] += 1
+    return numbered
 
 
-def _samples(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".json":
-        return read_samples(path)
+def _samples(path: Path) -> _Columns | None:
+    """None where the lines have no hashes, as in files of old releases of the harness."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.strip()]
+        data = read_sample_lines(path) if path.suffix == ".json" else path.read_bytes()
+        lines = [line for line in data.splitlines() if line.strip()]
+        return _columns(json.loads(b"[" + b",".join(lines) + b"]"))  # faster than line by line
     except (OSError, ValueError) as error:
+        if isinstance(error, FileFormatError):
+            raise
         raise FileFormatError(f"{path}: cannot be read as JSON lines: {error}") from None
+
+
+def _columns(samples: Sequence[dict[str, Any]]) -> _Columns | None:
+    columns = _Columns([], [], [], [], {})
+    try:
+        for sample in samples:
+            columns.doc_hash.append(sample["doc_hash"])
+            columns.prompt_hash.append(sample["prompt_hash"])
+            columns.doc_id.append(int(sample["doc_id"]))
+            columns.filter.append(sample.get("filter", "none"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    for name in dict.fromkeys(name for sample in samples for name in sample.get("metrics", ())):
+        values = [sample.get(name) if name in sample.get("metrics", ()) else None for sample in samples]
+        columns.metrics[name] = [float(value) if isinstance(value, int | float) else None for value in values]
+    return columns if samples else None

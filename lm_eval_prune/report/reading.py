@@ -12,7 +12,17 @@ from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.report.runs import BUNDLED, Missing, Problem, Run, cost_of, runs_of_results, task_fields
+from lm_eval_prune.report.runs import (
+    BUNDLED,
+    Missing,
+    Problem,
+    Run,
+    cost_of,
+    mask_text,
+    runs_of_results,
+    task_fields,
+    versions_of,
+)
 from lm_eval_prune.sweep.folder import (
     Row,
     cell_path,
@@ -136,6 +146,9 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) ->
         date=float(content.get("date") or 0),
         cost=cost_of(pruning, config),
         samples=path if (content["cell"].get("samples") or {}).get("file") else None,
+        mask=mask_text(pruning),
+        settings=config,
+        versions=versions_of(content, pruning),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Average, Board, Cell, Difference, Entry
 
-__all__ = ["FORMAT", "arranged", "flat_records", "nested"]
+__all__ = ["FORMAT", "arranged", "flat_records", "nested", "searched"]
 
 FORMAT = "lm-eval-prune-leaderboard"
 SORTS = ("rank", "variant", "parameters", "flops", "average")
@@ -25,7 +25,7 @@ def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]
     smallest first for sizes. Raises ArgumentError for another.
     """
     words = text.lower().split()
-    entries = [entry for entry in board.entries if all(word in _searched(entry) for word in words)]
+    entries = [entry for entry in board.entries if all(word in searched(entry) for word in words)]
     columns = {name: column for column in board.columns for name in (column.task, str(column))}
     if sort not in SORTS and sort not in columns:
         raise ArgumentError(
@@ -48,7 +48,8 @@ def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]
     return sorted(entries, key=key)
 
 
-def _searched(entry: Entry) -> str:
+def searched(entry: Entry) -> str:
+    """What a text filter looks for its words in."""
     verdicts = {cell.verdict for cell in entry.cells.values()}
     return f"{entry.label} {entry.model} {entry.num_fewshot}-shot {' '.join(verdicts)}".lower()
 

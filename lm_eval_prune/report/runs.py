@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_prune.sweep.folder import DENSE, Variant
 
-__all__ = ["BUNDLED", "Cost", "Missing", "Problem", "Run", "Value", "runs_of_results"]
+__all__ = [
+    "BUNDLED",
+    "Cost",
+    "Dataset",
+    "Missing",
+    "Problem",
+    "Run",
+    "Value",
+    "mask_text",
+    "runs_of_results",
+    "versions_of",
+]
 
 BUNDLED = "bundled model"
 """Name of the model that `pruned-opt` loads without `pretrained`."""
+LONGEST_MASK = 400
+"""Characters."""
 NO_METRICS = {"name", "alias", "sample_len", "sample_count", "samples"}
 """Keys beside the metrics in a task's results."""
 
@@ -47,6 +60,17 @@ class Missing(NamedTuple):
     num_fewshot: int
     fewshot_seed: int
     reason: str
+
+
+class Dataset(NamedTuple):
+    """Where a task's documents come from, as its definition says."""
+
+    path: str = ""
+    """Of the Hugging Face hub, or a builder's name such as `json`; empty for data that the task makes itself."""
+    name: str = ""
+    """The configuration of the dataset."""
+    split: str = ""
+    """The split that is evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +120,13 @@ class Run:
     cost: Cost
     samples: Path | None
     """Where its per-document outcomes lie: a cell, or a `samples_*.jsonl`. None where there are none."""
+    dataset: Dataset = field(default=Dataset())
+    mask: str = ""
+    """What was pruned, layer by layer, if that is short."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The harness's `config`: how it was called."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version, where the file says."""
 
     @property
     def is_dense(self) -> bool:
@@ -126,6 +157,9 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
         "lm_eval": results.get("lm_eval_version") or pruning.get("versions", {}).get("lm_eval"),
         "date": _number(results.get("date")) or 0.0,
         "cost": cost_of(pruning, config),
+        "mask": mask_text(pruning),
+        "settings": config,
+        "versions": versions_of(results, pruning),
     }
     return [
         Run(**common, **task_fields(results, task), samples=_samples_beside(path, task))
@@ -146,6 +180,11 @@ def task_fields(results: Mapping[str, Any], task: str) -> dict[str, Any]:
         "values": values_of(results, task),
         "task_version": str((results.get("versions") or {}).get(task, "unknown")),
         "task_config": None,
+        "dataset": Dataset(
+            path=str(definition.get("dataset_path") or ""),
+            name=str(definition.get("dataset_name") or ""),
+            split=str(definition.get("test_split") or definition.get("validation_split") or ""),
+        ),
         "num_documents": counts.get("effective") or own.get("sample_len") or own.get("samples"),
     }
 
@@ -186,14 +225,19 @@ def cost_of(pruning: Mapping[str, Any], config: Mapping[str, Any]) -> Cost:
 
 
 def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
-    """The variant that a `pruning` block describes: named as its mask's provenance says, else by the mask itself."""
+    """The variant that a `pruning` block describes: named as its mask's provenance says, else by the mask itself.
+
+    The provenance's `ranking` is a name; without it the importance files' names are.
+    """
     heads, ffns = pruning.get("heads_pruned") or 0, pruning.get("ffns_pruned") or 0
     if not heads and not ffns:
         return DENSE
     provenance = (pruning.get("mask") or {}).get("provenance") or {}
     order, seed = provenance.get("order", "least"), provenance.get("seed")
     named = [_file_name(provenance.get(key)) for key in ("head_importance", "ffn_importance", "mask_file")]
-    ranking = " + ".join(dict.fromkeys(name for name in named if name)) or "mask " + _mask_digest(pruning)
+    ranking = provenance.get("ranking")
+    if not isinstance(ranking, str) or not ranking:
+        ranking = " + ".join(dict.fromkeys(name for name in named if name)) or "mask " + _mask_digest(pruning)
     if order == "random":
         ranking = "random"
     elif order == "most":
@@ -204,6 +248,26 @@ def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
         _share(provenance.get("prune_ffns"), ffns, pruning.get("ffns_total")),
         seed=seed if order == "random" and type(seed) is int else None,
     )
+
+
+def mask_text(pruning: Mapping[str, Any]) -> str:
+    """The mask of a `pruning` block as text, such as `heads 0: 1, 3 | 2: all; FFNs 5`; empty where it is long."""
+    mask = pruning.get("mask") or {}
+
+    def named(found: Any) -> str:
+        return found if isinstance(found, str) else ", ".join(map(str, found))
+
+    heads = " | ".join(f"{layer}: {named(found)}" for layer, found in (mask.get("pruned_heads") or {}).items())
+    ffns = named(mask.get("pruned_ffns") or "")
+    text = "; ".join([f"heads {heads}"] * bool(heads) + [f"FFNs {ffns}"] * bool(ffns))
+    return text if len(text) <= LONGEST_MASK else ""
+
+
+def versions_of(results: Mapping[str, Any], pruning: Mapping[str, Any]) -> dict[str, str]:
+    """Package -> version."""
+    found = {"lm_eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    found |= pruning.get("versions") or {}
+    return {name: str(version) for name, version in found.items() if version}
 
 
 def _mask_digest(pruning: Mapping[str, Any]) -> str:

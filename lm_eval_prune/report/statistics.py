@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binom, norm
+from scipy.special import bdtr, ndtr, ndtri  # scipy.stats takes a second to import
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -37,7 +37,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     gained, lost = int((first < second).sum()), int((first > second).sum())
     if gained + lost == 0:
         return 1.0
-    return min(1.0, 2 * float(binom.cdf(min(gained, lost), gained + lost, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def bootstrap_means(values: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> NDArray[np.float64]:
@@ -74,8 +74,8 @@ def difference_of_errors(difference: float, first: float, second: float) -> tupl
     error = float(np.hypot(first, second))
     if error == 0:
         return difference, difference, 1.0 if difference == 0 else 0.0
-    reach = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
-    return difference - reach, difference + reach, 2 * float(norm.sf(abs(difference) / error))
+    reach = float(ndtri((1 + CONFIDENCE) / 2)) * error
+    return difference - reach, difference + reach, 2 * float(ndtr(-abs(difference) / error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,6 +17,7 @@ __all__ = [
     "notes_of",
     "percent",
     "percent_of_text",
+    "probability_text",
     "value_text",
 ]
 
@@ -51,7 +52,8 @@ def describe_difference(difference: Difference | None, verdict: str) -> str:
     if difference is None:
         return ""
     unpaired = "?" if not difference.paired else ""
-    return f"{difference.value:+.4f}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
+    value = round(difference.value, 4) + 0.0  # no -0.0000
+    return f"{value:+.4f}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
 
 
 def explain_difference(difference: Difference | None, verdict: str) -> str:
@@ -68,6 +70,13 @@ def explain_difference(difference: Difference | None, verdict: str) -> str:
     parts.append(f"{difference.paired} documents paired" if difference.paired else "not paired")
     parts += [difference.note] if difference.note else []
     return "; ".join([*parts, *([verdict] if verdict else [])])
+
+
+def probability_text(difference: Difference | None) -> str:
+    """The corrected p-value; empty where none was computed."""
+    if difference is None or math.isnan(difference.p_holm):
+        return ""
+    return "p < 0.001" if difference.p_holm < 0.001 else f"p {difference.p_holm:.3f}"
 
 
 def describe_cell(cell: Cell | None) -> str:

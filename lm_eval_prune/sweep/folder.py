@@ -39,6 +39,7 @@ __all__ = [
     "read_failure",
     "read_plan",
     "read_rows",
+    "read_sample_lines",
     "read_samples",
     "write_cell",
     "write_failure",
@@ -185,10 +186,14 @@ def read_cell(path: Path, *, samples: bool = True) -> dict[str, Any]:
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
     """The outcomes by document of the cell at `path`, as in the harness's sample files. Raises FileFormatError."""
+    return [json.loads(line) for line in read_sample_lines(path).splitlines()]
+
+
+def read_sample_lines(path: Path) -> bytes:
+    """The same as the JSON lines that they are. Raises FileFormatError."""
     data = _sample_bytes(path, read_cell(path, samples=False)["cell"]["samples"]["sha256"])
     with gzip.GzipFile(fileobj=_reader(data)) as file:
-        text = file.read(MAX_SAMPLES_BYTES).decode()
-    return [json.loads(line) for line in text.splitlines()]
+        return file.read(MAX_SAMPLES_BYTES)
 
 
 def _sample_bytes(path: Path, sha256: str) -> bytes:

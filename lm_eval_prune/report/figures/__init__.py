@@ -1,0 +1,45 @@
+"""The figures of a study as altair charts, for the page and for files.
+
+Colours, fonts and backgrounds are no part of a chart: `style.LIGHT` and `style.DARK` are Vega configurations for the
+two backgrounds, and `style.spec` joins a chart and one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lm_eval_prune.report.board import Board
+from lm_eval_prune.report.figures.curves import curve_figures
+from lm_eval_prune.report.figures.form import Figure, shortened, slug, unique_names
+from lm_eval_prune.report.figures.pareto import pareto_figures
+from lm_eval_prune.report.figures.scores import score_figures, score_sets
+from lm_eval_prune.report.reading import Collection
+
+__all__ = ["Figure", "figures"]
+
+
+def figures(board: Board, collection: Collection) -> list[Figure]:
+    """Every figure for which there is data; `collection` is what `board` was made of."""
+    found = list(pareto_figures(board))
+    models = list(dict.fromkeys(entry.model for entry in board.entries))
+    for model in models:
+        entries = [entry for entry in board.entries if entry.model == model]
+        made = curve_figures(board, entries, _of(model, models))
+        found += _named(made, model, models)
+    sets = score_sets(collection.importance)
+    models = [scores.model for scores in sets]
+    tasks = [column.task for column in board.columns]
+    for scores in sets:
+        made = score_figures(scores, tasks, board.shots, _of(scores.model, models))
+        found += _named(made, scores.model, models)
+    return unique_names(found)
+
+
+def _of(model: str, models: list[str]) -> str:
+    return f", {shortened(model)}" if len(models) > 1 else ""
+
+
+def _named(made: Iterable[Figure], model: str, models: list[str]) -> list[Figure]:
+    """The figures, with the model in their names where there are several."""
+    suffix = f"-{slug(model)}" if len(models) > 1 else ""
+    return [figure._replace(name=figure.name + suffix) for figure in made]

@@ -1,0 +1,44 @@
+"""Figures as files: SVG, PNG and PDF through vl-convert, without a browser and without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.files import write_bytes
+from lm_eval_prune.report.figures.form import Figure
+from lm_eval_prune.report.figures.style import LIGHT, spec
+
+__all__ = ["FORMATS", "require_formats", "write_figures"]
+
+FORMATS = ("svg", "png", "pdf")
+PNG_SCALE = 2.0
+"""Pixels of the file for one of the figure."""
+
+
+def require_formats(formats: Sequence[str]) -> None:
+    """Raise ArgumentError for a format that figures are not written in."""
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ArgumentError(f"figures {unknown[0]!r}: unknown; expected some of {', '.join(FORMATS)}")
+
+
+def write_figures(figures: Iterable[Figure], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
+    """Write each figure as `<name>.<format>`, on white. Raises ArgumentError for an unknown format."""
+    import vl_convert
+
+    require_formats(formats)
+    paths = []
+    for figure in figures:
+        drawn = spec(figure.chart, LIGHT)
+        for name in formats:
+            path = folder / f"{figure.name}.{name}"
+            if name == "svg":
+                data = vl_convert.vegalite_to_svg(drawn).encode()
+            elif name == "png":
+                data = vl_convert.vegalite_to_png(drawn, scale=PNG_SCALE)
+            else:
+                data = vl_convert.vegalite_to_pdf(drawn)
+            write_bytes(path, data)
+            paths.append(path)
+    return paths

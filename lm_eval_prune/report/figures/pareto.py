@@ -1,0 +1,97 @@
+"""Accuracy against what is left of the model, with the variants that no other one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import altair as alt
+
+from lm_eval_prune.analysis import pareto_front
+from lm_eval_prune.report.averages import averaged_columns
+from lm_eval_prune.report.board import Board, Entry
+from lm_eval_prune.report.figures.curves import ranking_of
+from lm_eval_prune.report.figures.form import Figure
+from lm_eval_prune.report.figures.marks import SIZE, panels, rounded, shots_name
+
+__all__ = ["pareto_figures"]
+
+NOUNS = {"parameters": "parameters", "flops": "FLOPs for a token"}
+
+
+def pareto_figures(board: Board) -> Iterator[Figure]:
+    """One figure for parameters and one for FLOPs, where the results say them.
+
+    Sizes are shares of the dense model, or counts where there are several models.
+    """
+    several = len({entry.model for entry in board.entries}) > 1
+    for size, noun in NOUNS.items():
+        made = [_point(entry, size, several) for entry in board.entries]
+        points = _with_fronts([point for point in made if point is not None], board)
+        if len({point["left"] for point in points}) < 2:
+            continue
+        axis = f"{noun} left" if several else f"{noun} left (% of dense)"
+        caption = (
+            f"The average of every variant against {noun} left. The line is the Pareto front: no variant is at once "
+            "smaller and better than those on it, which are filled."
+        )
+        yield Figure(f"pareto-{size}", f"Accuracy against {noun} left", caption, _chart(points, axis, board, several))
+
+
+def _point(entry: Entry, size: str, several: bool) -> dict[str, Any] | None:
+    share = entry.parameters_left if size == "parameters" else entry.flops_left
+    count = entry.cost.parameters if size == "parameters" else entry.cost.flops
+    left = count if several else share and 100 * share
+    if left is None or entry.average is None:
+        return None
+    return {
+        "variant": entry.label,
+        "model": entry.model,
+        "ranking": ranking_of(entry),
+        "shots": shots_name(entry.num_fewshot),
+        "left": rounded(float(left)),
+        "value": rounded(entry.average.value),
+        "low": rounded(entry.average.low),
+        "high": rounded(entry.average.high),
+    }
+
+
+def _with_fronts(points: Sequence[dict[str, Any]], board: Board) -> list[dict[str, Any]]:
+    """The points, each told whether it is on the front of its number of shots."""
+    sign = 1 if averaged_columns(board.columns)[0].higher_is_better else -1
+    told: list[dict[str, Any]] = []
+    for shots in dict.fromkeys(point["shots"] for point in points):
+        group = [point for point in points if point["shots"] == shots]
+        front = pareto_front([(point["left"], sign * point["value"]) for point in group])
+        told += [{**point, "front": place in front} for place, point in enumerate(group)]
+    return told
+
+
+def _chart(points: Sequence[dict[str, Any]], axis: str, board: Board, several: bool) -> alt.FacetChart:
+    scale = alt.Scale(type="log", nice=False) if several else alt.Scale(zero=False)
+    base = alt.Chart(width=SIZE[0], height=SIZE[1]).encode(
+        alt.X("left:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format="~s")),
+        alt.Y("value:Q", title=board.average_name, scale=alt.Scale(zero=False)),
+    )
+    front = base.transform_filter("datum.front").mark_line(
+        interpolate="step-after", strokeWidth=1.5, style="faint-line"
+    )
+    rankings = alt.Scale(domain=list(dict.fromkeys(["dense", *(point["ranking"] for point in points)])))
+    shape = alt.Shape("model:N", title="model")
+    if not several:
+        shape = alt.Shape("ranking:N", title="ranking", scale=rankings)
+    dots = base.mark_point(size=45).encode(
+        alt.Color("ranking:N", title="ranking", scale=rankings),
+        shape,
+        fill=alt.Fill("ranking:N", title="ranking", scale=rankings),
+        fillOpacity=alt.condition("datum.front", alt.value(1), alt.value(0)),
+        tooltip=[
+            alt.Tooltip("variant:N"),
+            alt.Tooltip("left:Q", title=axis, format=",.5~g"),
+            alt.Tooltip("value:Q", title=board.average_name, format=".4f"),
+            alt.Tooltip("low:Q", title="95 % interval from", format=".4f"),
+            alt.Tooltip("high:Q", title="to", format=".4f"),
+        ],
+    )
+    chart: Any = alt.layer(front, dots, data=alt.Data(values=list(points)))
+    return panels(chart, "shots", [shots_name(shots) for shots in board.shots])

@@ -1,0 +1,232 @@
+"""What importance and induction scores say: where the important heads and FFNs lie, and whether rankings agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm_eval_prune.analysis import retained_capacity, spearman_matrix
+from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.report.figures.form import Figure, shortened, slug
+from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded, shots_name
+
+__all__ = ["ScoreSet", "score_figures", "score_sets"]
+
+MOST_CELLS = 40_000
+"""Heads in one figure; maps of every task of a larger model are left out, those of the aggregate are not."""
+AGGREGATE = "aggregate"
+RANDOM_SEED = 1234
+BY_RANK = Colour("importance", "rank")
+
+
+@dataclass
+class ScoreSet:
+    """The scores of one model."""
+
+    model: str
+    importance: dict[tuple[str, str], dict[tuple[str, int | None], np.ndarray]] = field(default_factory=dict)
+    """(component, method) -> (task, shots) -> scores; the task is `aggregate` for means over tasks."""
+    induction: dict[str, np.ndarray] = field(default_factory=dict)
+    """Method, such as `prefix-matching` -> scores of the heads."""
+
+    def aggregates(self, component: str, method: str) -> dict[int | None, np.ndarray]:
+        """Shots -> the aggregate in the files, else the mean over the tasks."""
+        by_name = self.importance[component, method]
+        found: dict[int | None, np.ndarray] = {}
+        for shots in sorted({shots for _, shots in by_name}, key=lambda shots: -1 if shots is None else shots):
+            tasks = [scores for (task, k), scores in by_name.items() if k == shots and task != AGGREGATE]
+            own = by_name.get((AGGREGATE, shots))
+            found[shots] = np.mean(tasks, axis=0) if own is None else own
+        return found
+
+
+def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]:
+    """The files by model; of two with the same task, shots and method the later is taken."""
+    sets: dict[tuple[Any, ...], ScoreSet] = {}
+    for _, file in files:
+        settings = file.settings
+        model, method = str(settings.get("model") or "unknown model"), str(settings.get("method") or "scores")
+        found = sets.setdefault((model, file.shape), ScoreSet(model))
+        scores = np.array(file.scores)
+        if file.component == "heads" and method.startswith(("prefix-matching", "copying")):
+            found.induction[method] = scores
+        else:
+            task, shots = str(settings.get("task") or AGGREGATE), settings.get("num_fewshot")
+            named = task, shots if isinstance(shots, int) else None
+            found.importance.setdefault((file.component, method), {})[named] = scores
+    return list(sets.values())
+
+
+def score_figures(found: ScoreSet, tasks: Sequence[str], shots: Sequence[int], of: str = "") -> Iterator[Figure]:
+    """The figures of one model's scores; maps of single tasks for `tasks` at `shots` only."""
+    for component, method in found.importance:
+        if component == "heads":
+            yield _maps(found.aggregates(component, method), method, of)
+            yield from _task_maps(found.importance[component, method], method, tasks, shots, of)
+        else:
+            yield _by_layer(found, method, of)
+    for component, method in found.importance:
+        if len(found.importance[component, method]) > 1:
+            yield _agreement(found, component, method, of)
+    if found.induction:
+        yield _induction(found.induction, of)
+    yield from _retained(found, of)
+
+
+def _heads_and_layers(scores: np.ndarray) -> tuple[Axis, Axis]:
+    layers, heads = scores.shape
+    return Axis("head", range(heads)), Axis("layer", range(layers))
+
+
+def _shots_of(shots: int | None) -> str:
+    return "any number of shots" if shots is None else shots_name(shots)
+
+
+def _maps(grids: Mapping[int | None, np.ndarray], method: str, of: str) -> Figure:
+    named = {_shots_of(shots): grid for shots, grid in grids.items()}
+    caption = (
+        f"Importance of every head ({method}), the mean over tasks, at each number of shots. Colour is the share of "
+        "heads that are less important: pruning 70 % of the heads removes those below 70."
+    )
+    chart = heat(named, *_heads_and_layers(next(iter(grids.values()))), BY_RANK, upwards=True)
+    return Figure(f"importance-heads-{slug(method)}", f"Importance of heads: {method}{of}", caption, chart)
+
+
+def _task_maps(
+    by_name: Mapping[tuple[str, int | None], np.ndarray],
+    method: str,
+    tasks: Sequence[str],
+    shots: Sequence[int],
+    of: str,
+) -> Iterator[Figure]:
+    for number in shots:
+        grids = {task: by_name[task, number] for task in tasks if (task, number) in by_name}
+        if len(grids) < 2 or sum(grid.size for grid in grids.values()) > MOST_CELLS:
+            continue
+        caption = (
+            f"Importance of every head ({method}) to each task at {shots_name(number)}. Colour is the share of heads "
+            "that are less important to that task."
+        )
+        axes = _heads_and_layers(next(iter(grids.values())))
+        chart = heat(grids, *axes, BY_RANK, upwards=True, columns=4, digits=3)
+        name = f"importance-heads-{slug(method)}-{number}shot"
+        yield Figure(name, f"Importance of heads by task, {shots_name(number)}: {method}{of}", caption, chart)
+
+
+def _by_layer(found: ScoreSet, method: str, of: str) -> Figure:
+    by_name = found.importance["ffns", method]
+    means = found.aggregates("ffns", method)
+    tasks = list(dict.fromkeys(task for task, _ in by_name if task != AGGREGATE))
+    grids = {}
+    layers = len(next(iter(by_name.values())))
+    for shots, mean in means.items():
+        rows = [by_name.get((task, shots), np.full(layers, np.nan)) for task in tasks]
+        grids[_shots_of(shots)] = np.array([mean, *rows])
+    caption = (
+        f"Importance of each layer's FFN ({method}): for a knockout, how much the metric drops when that FFN alone is "
+        f"pruned. Below 0 the model is better without it. The first row is the mean over tasks."
+    )
+    axes = Axis("layer", range(layers)), Axis("", [AGGREGATE, *tasks])
+    chart = heat(grids, *axes, Colour("importance", "diverging"), text=".2f")
+    return Figure(f"importance-ffns-{slug(method)}", f"Importance of FFNs by layer: {method}{of}", caption, chart)
+
+
+def _agreement(found: ScoreSet, component: str, method: str, of: str) -> Figure:
+    by_name = found.importance[component, method]
+    rows = {
+        f"{task}{'' if shots is None else f', {shots_name(shots)}'}": scores
+        for (task, shots), scores in sorted(by_name.items(), key=lambda item: (item[0][1] or 0, item[0][0]))
+        if task != AGGREGATE
+    }
+    for shots, scores in found.aggregates(component, method).items():
+        rows[f"{AGGREGATE}{'' if shots is None else f', {shots_name(shots)}'}"] = scores
+    rows["random"] = np.random.default_rng(RANDOM_SEED).random(next(iter(rows.values())).shape)
+    overall, within = spearman_matrix(list(rows.values()))
+    grids = {"over the whole model": overall}
+    if component == "heads":
+        grids["within layers"] = within
+    axis = Axis("", list(rows))
+    chart = heat(grids, axis, axis, Colour("Spearman's rho", "diverging", (-1, 1)), text=".2f", digits=3, columns=2)
+    noun = "heads" if component == "heads" else "FFNs"
+    caption = (
+        f"Spearman's rank correlation between the scores ({method}) of all {noun}, for every pair of tasks and numbers "
+        "of shots, with their mean and random scores. Within layers, the mean over layers: what is left without the "
+        "depth profile."
+    )
+    return Figure(f"agreement-{component}-{slug(method)}", f"Do rankings of {noun} agree? {method}{of}", caption, chart)
+
+
+def _induction(scores: Mapping[str, np.ndarray], of: str) -> Figure:
+    import altair as alt
+
+    charts = [
+        heat(
+            {shortened(method): grid},
+            *_heads_and_layers(grid),
+            Colour("score", domain=(0.0, float(grid.max()))),
+            upwards=True,
+        )
+        for method, grid in sorted(scores.items(), reverse=True)
+    ]
+    caption = (
+        "How much each head attends to the token that followed earlier occurrences of the present one (prefix "
+        "matching), and how much it raises the tokens that it attends to (copying). Heads high in both are "
+        "induction heads."
+    )
+    chart = alt.hconcat(*charts).resolve_scale(color="independent")
+    return Figure("induction", f"Induction heads{of}", caption, chart)
+
+
+def _retained(found: ScoreSet, of: str) -> Iterator[Figure]:
+    """Capacity kept against the share of heads pruned by the aggregate scores, at random and by the capacity itself."""
+    for method in [method for component, method in found.importance if component == "heads"]:
+        points: list[dict[str, Any]] = []
+        series: list[str] = []
+        for capacity_name, capacity in sorted(found.induction.items(), reverse=True):
+            rankings = {
+                f"{AGGREGATE}{'' if shots is None else f', {shots_name(shots)}'}": scores
+                for shots, scores in found.aggregates("heads", method).items()
+            }
+            rankings["the capacity itself"] = capacity
+            try:
+                points += _retained_points(capacity_name, rankings, capacity)
+            except ScoreError:  # all zero: there is no capacity to retain
+                continue
+            series = [*rankings, "at random (expected)"]
+        if points:
+            yield _retained_figure(points, series, method, of)
+
+
+def _retained_points(name: str, rankings: Mapping[str, np.ndarray], capacity: np.ndarray) -> list[dict[str, Any]]:
+    points = []
+    for ranking, scores in rankings.items():
+        for point in retained_capacity(scores, capacity):
+            points.append(_retained_point(name, ranking, float(point.fraction), point.retained))
+            if ranking == "the capacity itself":
+                expected = 1 - float(point.fraction)
+                points.append(_retained_point(name, "at random (expected)", float(point.fraction), expected))
+    return points
+
+
+def _retained_point(panel: str, ranking: str, fraction: float, retained: float) -> dict[str, Any]:
+    return {"panel": panel, "series": ranking, "share": round(100 * fraction, 4), "value": rounded(100 * retained)}
+
+
+def _retained_figure(points: Sequence[dict[str, Any]], series: Sequence[str], method: str, of: str) -> Figure:
+    chart = lines(points, series, name="ranking", x="heads pruned (%)", y="capacity retained (%)")
+    caption = (
+        "The share of the model's total prefix-matching and copying scores that the kept heads hold. A line above the "
+        "random one: the heads that matter to the tasks are also those that do induction. No ranking can be above that "
+        "by the capacity itself."
+    )
+    return Figure(
+        f"retained-capacity-{slug(method)}",
+        f"Induction capacity retained: {method}{of}",
+        caption,
+        panels(chart, "panel", list(dict.fromkeys(point["panel"] for point in points)), columns=2),
+    )

@@ -1,0 +1,56 @@
+"""How all figures look: colours that colour-blind readers tell apart, on a light and on a dark background.
+
+Categories take their colours from the configuration, in this order: the first is what a figure is about (the average,
+the aggregate, the dense model), then seven hues of Okabe and Ito, then the same again; dashes tell the rounds apart.
+Heat is viridis, or blue to orange around 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import altair as alt
+
+__all__ = ["DARK", "LIGHT", "category_dashes", "spec"]
+
+HUES = 7
+ROUNDS = 4
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+"""One a round."""
+
+
+def _theme(ink: str, faint: str, grid: str, background: str, hues: list[str]) -> dict[str, Any]:
+    text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
+    return {
+        "background": background,
+        "font": "system-ui, 'Liberation Sans', Arial, sans-serif",
+        "view": {"stroke": grid},
+        "axis": {**text, "domainColor": faint, "tickColor": faint, "gridColor": grid, "labelLimit": 180},
+        "legend": {**text, "labelLimit": 220, "symbolStrokeWidth": 2, "symbolLimit": 60},
+        "header": {**text, "labelLimit": 220},
+        "title": {"color": ink, "fontSize": 12, "fontWeight": "normal", "limit": 260},
+        "style": {"faint-line": {"color": faint, "stroke": faint}},
+        "range": {"category": [ink, *hues * ROUNDS]},
+    }
+
+
+LIGHT = _theme(
+    "#1b1b1b", "#767676", "#e3e3e3", "white",
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c"],
+)  # fmt: skip
+DARK = _theme(
+    "#f2f2f2", "#9a9a9a", "#3a3a3a", "transparent",
+    ["#4fa8e0", "#f08040", "#2fc79b", "#e29bc2", "#f0b93a", "#8fd0f5", "#a8a8a8"],
+)  # fmt: skip
+
+
+def category_dashes(count: int) -> list[list[int]]:
+    """A dash pattern for each of `count` categories, in the order of the colours."""
+    rounds = [DASHES[0]] + [dash for dash in DASHES for _ in range(HUES)]
+    return [rounds[place % len(rounds)] for place in range(count)]
+
+
+def spec(chart: alt.TopLevelMixin, theme: dict[str, Any] = LIGHT) -> dict[str, Any]:
+    """The chart as a Vega-Lite specification with all its data."""
+    return {**chart.to_dict(), "config": theme}

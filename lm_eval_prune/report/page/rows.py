@@ -1,0 +1,167 @@
+"""A leaderboard's entries as the cells of the page's table. What is worded here is worded by `wording.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lm_eval_prune.report.board import Average, Board, Cell, Entry
+from lm_eval_prune.report.records import arranged, searched
+from lm_eval_prune.report.wording import (
+    VERDICT_SIGNS,
+    describe_difference,
+    explain_difference,
+    heads_and_ffns,
+    percent,
+    probability_text,
+    value_text,
+)
+
+__all__ = ["Heading", "Line", "Shown", "headings", "lines", "side_by_side_headings", "side_by_side_lines"]
+
+LISTED = 6
+"""Files named in an opened row."""
+
+
+class Heading(NamedTuple):
+    """A column's head."""
+
+    name: str
+    """What it shows."""
+    sort: str
+    """The name that the command's `--sort` knows it by."""
+    first: str = "asc"
+    """`asc` or `desc`: the direction in which the best comes first."""
+    kind: str = "number"
+    """`number` or `text`."""
+    note: str = ""
+    """Said beside the name."""
+
+
+class Shown(NamedTuple):
+    """What a cell shows."""
+
+    order: float | str | None
+    """The unrounded value that it is sorted by; None where there is none."""
+    text: str = ""
+    below: str = ""
+    """In small, after the text."""
+    difference: str = ""
+    p: str = ""
+    verdict: str = ""
+    explained: str = ""
+    """The tooltip, and the line among the row's details."""
+
+
+class Line(NamedTuple):
+    """A row; `cells` follow the headings after rank, variant and shots."""
+
+    entry: Entry
+    text: str
+    """What a text filter looks in."""
+    cells: list[Shown]
+    about: str = "[]"
+    """JSON: (name, value) pairs that the opened row shows."""
+
+
+def headings(board: Board) -> list[Heading]:
+    """Of the columns after rank, shots and variant."""
+    fixed = [Heading("heads pruned", "heads"), Heading("FFNs pruned", "ffns"), Heading("parameters left", "parameters")]
+    if _knows_flops(board):
+        fixed.append(Heading("FLOPs left", "flops"))
+    fixed.append(Heading(board.average_name, "average", _first(board)))
+    return fixed + [
+        Heading(
+            str(column), str(column), "desc" if column.higher_is_better else "asc",
+            note="" if column.higher_is_better else "lower is better",
+        )
+        for column in board.columns
+    ]  # fmt: skip
+
+
+def lines(board: Board, *, sort: str = "rank") -> list[Line]:
+    """A row an entry, all of them, in the order of `records.arranged`."""
+    return [_line(board, entry) for entry in arranged(board, sort=sort)]
+
+
+def side_by_side_headings(board: Board) -> list[Heading]:
+    return [Heading(f"{shots}-shot", str(shots), _first(board)) for shots in board.shots]
+
+
+def side_by_side_lines(board: Board) -> list[Line]:
+    """A row a variant: its average at each number of shots."""
+    found: dict[str, dict[int, Entry]] = {}
+    for entry in board.entries:
+        found.setdefault(entry.label, {})[entry.num_fewshot] = entry
+    made = []
+    for by_shots in found.values():
+        first = next(iter(by_shots.values()))
+        text = " ".join(dict.fromkeys(searched(entry) for entry in by_shots.values()))
+        cells = [_shown(by_shots[shots].average if shots in by_shots else None) for shots in board.shots]
+        made.append(Line(first, text, cells))
+    return made
+
+
+def _line(board: Board, entry: Entry) -> Line:
+    heads, ffns = heads_and_ffns(entry)
+    cost = entry.cost
+    cells = [
+        Shown(float(entry.prune_heads), heads, _counted(cost.heads_pruned, cost.heads_total)),
+        Shown(float(entry.prune_ffns), ffns, _counted(cost.ffns_pruned, cost.ffns_total)),
+        Shown(
+            entry.parameters_left,
+            percent(entry.parameters_left),
+            "" if cost.parameters is None else f"{cost.parameters:,}",
+        ),
+        *([Shown(entry.flops_left, percent(entry.flops_left))] if _knows_flops(board) else []),
+        _shown(entry.average),
+        *(_shown(entry.cells.get(column)) for column in board.columns),
+    ]
+    return Line(entry, searched(entry), cells, json.dumps(_about(entry), ensure_ascii=False))
+
+
+def _about(entry: Entry) -> list[tuple[str, str]]:
+    """What a row is of."""
+    masks = list(dict.fromkeys(run.mask for run in entry.runs if run.mask))
+    mask = masks[0] if len(masks) == 1 else f"{len(masks)}, in the files" if masks else ""
+    sources = list(dict.fromkeys(str(run.source) for run in entry.runs))
+    return [
+        ("model", entry.model),
+        ("harness model", entry.backend),
+        ("ranking", entry.ranking),
+        ("seeds", ", ".join(map(str, entry.seeds))),
+        ("pruned", mask if len(masks) == 1 else ""),
+        ("masks", mask if len(masks) > 1 else ""),
+        ("files", f"{', '.join(sources[:LISTED])}{' and more' if len(sources) > LISTED else ''}"),
+    ]
+
+
+def _shown(holder: Cell | Average | None) -> Shown:
+    if holder is None:
+        return Shown(None, "missing")
+    value, _, error = value_text(holder).removesuffix(" over seeds").partition(" ")
+    difference = describe_difference(holder.difference, holder.verdict).removesuffix(VERDICT_SIGNS[holder.verdict])
+    explained = explain_difference(holder.difference, holder.verdict)
+    return Shown(
+        order=holder.value,
+        text=value,
+        below=error,
+        difference=difference.rstrip(),
+        p=probability_text(holder.difference),
+        verdict=holder.verdict,
+        explained=f"{value_text(holder)}; {explained}" if explained else value_text(holder),
+    )
+
+
+def _knows_flops(board: Board) -> bool:
+    return any(entry.flops_left is not None for entry in board.entries)
+
+
+def _counted(part: int | None, total: int | None) -> str:
+    return "" if part is None or total is None else f"{part:,} of {total:,}"
+
+
+def _first(board: Board) -> str:
+    averaged: Sequence[bool] = [column.higher_is_better for column in board.columns]
+    return "desc" if any(averaged) else "asc"

@@ -1,0 +1,250 @@
+"""The figures show the numbers of the board and of the files, and become files of every kind."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+from sweep_folders import grid, importance, sweep
+
+from lm_eval_prune.analysis import pareto_front, spearman_matrix
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.report.comparison import compare
+from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.figures.files import write_figures
+from lm_eval_prune.report.figures.form import Figure, unique_names
+from lm_eval_prune.report.figures.style import DARK, LIGHT, spec
+from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.sweep.folder import Variant
+
+TASKS = ("piqa", "copa")
+RANDOM = [Variant("random", "0.5", "0", seed=seed) for seed in (0, 1)]
+ODD = 'x<script>alert("1")</script>\'&😀|*' + "long" * 120
+
+
+def made(folder):
+    collection = read_collection([folder])
+    board = compare(collection)
+    return board, {figure.name: figure for figure in figures(board, collection)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    variants = grid(("own", "task:piqa"), heads=("0", "0.3", "0.7"), ffns=("0", "0.25"))
+    folder = sweep(tmp_path_factory.mktemp("sweep"), [*variants, *RANDOM], TASKS, shots=(0, 5))
+    for shots in (0, 5):
+        for task in TASKS:
+            importance(folder, f"{task}-{shots}-heads", "heads", "gradient", task, shots)
+            importance(folder, f"{task}-{shots}-ffns", "ffns", "knockout", task, shots)
+    importance(folder, "prefix-matching", "heads", "prefix-matching", None, None)
+    importance(folder, "copying", "heads", "copying-olsson2022", None, None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shown(folder):
+    return made(folder)
+
+
+def values_of(node):
+    """All data in a specification."""
+    if isinstance(node, dict):
+        if isinstance(node.get("values"), list):
+            yield from node["values"]
+        for key, value in node.items():
+            if key != "values":
+                yield from values_of(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from values_of(value)
+
+
+def points_of(figure):
+    return list(values_of(spec(figure.chart)))
+
+
+def short(value):
+    return pytest.approx(value, rel=1e-4)
+
+
+def test_there_is_a_figure_for_everything_that_has_data(shown):
+    _, found = shown
+    assert set(found) == {
+        "pareto-parameters", "pareto-flops",
+        "heads-rankings", "heads-tasks-own", "heads-tasks-random", "heads-transfer-0shot", "heads-transfer-5shot",
+        "ffns-rankings", "ffns-tasks-own", "ffns-transfer-0shot", "ffns-transfer-5shot",
+        "combined-own", "combined-task-piqa",
+        "importance-heads-gradient", "importance-heads-gradient-0shot", "importance-heads-gradient-5shot",
+        "importance-ffns-knockout", "agreement-heads-gradient", "agreement-ffns-knockout",
+        "induction", "retained-capacity-gradient",
+    }  # fmt: skip
+    for figure in found.values():
+        assert figure.title
+        assert figure.caption.endswith(".")
+
+
+def test_a_dense_model_alone_has_no_figures(tmp_path):
+    assert made(sweep(tmp_path, []))[1] == {}
+
+
+def test_every_entry_is_a_point_of_both_sizes(shown):
+    board, found = shown
+    for name, share in (("pareto-parameters", "parameters_left"), ("pareto-flops", "flops_left")):
+        points = {(point["variant"], point["shots"]): point for point in points_of(found[name])}
+        assert len(points) == len(board.entries)
+        for entry in board.entries:
+            point = points[entry.label, f"{entry.num_fewshot}-shot"]
+            assert point["left"] == short(100 * getattr(entry, share))
+            assert point["value"] == short(entry.average.value)
+            assert (point["low"], point["high"]) == (short(entry.average.low), short(entry.average.high))
+
+
+def test_curves_show_every_cell_and_the_average_at_its_share(shown):
+    board, found = shown
+    points = points_of(found["heads-tasks-own"])
+    expected = []
+    for entry in board.entries:
+        if entry.ranking in ("dense", "own") and entry.prune_ffns == "0":
+            where = f"{entry.num_fewshot}-shot", 100 * float(entry.prune_heads)
+            expected += [(*where, str(column), cell.value) for column, cell in entry.cells.items()]
+            expected.append((*where, "average", entry.average.value))
+    assert len(points) == len(expected) == 2 * 3 * 3
+    for shots, share, series, value in expected:
+        assert [p["value"] for p in points if (p["shots"], p["share"], p["series"]) == (shots, share, series)] == [
+            short(value)
+        ]
+
+
+def test_random_rankings_have_the_spread_over_seeds_as_their_band(shown):
+    board, found = shown
+    (entry,) = (e for e in board.entries if e.ranking == "random" and e.num_fewshot == 5)
+    (point,) = (
+        p
+        for p in points_of(found["heads-rankings"])
+        if (p["series"], p["shots"], p["share"]) == ("random", "5-shot", 50)
+    )
+    assert point["high"] - point["low"] == pytest.approx(2 * entry.average.spread, abs=1e-4)
+
+
+def test_the_combined_grid_has_ffns_down_and_heads_across(shown):
+    board, found = shown
+    (row,) = (row for row in points_of(found["combined-own"]) if row["panel"] == "5-shot")
+    expected = {
+        (entry.prune_ffns, entry.prune_heads): entry.average.value
+        for entry in board.entries
+        if entry.ranking in ("dense", "own") and entry.num_fewshot == 5
+    }
+    order = [(f, h) for f in ("0.25", "0") for h in ("0", "0.3", "0.7")]
+    assert row["value"] == [pytest.approx(expected[place], rel=1e-3) for place in order]
+
+
+def scores_of(folder, name):
+    return np.array(next(s.scores for p, s in read_collection([folder]).importance if p.stem == name))
+
+
+def test_maps_show_the_scores_of_the_files_layer_by_layer(folder, shown):
+    _, found = shown
+    rows = {row["panel"]: row["value"] for row in points_of(found["importance-heads-gradient-5shot"])}
+    assert rows["copa"] == pytest.approx(scores_of(folder, "copa-5-heads").ravel().tolist(), rel=1e-2)
+    rows = {row["panel"]: row["value"] for row in points_of(found["importance-heads-gradient"])}
+    mean = np.mean([scores_of(folder, f"{task}-0-heads") for task in TASKS], axis=0)
+    assert rows["0-shot"] == pytest.approx(mean.ravel().tolist(), rel=1e-3)
+    rows = {row["panel"]: row["value"] for row in points_of(found["importance-ffns-knockout"])}
+    ffns = [scores_of(folder, f"{task}-5-ffns") for task in ("copa", "piqa")]
+    assert rows["5-shot"] == pytest.approx(np.concatenate([np.mean(ffns, axis=0), *ffns]).tolist(), rel=1e-3)
+
+
+def test_agreement_is_scipys_over_the_model_and_within_layers(folder, shown):
+    _, found = shown
+    scores = [scores_of(folder, f"{task}-{shots}-heads") for shots in (0, 5) for task in ("copa", "piqa")]
+    rows = {row["panel"]: np.reshape(row["value"], (7, 7)) for row in points_of(found["agreement-heads-gradient"])}
+    for i, first in enumerate(scores):
+        for j, second in enumerate(scores):
+            whole = scipy.stats.spearmanr(first.ravel(), second.ravel()).statistic
+            assert rows["over the whole model"][i, j] == pytest.approx(whole, abs=1e-3)
+            layers = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(first, second, strict=True)]
+            assert rows["within layers"][i, j] == pytest.approx(np.mean(layers), abs=1e-3)
+
+
+def test_rank_correlations_with_ties_and_constant_scores():
+    rng = np.random.default_rng(0)
+    scores = [rng.integers(0, 3, (5, 6)).astype(float) for _ in range(3)] + [np.ones((5, 6))]
+    overall, within = spearman_matrix(scores)
+    for i in range(3):
+        for j in range(3):
+            assert overall[i, j] == pytest.approx(scipy.stats.spearmanr(scores[i].ravel(), scores[j].ravel()).statistic)
+    assert np.isnan(overall[3]).all()
+    assert np.isnan(within[:, 3]).all()
+    assert np.isnan(spearman_matrix([row[0] for row in scores])[1]).all()
+
+
+def test_retained_capacity_counts_the_kept_heads(folder, shown):
+    _, found = shown
+    prefix = scores_of(folder, "prefix-matching").ravel()
+    ranking = np.mean([scores_of(folder, f"{task}-5-heads") for task in TASKS], axis=0).ravel()
+    kept = sorted(range(16), key=lambda place: ranking[place])[4:]  # floor(0.3 * 16) go
+    (point,) = (
+        p
+        for p in points_of(found["retained-capacity-gradient"])
+        if (p["panel"], p["series"], p["share"]) == ("prefix-matching", "aggregate, 5-shot", 30)
+    )
+    assert point["value"] == short(100 * prefix[kept].sum() / prefix.sum())
+
+
+def test_the_front_holds_what_no_other_point_beats():
+    draw = random.Random(0)
+    for _ in range(50):
+        points = [(draw.randrange(8), draw.randrange(8)) for _ in range(12)]
+        beaten = {
+            place
+            for place, (size, quality) in enumerate(points)
+            if any(s <= size and q >= quality and (s, q) != (size, quality) for s, q in points)
+        }
+        assert pareto_front(points) == set(range(12)) - beaten
+
+
+def test_files_are_what_their_names_say(shown, tmp_path):
+    _, found = shown
+    chosen = [found["heads-rankings"], found["combined-own"]]
+    paths = write_figures(chosen, tmp_path / "figures", ("svg", "png", "pdf"))
+    assert [path.name for path in paths[:3]] == ["heads-rankings.svg", "heads-rankings.png", "heads-rankings.pdf"]
+    for path in paths:
+        start = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
+        assert path.read_bytes().startswith(start)
+    with pytest.raises(ArgumentError, match="figures 'gif': unknown; expected some of svg, png, pdf"):
+        write_figures(chosen, tmp_path, ("gif",))
+
+
+@pytest.mark.slow
+def test_every_figure_can_be_drawn_on_both_backgrounds(shown):
+    import vl_convert
+
+    _, found = shown
+    for figure in found.values():
+        for theme in (LIGHT, DARK):
+            drawn = vl_convert.vegalite_to_svg(spec(figure.chart, theme))
+            assert drawn.count("<path") > 10, figure.name
+
+
+def test_odd_names_are_shown_as_text(tmp_path):
+    import vl_convert
+
+    variants = [Variant(ODD, "0.5", "0"), Variant(ODD, "0.7", "0")]
+    board, found = made(sweep(tmp_path, variants, (ODD, "piqa"), model=ODD))
+    assert all(re.fullmatch(r"[a-z0-9-]{1,100}", name) for name in found)
+    assert len(found) == 4
+    for figure in (found["heads-rankings"], found["pareto-parameters"]):
+        drawn = vl_convert.vegalite_to_svg(spec(figure.chart))
+        assert "<script" not in drawn
+        assert "x&lt;script&gt;alert" in drawn
+        assert len(figure.title) < 200
+    assert any(point["series"] == ODD for point in points_of(found["heads-rankings"]))
+    assert board.problems == []
+
+
+def test_equal_names_are_numbered():
+    named = [Figure("a", "", "", None), Figure("a", "", "", None), Figure("b", "", "", None)]
+    assert [figure.name for figure in unique_names(named)] == ["a", "a-2", "b"]
