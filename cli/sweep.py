@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")
 @click.option("--include_path", help="Folder with further task definitions.")
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
+@click.option("--executor", help="local, or ray: workers on a Ray cluster (pip install 'lm-eval-prune[ray]').")
+@click.option("--ray_address", help="The cluster's address. Default: auto, the one that this machine belongs to.")
+@click.option("--num_workers", type=int, help="On Ray. Default: as many as the GPUs hold, or one a node without any.")
+@click.option("--num_gpus", type=float, help="GPUs a worker on Ray. Default: 1 where the cluster has any.")
+@click.option("--num_cpus", type=float, help="CPUs a worker on Ray. Default: 1.")
 @click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
 @click.option("--log_level", default="WARNING", show_default=True, help="Of the log on stderr.")
 @click.pass_context
@@ -44,7 +50,8 @@ def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, lo
     lm-eval-prune sweep --model_args pretrained=facebook/opt-125m --tasks piqa,copa --num_fewshot 0,5 \\
         --prune_heads 0,0.3,0.5,0.7 --ranking own --ranking random:0+1+2 --output_path sweep
 
-    Several processes on one folder share the cells. Exit code 1 if a cell failed, 130 if it was stopped.
+    Several processes on one folder share the cells, and those of `accelerate launch` each cell. Exit code 1 if a cell
+    failed, 130 if it was stopped.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -58,12 +65,14 @@ def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, lo
     from lm_eval_prune.sweep.run import run_sweep
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
     try:
         sweep = run_sweep(config, retry_failed=retry_failed, say=lambda line: tqdm.write(line, file=sys.stdout))
     except KeyboardInterrupt:
-        click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
+        if first:
+            click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
         sys.exit(130)
-    if _print_status(sweep):
+    if first and _print_status(sweep):
         sys.exit(1)
 
 
