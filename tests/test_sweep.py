@@ -13,6 +13,7 @@ from pathlib import Path
 import lm_eval
 import pytest
 from click.testing import CliRunner
+from small_sweep import GRID, NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune import PruneError
 from lm_eval_prune.cli.main import cli
@@ -23,23 +24,6 @@ from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
-
-GRID = {
-    "tasks": ["demo_recall", "demo_facts"],
-    "num_fewshot": [0, 2],
-    "prune_heads": ["0", "0.5"],
-    "ranking": ["own", "random:0+1"],
-    "limit": 6,
-    "importance_limit": 6,
-    "bootstrap_iters": 100,
-    "include_defaults": False,
-    "include_path": str(tasks_folder()),
-    "device": "cpu",
-}
-
-
-def settings(folder, **changes):
-    return make_config({**GRID, "output_path": folder, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +40,9 @@ def grid(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "grid"))
 
 
-def without_timings(path):
-    content = json.loads(path.read_text())
-    for block, key in ((content, "date"), (content["cell"], "timing"), (content["cell"], "sha256")):
-        block.pop(key)
-    return content
-
-
-def cells(folder):
-    return {path.name: without_timings(path) for path in (folder / "cells").glob("*.json")}
-
-
-def samples(folder):
-    return {path.name: path.read_bytes() for path in (folder / "cells").glob("*.gz")}
-
-
-def leftovers(folder):
-    return [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".lock"))]
-
-
 def test_the_grid_has_a_row_for_every_variant_task_and_shots(finished):
     frame = Sweep(finished).to_frame()
-    assert len(frame) == 2 * 2 * (1 + 1 + 2)  # dense, own, random with two seeds
+    assert len(frame) == NUM_CELLS
     assert set(frame.status) == {"done"}
     dense = frame[frame.ranking == "dense"]
     assert list(dense.heads_pruned) == [0] * 4

@@ -165,7 +165,8 @@ def task_identity(
 
 
 def _fresh_task(name: str, shots: int, seed: int, include_path: str | None, include_defaults: bool) -> Task:
-    (task,) = load_tasks([name], include_path, include_defaults).values()
+    with quiet_harness():
+        (task,) = load_tasks([name], include_path, include_defaults).values()
     task.set_config("num_fewshot", num_fewshot_of(task, shots))
     task.set_fewshot_seed(seed)
     return task

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,9 @@ class OnRay:
         self.own = not self.ray.is_initialized()
         if self.own:
             try:
+                _require_listener(config.ray_address)
                 self.ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 reason = " ".join(str(error).split())
                 raise ArgumentError(f"ray_address={config.ray_address}: no Ray cluster there: {reason}") from None
         self.waiting: dict[Any, Any] = {}  # being loaded: reference -> worker
@@ -130,6 +132,7 @@ class OnRay:
             found = [Outcome(key, Failure.of(error.cause or error), 0.0) for key in job.keys]
         except self.ray.exceptions.RayError as error:
             logger.warning("a worker died; its work goes to another: %s", " ".join(str(error).split()))
+            self.ray.kill(worker)  # it may only be out of reach
             self._hire()
             yield from self._lost(job)
             return
@@ -163,6 +166,13 @@ class _Worker:
 
     def run(self, job: Job) -> list[Outcome]:
         return list(self.worker.run(job))
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _ray() -> Any:

@@ -88,7 +88,7 @@ def _complete(queue: Queue, executor: Executor, bar: _Bar) -> None:
             while executor.free() and (job := queue.next()) is not None:
                 executor.start(job)
             bar.look()
-            if queue.held:
+            if queue.held or not executor.free():
                 for outcome in executor.outcomes():
                     queue.take(outcome)
                     bar.look()

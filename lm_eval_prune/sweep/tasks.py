@@ -8,6 +8,7 @@ from typing import Any
 
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.harness.cells import task_identity
+from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.requests import load_tasks
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.folder import digest
@@ -30,7 +31,8 @@ def planned_tasks(config: SweepConfig) -> list[PlannedTask]:
     found: dict[tuple[str, int], PlannedTask] = {}
     for asked in config.tasks:
         try:
-            names = list(load_tasks([asked], config.include_path, config.include_defaults))
+            with quiet_harness():
+                names = list(load_tasks([asked], config.include_path, config.include_defaults))
         except PruneError as error:
             for shots in config.num_fewshot:
                 found[asked, shots] = PlannedTask(asked, shots, error=error)
