@@ -1,19 +1,13 @@
 """Sweeps on the bundled model: every cell once, equal to a plain evaluation, through kills, damage and failures."""
 
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import lm_eval
 import pytest
 from click.testing import CliRunner
-from small_sweep import GRID, NUM_CELLS, cells, leftovers, samples, settings
+from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune import PruneError
 from lm_eval_prune.cli.main import cli
@@ -155,44 +149,6 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
         assert list(read(tmp_path / name)["acc,none"]) == list(frame["acc,none"])
     with pytest.raises(PruneError, match=r"ends in \.parquet or \.csv"):
         Sweep(finished).export(tmp_path / "t.xls")
-
-
-def command(folder):
-    code = (
-        "import json, sys; from lm_eval_prune.sweep.config import make_config\n"
-        "from lm_eval_prune.sweep.run import run_sweep\n"
-        "run_sweep(make_config(json.loads(sys.argv[1])), progress=False, say=print)"
-    )
-    grid = {**GRID, "output_path": str(folder), "masks_at_once": 1}
-    return [sys.executable, "-c", code, json.dumps(grid)]
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_it_ends_as_if_never_stopped(finished, tmp_path):
-    folder, rng = tmp_path / "killed", random.Random(0)
-    for _ in range(6):
-        process = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(3, 9))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    run_sweep(settings(folder), progress=False)
-    assert cells(folder) == cells(finished)
-    assert samples(folder) == samples(finished)
-    assert leftovers(folder) == []
-
-
-@pytest.mark.slow
-def test_processes_on_one_folder_share_the_cells(finished, tmp_path):
-    folder = tmp_path / "shared"
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    running = [
-        subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-        for _ in range(2)
-    ]
-    lines = [line for process in running for line in process.communicate(timeout=300)[0].splitlines()]
-    assert [process.returncode for process in running] == [0, 0]
-    assert len(lines) == len(set(lines)) == 16
-    assert cells(folder) == cells(finished)
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):

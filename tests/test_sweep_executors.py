@@ -86,10 +86,10 @@ def test_two_launched_processes_compute_what_the_harness_does_in_two(tmp_path):
 
     # What `lm_eval run` calls, without its index of all tasks.
     (tmp_path / "run.py").write_text(
-        "import json, sys, lm_eval\n"
+        "import json, sys, lm_eval, lm_eval.tasks\n"
         "manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=sys.argv[2])\n"
-        "found = lm_eval.simple_evaluate('pruned-opt', f'mask={sys.argv[1]}/mask.json', ['demo_facts'], num_fewshot=2,\n"
-        "    batch_size=8, limit=7, task_manager=manager)\n"
+        "found = lm_eval.simple_evaluate('pruned-opt', f'mask={sys.argv[1]}/mask.json', ['demo_facts'],\n"
+        "    num_fewshot=2, batch_size=8, limit=7, task_manager=manager)\n"
         "if found: open(f'{sys.argv[1]}/found.json', 'w').write(json.dumps(found, default=str))\n"
     )
     launched(tmp_path / "run.py", tmp_path, tasks_folder())
