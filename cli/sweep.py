@@ -40,10 +40,19 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--num_workers", type=int, help="On Ray. Default: as many as the GPUs hold, or one a node without any.")
 @click.option("--num_gpus", type=float, help="GPUs a worker on Ray. Default: 1 where the cluster has any.")
 @click.option("--num_cpus", type=float, help="CPUs a worker on Ray. Default: 1.")
+@click.option("--dry_run", is_flag=True, help="Show the plan and what it costs, from a short probe; write nothing.")
 @click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
-@click.option("--log_level", default="WARNING", show_default=True, help="Of the log on stderr.")
+@click.option(
+    "--log_level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="warning",
+    show_default=True,
+    help="Of the log on stderr.",
+)
 @click.pass_context
-def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, log_level: str, **flags: Any) -> None:
+def command(
+    ctx: click.Context, config_file: Path | None, dry_run: bool, retry_failed: bool, log_level: str, **flags: Any
+) -> None:
     """Compute every (mask, task, shots) cell of a grid; stop it, start it again, and only missing cells run.
 
     \b
@@ -60,6 +69,9 @@ def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, lo
     settings = {name: value for name, value in flags.items() if value not in (None, ())}
     config = load_config(config_file, **settings) if config_file else make_config(settings)
     logging.basicConfig(level=log_level.upper())
+    if dry_run:
+        _print_estimate(config)
+        return
     from tqdm import tqdm
 
     from lm_eval_prune.sweep.run import run_sweep
@@ -109,3 +121,38 @@ def _print_status(sweep: Any) -> bool:
     if found.failures:
         click.echo("  --retry_failed computes them again")
     return bool(found.failed)
+
+
+def _print_estimate(config: Any) -> None:
+    import torch
+
+    from lm_eval_prune.sweep.estimate import estimate_sweep
+
+    found = estimate_sweep(config)
+    total, missing = (sum(getattr(part, name) for part in found.cells) for name in ("total", "missing"))
+    click.echo(
+        f"{config.output_path}: {total} cells, {total - missing - found.failed} done, {missing} to compute, "
+        f"{found.failed} failed; {len(found.importance)} importance files to compute"
+    )
+    for part in [*found.importance, *found.cells]:
+        count = "" if part in found.importance else f"{part.missing} of {part.total} cells x "
+        what = part.problem or f"{part.flops / 1e12:.3g} TFLOP, {_duration(part.seconds)}"
+        if part.missing:
+            click.echo(f"  {part.name}: {count}{part.documents} documents: {what}")
+    if not missing:
+        return
+    shared = sum(part.flops for part in found.cells)
+    if found.unshared_flops:
+        click.echo(
+            f"  masks scored {config.masks_at_once} at a time share {1 - shared / found.unshared_flops:.0%} of "
+            "their FLOPs"
+        )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    click.echo(f"  together about {found.flops / 1e12:.3g} TFLOP, {_duration(found.seconds)} on one worker ({device})")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

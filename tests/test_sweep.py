@@ -16,6 +16,7 @@ from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.selection import random_mask
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
+from lm_eval_prune.sweep.estimate import estimate_sweep
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
 
@@ -187,3 +188,29 @@ def test_rankings_and_shares_are_read_as_written():
     assert parse_ranking("h.json+f.json").files == ("h.json", "f.json")
     with pytest.raises(PruneError, match="random:x"):
         parse_ranking("random:x")
+
+
+def test_a_dry_run_counts_the_cells_and_writes_nothing(grid, tmp_path, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in grid.rglob("*")}
+    config = settings(grid, ranking=["own", "random:0+1+2"], prune_ffns=["0", "0.5"])
+    found = estimate_sweep(config)
+    assert {path: path.stat().st_mtime_ns for path in grid.rglob("*")} == before
+    # Of each task and shots there were dense, own and two random masks; own needs the FFNs' importance now.
+    assert [(part.total, part.missing, part.documents) for part in found.cells] == [(13, 9, 6)] * 4
+    assert sorted(part.name for part in found.importance) == [
+        f"importance-{task}-{shots}shot-ffns" for task in ("demo_facts", "demo_recall") for shots in (0, 2)
+    ]
+    assert all(part.flops > 0 and part.seconds > 0 and not part.problem for part in [*found.importance, *found.cells])
+    assert found.flops <= found.unshared_flops + sum(part.flops for part in found.importance)
+
+    monkeypatch.setattr(PrunedOPT, "create_from_arg_string", None)  # nothing to measure: the model is not loaded
+    assert estimate_sweep(settings(grid)).seconds == 0
+    result = CliRunner().invoke(cli, ["sweep", "--config", str(written(tmp_path, grid)), "--dry_run"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{grid}: 16 cells, 16 done, 0 to compute, 0 failed; 0 importance files")
+
+
+def written(folder, grid, **changes):
+    """The small grid as a settings file."""
+    (folder / "sweep.yaml").write_text(settings(grid, **changes).model_dump_json())
+    return folder / "sweep.yaml"

@@ -93,7 +93,7 @@ class TaskRun:
         `progress` is told of shares of one mask's work as they are done. A ScoreError stands where a log-likelihood or
         a metric is not a number. Raises in all processes what the model raises in one.
         """
-        answers = self._answers(masks, progress)
+        answers = self.answers(masks, progress)
         for number, mask in enumerate(masks):
             start = time.time()
             with _wearing(self.lm, mask), quiet_harness():
@@ -112,7 +112,7 @@ class TaskRun:
                 progress(1.0)
             yield outcome
 
-    def _answers(
+    def answers(
         self, masks: Sequence[PruningMask], progress: Callable[[float], None]
     ) -> list[list[tuple[float, bool]]] | None:
         """Per mask, the answer to each request; None where each mask is to be computed by the model's own methods."""
@@ -142,7 +142,7 @@ class TaskRun:
             "torch_seed": self.seeds.torch,
             "fewshot_seed": self.seeds.fewshot,
         }
-        results = {**found, "config": config, "git_hash": self.fixed.git_hash, "date": start, **self.fixed.about}
+        results = {**found, "config": config, "date": start, **self.fixed.about}
         results = plain_json({**results, "pruning": block}, handle_non_serializable)
         return _not_a_number(results, samples, self.task.task_name) or CellResult(results, samples)
 
@@ -178,13 +178,13 @@ class _Fixed:
     def __init__(self, lm: PrunedOPT) -> None:
         self.num_parameters = lm.model.num_parameters()
         self.info = {key: value for key, value in lm.get_model_info().items() if key != "pruning"}
-        self.git_hash = get_git_commit_hash()
         self.about = dict(_environment())
         add_tokenizer_info(self.about, lm)
 
 
 def _environment() -> dict[str, Any]:
     if not _ENVIRONMENT:
+        _ENVIRONMENT["git_hash"] = get_git_commit_hash()
         add_env_info(_ENVIRONMENT)
     return _ENVIRONMENT
 
