@@ -214,3 +214,26 @@ def written(folder, grid, **changes):
     """The small grid as a settings file."""
     (folder / "sweep.yaml").write_text(settings(grid, **changes).model_dump_json())
     return folder / "sweep.yaml"
+
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.slow
+def test_the_bundled_grid_of_the_docs_runs_as_it_is(tmp_path):
+    arguments = ["--config", str(DOCS / "sweep-bundled.yaml"), "--limit", "4", "--importance_limit", "4"]
+    result = CliRunner().invoke(cli, ["sweep", *arguments, "--device", "cpu", "--output_path", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    frame = Sweep(tmp_path).to_frame()
+    assert len(frame) == 5 * 3 * (1 + 9 * 2)  # tasks, shots; dense, and nine combinations under two rankings
+    assert set(frame.status) == {"done"}
+    assert frame["acc,none"].between(0, 1).all()
+    assert set(frame.ffns_pruned[frame.prune_ffns == "0.2"]) == {1}
+    assert set(frame.heads_pruned[frame.prune_heads == "0.7"]) == {25}
+    assert f"{frame.cell.nunique()} cells done, 0 running, 0 missing, 0 failed" in result.output
+
+
+def test_the_grid_for_opt_66b_is_the_papers():
+    config = load_config(DOCS / "sweep-opt-66b.yaml", output_path="sweep")
+    assert (len(config.tasks), config.num_fewshot) == (14, (0, 1, 5))
+    assert (len(config.prune_heads), len(config.prune_ffns)) == (10, 6)
