@@ -1,6 +1,7 @@
 """Sweeps on the bundled model: every cell once, equal to a plain evaluation, through kills, damage and failures."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
         return original(self, masks, progress)
 
     monkeypatch.setattr(harness_cells.TaskRun, "results", results)
-    config = settings(tmp_path, tasks=["demo_facts", "demo_absent", "demo_recall"], num_fewshot=[0], masks_at_once=1)
+    config = settings(tmp_path, tasks=["demo_facts", "demo_absent", "demo_recall"], num_fewshot=[0])
     config = config.model_copy(update={"ranking": ("random:0",)})
     sweep = run_sweep(config, progress=False)
     status = sweep.status()
@@ -133,11 +134,63 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
     assert len(run_sweep(config, retry_failed=True, progress=False).failed) == 2
 
 
+def test_a_log_likelihood_that_is_no_number_fails_its_cell_alone(tmp_path, monkeypatch):
+    original = PrunedOPT._loglikelihood_tokens
+
+    def answers(lm, *arguments, **settings):
+        found = original(lm, *arguments, **settings)
+        return [(math.nan, False), *found[1:]] if lm.mask.num_pruned_heads else found
+
+    monkeypatch.setattr(PrunedOPT, "_loglikelihood_tokens", answers)
+    sweep = run_sweep(
+        settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0], ranking=["random:0"], model_args="scorer=padded"),
+        progress=False,
+    )
+    (line,) = sweep.status().failures
+    assert "ScoreError: task demo_facts: document 0: a log-likelihood is NaN" in line
+    assert sweep.status().done == 1
+
+
+def test_stopped_by_ctrl_c_it_goes_on_where_it_was(grid, tmp_path, monkeypatch):
+    expected, path = cells(grid), written(tmp_path, grid)
+    for cell in sorted((grid / "cells").iterdir())[:8]:
+        cell.unlink()
+    original, calls = disk.write_cell, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(disk, "write_cell", stopped)
+    result = CliRunner().invoke(cli, ["sweep", "--config", str(path)])
+    assert result.exit_code == 130
+    assert f"stopped; the same command goes on: {grid}" in result.output
+    assert Sweep(grid).status()[:4] == (14, 0, 0, 2)
+    monkeypatch.setattr(disk, "write_cell", original)
+    assert CliRunner().invoke(cli, ["sweep", "--config", str(path)]).exit_code == 0
+    assert cells(grid) == expected
+    assert leftovers(grid) == []
+
+
+def test_several_draws_are_several_cells_but_without_shots(tmp_path):
+    config = settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0, 1], prune_heads=["0"], fewshot_seeds=[1, 2])
+    rows = run_sweep(config, progress=False).rows
+    assert [(row.num_fewshot, row.fewshot_seed) for row in rows] == [(0, 1), (1, 1), (1, 2)]
+    prompts = [[sample["prompt_hash"] for sample in Sweep(tmp_path).samples(row.cell)] for row in rows]
+    assert prompts[1] != prompts[2]
+
+
 def test_another_model_or_setup_is_refused(grid, checkpoint):
     with pytest.raises(PruneError, match=r"holds cells of another model or setup \(fingerprint"):
         run_sweep(settings(grid, model_args=f"pretrained={checkpoint}"), progress=False)
     with pytest.raises(PruneError, match=r"another model or setup \(scorer"):
         run_sweep(settings(grid, model_args="scorer=packed"), progress=False)
+    with pytest.raises(PruneError, match=r"another model or setup \(dtype"):
+        run_sweep(settings(grid, model_args="dtype=bfloat16"), progress=False)
+    with pytest.raises(PruneError, match=r"computed with limit=6.0, now 7.0; delete the file"):
+        run_sweep(settings(grid, importance_limit=7), progress=False)
 
 
 def test_the_table_is_exported_as_it_is(finished, tmp_path):

@@ -58,6 +58,8 @@ def make_plan(
     masks = Masks(config, tasks, importance, setup.shape)
     shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
     for task, fewshot_seed in itertools.product(tasks, config.fewshot_seeds):
+        if task.num_fewshot == 0 and fewshot_seed != config.fewshot_seeds[0]:
+            continue  # nothing is drawn
         base = {
             **setup.identity(),
             "task": task.name,
