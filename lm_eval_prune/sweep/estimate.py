@@ -112,7 +112,9 @@ def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Seq
 
 
 def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], model: str) -> ImportanceScores:
-    values = torch.rand(shape if job.component == "heads" else shape[:1], generator=torch.Generator().manual_seed(987_654_321))
+    values = torch.rand(
+        shape if job.component == "heads" else shape[:1], generator=torch.Generator().manual_seed(987_654_321)
+    )
     method = importance_config(config, job, config.output_path).method
     settings = {"method": method, "model": model, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
     return ImportanceScores.from_tensor(values, num_attention_heads=shape[1], settings=settings)
