@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from scoring_flops import all_packs, evaluation_flops
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.scoring import score
+from lm_eval_prune.scoring.flops import all_packs, evaluation_flops
 from lm_eval_prune.scoring.trie import build_trie
 
 __all__ = ["Scorers", "extras", "matmul_peak", "measure"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -34,17 +35,32 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")
 @click.option("--include_path", help="Folder with further task definitions.")
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
+@click.option("--executor", help="local, or ray: workers on a Ray cluster (pip install 'lm-eval-prune[ray]').")
+@click.option("--ray_address", help="The cluster's address. Default: auto, the one that this machine belongs to.")
+@click.option("--num_workers", type=int, help="On Ray. Default: as many as the GPUs hold, or one a node without any.")
+@click.option("--num_gpus", type=float, help="GPUs a worker on Ray. Default: 1 where the cluster has any.")
+@click.option("--num_cpus", type=float, help="CPUs a worker on Ray. Default: 1.")
+@click.option("--dry_run", is_flag=True, help="Show the plan and what it costs, from a short probe; write nothing.")
 @click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
-@click.option("--log_level", default="WARNING", show_default=True, help="Of the log on stderr.")
+@click.option(
+    "--log_level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="warning",
+    show_default=True,
+    help="Of the log on stderr.",
+)
 @click.pass_context
-def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, log_level: str, **flags: Any) -> None:
+def command(
+    ctx: click.Context, config_file: Path | None, dry_run: bool, retry_failed: bool, log_level: str, **flags: Any
+) -> None:
     """Compute every (mask, task, shots) cell of a grid; stop it, start it again, and only missing cells run.
 
     \b
     lm-eval-prune sweep --model_args pretrained=facebook/opt-125m --tasks piqa,copa --num_fewshot 0,5 \\
         --prune_heads 0,0.3,0.5,0.7 --ranking own --ranking random:0+1+2 --output_path sweep
 
-    Several processes on one folder share the cells. Exit code 1 if a cell failed, 130 if it was stopped.
+    Several processes on one folder share the cells, and those of `accelerate launch` each cell. Exit code 1 if a cell
+    failed, 130 if it was stopped.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -53,17 +69,22 @@ def command(ctx: click.Context, config_file: Path | None, retry_failed: bool, lo
     settings = {name: value for name, value in flags.items() if value not in (None, ())}
     config = load_config(config_file, **settings) if config_file else make_config(settings)
     logging.basicConfig(level=log_level.upper())
+    if dry_run:
+        _print_estimate(config)
+        return
     from tqdm import tqdm
 
     from lm_eval_prune.sweep.run import run_sweep
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
     try:
         sweep = run_sweep(config, retry_failed=retry_failed, say=lambda line: tqdm.write(line, file=sys.stdout))
     except KeyboardInterrupt:
-        click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
+        if first:
+            click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
         sys.exit(130)
-    if _print_status(sweep):
+    if first and _print_status(sweep):
         sys.exit(1)
 
 
@@ -100,3 +121,38 @@ def _print_status(sweep: Any) -> bool:
     if found.failures:
         click.echo("  --retry_failed computes them again")
     return bool(found.failed)
+
+
+def _print_estimate(config: Any) -> None:
+    import torch
+
+    from lm_eval_prune.sweep.estimate import estimate_sweep
+
+    found = estimate_sweep(config)
+    total, missing = (sum(getattr(part, name) for part in found.cells) for name in ("total", "missing"))
+    click.echo(
+        f"{config.output_path}: {total} cells, {total - missing - found.failed} done, {missing} to compute, "
+        f"{found.failed} failed; {len(found.importance)} importance files to compute"
+    )
+    for part in [*found.importance, *found.cells]:
+        count = "" if part in found.importance else f"{part.missing} of {part.total} cells x "
+        what = part.problem or f"{part.flops / 1e12:.3g} TFLOP, {_duration(part.seconds)}"
+        if part.missing:
+            click.echo(f"  {part.name}: {count}{part.documents} documents: {what}")
+    if not missing:
+        return
+    shared = sum(part.flops for part in found.cells)
+    if found.unshared_flops:
+        click.echo(
+            f"  masks scored {config.masks_at_once} at a time share {1 - shared / found.unshared_flops:.0%} of "
+            "their FLOPs"
+        )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    click.echo(f"  together about {found.flops / 1e12:.3g} TFLOP, {_duration(found.seconds)} on one worker ({device})")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

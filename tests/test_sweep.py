@@ -1,18 +1,14 @@
 """Sweeps on the bundled model: every cell once, equal to a plain evaluation, through kills, damage and failures."""
 
 import json
-import os
-import random
+import math
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import lm_eval
 import pytest
 from click.testing import CliRunner
+from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune import PruneError
 from lm_eval_prune.cli.main import cli
@@ -21,25 +17,9 @@ from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.selection import random_mask
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
+from lm_eval_prune.sweep.estimate import estimate_sweep
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
-
-GRID = {
-    "tasks": ["demo_recall", "demo_facts"],
-    "num_fewshot": [0, 2],
-    "prune_heads": ["0", "0.5"],
-    "ranking": ["own", "random:0+1"],
-    "limit": 6,
-    "importance_limit": 6,
-    "bootstrap_iters": 100,
-    "include_defaults": False,
-    "include_path": str(tasks_folder()),
-    "device": "cpu",
-}
-
-
-def settings(folder, **changes):
-    return make_config({**GRID, "output_path": folder, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +36,9 @@ def grid(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "grid"))
 
 
-def without_timings(path):
-    content = json.loads(path.read_text())
-    for block, key in ((content, "date"), (content["cell"], "timing"), (content["cell"], "sha256")):
-        block.pop(key)
-    return content
-
-
-def cells(folder):
-    return {path.name: without_timings(path) for path in (folder / "cells").glob("*.json")}
-
-
-def samples(folder):
-    return {path.name: path.read_bytes() for path in (folder / "cells").glob("*.gz")}
-
-
-def leftovers(folder):
-    return [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".lock"))]
-
-
 def test_the_grid_has_a_row_for_every_variant_task_and_shots(finished):
     frame = Sweep(finished).to_frame()
-    assert len(frame) == 2 * 2 * (1 + 1 + 2)  # dense, own, random with two seeds
+    assert len(frame) == NUM_CELLS
     assert set(frame.status) == {"done"}
     dense = frame[frame.ranking == "dense"]
     assert list(dense.heads_pruned) == [0] * 4
@@ -158,7 +119,7 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
         return original(self, masks, progress)
 
     monkeypatch.setattr(harness_cells.TaskRun, "results", results)
-    config = settings(tmp_path, tasks=["demo_facts", "demo_absent", "demo_recall"], num_fewshot=[0], masks_at_once=1)
+    config = settings(tmp_path, tasks=["demo_facts", "demo_absent", "demo_recall"], num_fewshot=[0])
     config = config.model_copy(update={"ranking": ("random:0",)})
     sweep = run_sweep(config, progress=False)
     status = sweep.status()
@@ -173,11 +134,63 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
     assert len(run_sweep(config, retry_failed=True, progress=False).failed) == 2
 
 
+def test_a_log_likelihood_that_is_no_number_fails_its_cell_alone(tmp_path, monkeypatch):
+    original = PrunedOPT._loglikelihood_tokens
+
+    def answers(lm, *arguments, **settings):
+        found = original(lm, *arguments, **settings)
+        return [(math.nan, False), *found[1:]] if lm.mask.num_pruned_heads else found
+
+    monkeypatch.setattr(PrunedOPT, "_loglikelihood_tokens", answers)
+    sweep = run_sweep(
+        settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0], ranking=["random:0"], model_args="scorer=padded"),
+        progress=False,
+    )
+    (line,) = sweep.status().failures
+    assert "ScoreError: task demo_facts: document 0: a log-likelihood is NaN" in line
+    assert sweep.status().done == 1
+
+
+def test_stopped_by_ctrl_c_it_goes_on_where_it_was(grid, tmp_path, monkeypatch):
+    expected, path = cells(grid), written(tmp_path, grid)
+    for cell in sorted((grid / "cells").iterdir())[:8]:
+        cell.unlink()
+    original, calls = disk.write_cell, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(disk, "write_cell", stopped)
+    result = CliRunner().invoke(cli, ["sweep", "--config", str(path)])
+    assert result.exit_code == 130
+    assert f"stopped; the same command goes on: {grid}" in result.output
+    assert Sweep(grid).status()[:4] == (14, 0, 0, 2)
+    monkeypatch.setattr(disk, "write_cell", original)
+    assert CliRunner().invoke(cli, ["sweep", "--config", str(path)]).exit_code == 0
+    assert cells(grid) == expected
+    assert leftovers(grid) == []
+
+
+def test_several_draws_are_several_cells_but_without_shots(tmp_path):
+    config = settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0, 1], prune_heads=["0"], fewshot_seeds=[1, 2])
+    rows = run_sweep(config, progress=False).rows
+    assert [(row.num_fewshot, row.fewshot_seed) for row in rows] == [(0, 1), (1, 1), (1, 2)]
+    prompts = [[sample["prompt_hash"] for sample in Sweep(tmp_path).samples(row.cell)] for row in rows]
+    assert prompts[1] != prompts[2]
+
+
 def test_another_model_or_setup_is_refused(grid, checkpoint):
     with pytest.raises(PruneError, match=r"holds cells of another model or setup \(fingerprint"):
         run_sweep(settings(grid, model_args=f"pretrained={checkpoint}"), progress=False)
     with pytest.raises(PruneError, match=r"another model or setup \(scorer"):
         run_sweep(settings(grid, model_args="scorer=packed"), progress=False)
+    with pytest.raises(PruneError, match=r"another model or setup \(dtype"):
+        run_sweep(settings(grid, model_args="dtype=bfloat16"), progress=False)
+    with pytest.raises(PruneError, match=r"computed with limit=6.0, now 7.0; delete the file"):
+        run_sweep(settings(grid, importance_limit=7), progress=False)
 
 
 def test_the_table_is_exported_as_it_is(finished, tmp_path):
@@ -190,44 +203,6 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
         assert list(read(tmp_path / name)["acc,none"]) == list(frame["acc,none"])
     with pytest.raises(PruneError, match=r"ends in \.parquet or \.csv"):
         Sweep(finished).export(tmp_path / "t.xls")
-
-
-def command(folder):
-    code = (
-        "import json, sys; from lm_eval_prune.sweep.config import make_config\n"
-        "from lm_eval_prune.sweep.run import run_sweep\n"
-        "run_sweep(make_config(json.loads(sys.argv[1])), progress=False, say=print)"
-    )
-    grid = {**GRID, "output_path": str(folder), "masks_at_once": 1}
-    return [sys.executable, "-c", code, json.dumps(grid)]
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_it_ends_as_if_never_stopped(finished, tmp_path):
-    folder, rng = tmp_path / "killed", random.Random(0)
-    for _ in range(6):
-        process = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(3, 9))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    run_sweep(settings(folder), progress=False)
-    assert cells(folder) == cells(finished)
-    assert samples(folder) == samples(finished)
-    assert leftovers(folder) == []
-
-
-@pytest.mark.slow
-def test_processes_on_one_folder_share_the_cells(finished, tmp_path):
-    folder = tmp_path / "shared"
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    running = [
-        subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-        for _ in range(2)
-    ]
-    lines = [line for process in running for line in process.communicate(timeout=300)[0].splitlines()]
-    assert [process.returncode for process in running] == [0, 0]
-    assert len(lines) == len(set(lines)) == 16
-    assert cells(folder) == cells(finished)
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
@@ -266,3 +241,52 @@ def test_rankings_and_shares_are_read_as_written():
     assert parse_ranking("h.json+f.json").files == ("h.json", "f.json")
     with pytest.raises(PruneError, match="random:x"):
         parse_ranking("random:x")
+
+
+def test_a_dry_run_counts_the_cells_and_writes_nothing(grid, tmp_path, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in grid.rglob("*")}
+    config = settings(grid, ranking=["own", "random:0+1+2"], prune_ffns=["0", "0.5"])
+    found = estimate_sweep(config)
+    assert {path: path.stat().st_mtime_ns for path in grid.rglob("*")} == before
+    # Of each task and shots there were dense, own and two random masks; own needs the FFNs' importance now.
+    assert [(part.total, part.missing, part.documents) for part in found.cells] == [(13, 9, 6)] * 4
+    assert sorted(part.name for part in found.importance) == [
+        f"importance-{task}-{shots}shot-ffns" for task in ("demo_facts", "demo_recall") for shots in (0, 2)
+    ]
+    assert all(part.flops > 0 and part.seconds > 0 and not part.problem for part in [*found.importance, *found.cells])
+    assert found.flops <= found.unshared_flops + sum(part.flops for part in found.importance)
+
+    monkeypatch.setattr(PrunedOPT, "create_from_arg_string", None)  # nothing to measure: the model is not loaded
+    assert estimate_sweep(settings(grid)).seconds == 0
+    result = CliRunner().invoke(cli, ["sweep", "--config", str(written(tmp_path, grid)), "--dry_run"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{grid}: 16 cells, 16 done, 0 to compute, 0 failed; 0 importance files")
+
+
+def written(folder, grid, **changes):
+    """The small grid as a settings file."""
+    (folder / "sweep.yaml").write_text(settings(grid, **changes).model_dump_json())
+    return folder / "sweep.yaml"
+
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.slow
+def test_the_bundled_grid_of_the_docs_runs_as_it_is(tmp_path):
+    arguments = ["--config", str(DOCS / "sweep-bundled.yaml"), "--limit", "4", "--importance_limit", "4"]
+    result = CliRunner().invoke(cli, ["sweep", *arguments, "--device", "cpu", "--output_path", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    frame = Sweep(tmp_path).to_frame()
+    assert len(frame) == 5 * 3 * (1 + 9 * 2)  # tasks, shots; dense, and nine combinations under two rankings
+    assert set(frame.status) == {"done"}
+    assert frame["acc,none"].between(0, 1).all()
+    assert set(frame.ffns_pruned[frame.prune_ffns == "0.2"]) == {1}
+    assert set(frame.heads_pruned[frame.prune_heads == "0.7"]) == {25}
+    assert f"{frame.cell.nunique()} cells done, 0 running, 0 missing, 0 failed" in result.output
+
+
+def test_the_grid_for_opt_66b_is_the_papers():
+    config = load_config(DOCS / "sweep-opt-66b.yaml", output_path="sweep")
+    assert (len(config.tasks), config.num_fewshot) == (14, (0, 1, 5))
+    assert (len(config.prune_heads), len(config.prune_ffns)) == (10, 6)

@@ -7,6 +7,7 @@ on the same requests, over answers that were computed for several masks together
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.requests import load_tasks, num_fewshot_of
 from lm_eval_prune.harness.results import pruning_block
+from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
@@ -85,12 +87,13 @@ class TaskRun:
 
     def results(
         self, masks: Sequence[PruningMask], progress: Callable[[float], None] = lambda share: None
-    ) -> Iterator[CellResult]:
-        """The result of each mask, in order. `progress` is told of shares of one mask's work as they are done.
+    ) -> Iterator[CellResult | ScoreError | None]:
+        """The result of each mask, in order; None in all but the first of several launched processes.
 
-        Raises ScoreError where a log-likelihood or a metric is not a number.
+        `progress` is told of shares of one mask's work as they are done. A ScoreError stands where a log-likelihood or
+        a metric is not a number. Raises in all processes what the model raises in one.
         """
-        answers = self._answers(masks, progress)
+        answers = self.answers(masks, progress)
         for number, mask in enumerate(masks):
             start = time.time()
             with _wearing(self.lm, mask), quiet_harness():
@@ -104,12 +107,12 @@ class TaskRun:
                     bootstrap_iters=self.bootstrap_iters,
                     log_samples=True,
                 )
-                if answers is None:
-                    progress(1.0)
-                if found is not None:  # on the first process alone
-                    yield self._result(found, start)
+                outcome = None if found is None else self._result(found, start)
+            if answers is None:
+                progress(1.0)
+            yield outcome
 
-    def _answers(
+    def answers(
         self, masks: Sequence[PruningMask], progress: Callable[[float], None]
     ) -> list[list[tuple[float, bool]]] | None:
         """Per mask, the answer to each request; None where each mask is to be computed by the model's own methods."""
@@ -118,9 +121,10 @@ class TaskRun:
             return None
         if not hasattr(self, "_trie"):
             self._trie = packed.trie_of(self.lm, self.task.instances)
-        return packed.answers_under(self.lm, self._trie, masks, progress)
+        with _in_step(self.lm):
+            return packed.answers_under(self.lm, self._trie, masks, progress)
 
-    def _result(self, found: dict[str, Any], start: float) -> CellResult:
+    def _result(self, found: dict[str, Any], start: float) -> CellResult | ScoreError:
         lm = self.lm
         samples = [_slim(sample) for sample in found.pop("samples")[self.task.task_name]]
         block = pruning_block(lm, self.fixed.num_parameters)
@@ -138,10 +142,9 @@ class TaskRun:
             "torch_seed": self.seeds.torch,
             "fewshot_seed": self.seeds.fewshot,
         }
-        results = {**found, "config": config, "git_hash": self.fixed.git_hash, "date": start, **self.fixed.about}
+        results = {**found, "config": config, "date": start, **self.fixed.about}
         results = plain_json({**results, "pruning": block}, handle_non_serializable)
-        _require_numbers(results, samples, self.task.task_name)
-        return CellResult(results, samples)
+        return _not_a_number(results, samples, self.task.task_name) or CellResult(results, samples)
 
 
 def task_identity(
@@ -162,7 +165,8 @@ def task_identity(
 
 
 def _fresh_task(name: str, shots: int, seed: int, include_path: str | None, include_defaults: bool) -> Task:
-    (task,) = load_tasks([name], include_path, include_defaults).values()
+    with quiet_harness():
+        (task,) = load_tasks([name], include_path, include_defaults).values()
     task.set_config("num_fewshot", num_fewshot_of(task, shots))
     task.set_fewshot_seed(seed)
     return task
@@ -174,13 +178,13 @@ class _Fixed:
     def __init__(self, lm: PrunedOPT) -> None:
         self.num_parameters = lm.model.num_parameters()
         self.info = {key: value for key, value in lm.get_model_info().items() if key != "pruning"}
-        self.git_hash = get_git_commit_hash()
         self.about = dict(_environment())
         add_tokenizer_info(self.about, lm)
 
 
 def _environment() -> dict[str, Any]:
     if not _ENVIRONMENT:
+        _ENVIRONMENT["git_hash"] = get_git_commit_hash()
         add_env_info(_ENVIRONMENT)
     return _ENVIRONMENT
 
@@ -218,7 +222,8 @@ class _Replay(LM):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         if self._answers is None:
-            return self._lm.loglikelihood(requests, disable_tqdm=True)
+            with _in_step(self._lm):
+                return self._lm.loglikelihood(requests, disable_tqdm=True)
         # With several processes the harness repeats the last request, so that all have as many.
         return self._answers + [self._answers[-1]] * (len(requests) - len(self._answers))
 
@@ -244,12 +249,32 @@ def _slim(sample: dict[str, Any]) -> dict[str, Any]:
     return plain_json(kept, handle_non_serializable)
 
 
-def _require_numbers(results: dict[str, Any], samples: list[dict[str, Any]], task: str) -> None:
+@contextlib.contextmanager
+def _in_step(lm: PrunedOPT) -> Iterator[None]:
+    """An error in one of several processes is raised in all: those without it would wait for that one for ever."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    failed = Processes.current().sum(torch.tensor(float(error is not None))) if lm.world_size > 1 else error is not None
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError("another process of this launch failed at it")
+
+
+def _not_a_number(results: dict[str, Any], samples: list[dict[str, Any]], task: str) -> ScoreError | None:
     for sample in samples:
         for answer in sample["filtered_resps"]:
             value = answer[0] if isinstance(answer, list) else answer
-            if isinstance(value, float) and value != value:
-                raise ScoreError(f"task {task}: document {sample['doc_id']}: a log-likelihood is NaN")
+            if isinstance(value, float) and not math.isfinite(value):
+                return ScoreError(f"task {task}: document {sample['doc_id']}: a log-likelihood is {_spelt(value)}")
     for metric, value in results["results"][task].items():
-        if isinstance(value, float) and value != value:
-            raise ScoreError(f"task {task}: {metric} is NaN")
+        if isinstance(value, float) and not math.isfinite(value):
+            return ScoreError(f"task {task}: {metric} is {_spelt(value)}")
+    return None
+
+
+def _spelt(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value}, not finite"

@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.importance.knockout import Answer
 
-__all__ = ["SPLITS", "Calibration", "Documents", "TaskObjective", "build_documents", "calibration", "load_tasks"]
+__all__ = [
+    "SPLITS",
+    "Calibration",
+    "Documents",
+    "TaskObjective",
+    "build_documents",
+    "calibration",
+    "load_tasks",
+    "num_documents",
+]
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +121,7 @@ def build_documents(
     The split is training, validation where there is none (with a warning), or what `split` says. Raises ExampleError.
     """
     split = _chosen_split(task, split)
-    docs = {"training": task.training_docs, "validation": task.validation_docs, "test": task.test_docs}[split]()
+    docs = _documents_of(task, split)
     number = _limit(docs, limit, f"task {task.task_name}")
     chosen = list(enumerate(islice(docs, number)))
     if not chosen:
@@ -125,6 +134,13 @@ def build_documents(
         task.set_config("num_fewshot", before)
     ids, docs = zip(*chosen, strict=True)
     return Documents(task, split, num_fewshot, ids, docs, tuple(map(tuple, instances)))
+
+
+def num_documents(task: Task, split: str | None = None, limit: float | None = None) -> int:
+    """How many documents `build_documents` would take."""
+    docs = _documents_of(task, _chosen_split(task, split))
+    number = _limit(docs, limit, f"task {task.task_name}")
+    return len(docs) if number is None else min(number, len(docs))
 
 
 def calibration(lm: HFLM, documents: Documents) -> Calibration:
@@ -217,6 +233,10 @@ def _chosen_split(task: Task, split: str | None) -> str:
         log.warning("task %s has no training split: using validation, an oracle if evaluated too", task.task_name)
         return "validation"
     raise ExampleError(f"task {task.task_name} has neither a training nor a validation split; give --split test")
+
+
+def _documents_of(task: Task, split: str) -> Any:
+    return {"training": task.training_docs, "validation": task.validation_docs, "test": task.test_docs}[split]()
 
 
 def _limit(docs: Any, limit: float | None, where: str) -> int | None:

@@ -5,7 +5,9 @@ The operating system lets go of a dead process's lock, so a cell whose process w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import glob
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +28,11 @@ def _lock(folder: Path, name: str) -> FileLock:
 
 
 @contextmanager
-def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+def claim(folder: Path, name: str, *, writes: Iterable[Path] = (), wait: bool = False) -> Iterator[bool]:
     """Whether `name` is this process's inside; False where another has it (never, with `wait`).
 
-    Whoever gets a claim looks first whether the work has been done meanwhile.
+    What a process that was killed left of `writes`, the files that only the claim's owner writes, is removed. Whoever
+    gets a claim looks first whether the work has been done meanwhile. Raises FileFormatError.
     """
     lock = _lock(folder, name)
     try:
@@ -40,7 +43,9 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         raise FileFormatError(f"{lock.lock_file}: cannot be locked: {error.strerror or error}") from None
     try:
-        _remove_unfinished(folder, name)
+        for path in writes:
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                left.unlink(missing_ok=True)
         yield True
     finally:
         lock.release()
@@ -55,22 +60,17 @@ def is_claimed(folder: Path, name: str) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # a folder that may only be read
+        return False
     lock.release()
     return False
 
 
-def clear_claims(folder: Path, names: list[str]) -> None:
-    """Remove the lock files of work that is done."""
-    for name in names:
-        (folder / "claims" / f"{name}.lock").unlink(missing_ok=True)
-    try:
+def clear_claims(folder: Path, is_done: Callable[[str], bool]) -> None:
+    """Remove the lock files that nobody holds, of work that is done."""
+    for path in (folder / "claims").glob("*.lock"):
+        with claim(folder, path.stem) as free:
+            if free and is_done(path.stem):
+                path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others are at work
         (folder / "claims").rmdir()
-    except OSError:
-        return  # others are at work
-
-
-def _remove_unfinished(folder: Path, name: str) -> None:
-    """What a process that was killed while writing left: only the claim's owner writes these names."""
-    for place in ("cells", "failed"):
-        for left in (folder / place).glob(f".{name}.*.tmp"):
-            left.unlink(missing_ok=True)

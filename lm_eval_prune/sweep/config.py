@@ -14,6 +14,13 @@ from lm_eval_prune.fractions import parse_fraction
 __all__ = ["Ranking", "SweepConfig", "load_config", "parse_ranking"]
 
 
+PLACES = {
+    "output_path", "batch_size", "device", "masks_at_once", "include_path", "include_defaults",
+    "executor", "ray_address", "num_workers", "num_gpus", "num_cpus",
+}  # fmt: skip
+"""Settings that say where and how fast, not what."""
+
+
 class SweepConfig(BaseModel):
     """A grid: rankings x fractions x tasks x shots x few-shot draws. Raises pydantic's ValidationError."""
 
@@ -50,6 +57,16 @@ class SweepConfig(BaseModel):
     bootstrap_iters: int = Field(100_000, ge=0)
     masks_at_once: int = Field(4, ge=1)
     """Masks that are scored together, and lost together when the process dies."""
+    executor: Literal["local", "ray"] = "local"
+    """Where cells are computed: this process (with those of `accelerate launch`), or workers on a Ray cluster."""
+    ray_address: str = "auto"
+    """The cluster's address; auto is the one of this machine."""
+    num_workers: int | None = Field(None, ge=1)
+    """Workers on Ray; without, as many as the cluster's GPUs hold, or one a node where there are none."""
+    num_gpus: float | None = Field(None, ge=0)
+    """GPUs a worker on Ray; without, 1 where the cluster has any."""
+    num_cpus: float = Field(1, ge=0)
+    """CPUs a worker on Ray."""
 
     @field_validator("tasks", "num_fewshot", "prune_heads", "prune_ffns", "ranking", "fewshot_seeds", mode="before")
     @classmethod
@@ -80,8 +97,7 @@ class SweepConfig(BaseModel):
 
     def grid(self) -> dict[str, Any]:
         """What decides the cells, as JSON values: all but where and how fast they are computed."""
-        places = {"output_path", "batch_size", "device", "masks_at_once", "include_path", "include_defaults"}
-        return self.model_dump(mode="json", exclude=places)
+        return self.model_dump(mode="json", exclude=PLACES)
 
 
 class Ranking(BaseModel):

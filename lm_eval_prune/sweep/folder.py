@@ -13,10 +13,12 @@ A cell's JSON is written after its samples and names their SHA-256: where it is 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +34,11 @@ __all__ = [
     "cell_path",
     "digest",
     "failure_path",
+    "is_cell_id",
     "is_sweep_folder",
     "move_aside",
+    "paths_of",
+    "plan_path",
     "plan_paths",
     "read_cell",
     "read_failure",
@@ -105,9 +110,17 @@ def plan_paths(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(Path(folder, "plans").glob("[!.]*.json"))
 
 
+def is_cell_id(name: str) -> bool:
+    return re.fullmatch("[0-9a-f]{24}", name) is not None
+
+
+def plan_path(folder: Path, config: Mapping[str, Any]) -> Path:
+    return folder / "plans" / f"{digest(config)[:16]}.json"
+
+
 def write_plan(folder: Path, config: Mapping[str, Any], fixed: Mapping[str, Any], rows: Sequence[Row]) -> Path:
     """Write the grid `config` with its rows; `fixed` is what all plans of a folder have in common."""
-    path = folder / "plans" / f"{digest(config)[:16]}.json"
+    path = plan_path(folder, config)
     listed = [{**row._asdict(), "variant": row.variant._asdict()} for row in rows]
     write_json(
         path, {"format": PLAN_FORMAT, "version": VERSION, "config": dict(config), "fixed": dict(fixed), "rows": listed}
@@ -144,6 +157,12 @@ def _samples_path(path: Path) -> Path:
     return path.with_suffix(".samples.jsonl.gz")
 
 
+def paths_of(folder: Path, cell: str) -> list[Path]:
+    """All files that a cell may write."""
+    path = cell_path(folder, cell)
+    return [path, _samples_path(path), failure_path(folder, cell)]
+
+
 def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> Path:
     """Write a finished cell: the samples first, then `results`, whose `cell` block gains their name and hash.
 
@@ -160,7 +179,13 @@ def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Ite
     }
     content = {**results, "cell": {**results["cell"], "samples": record}}
     content["cell"]["sha256"] = digest(content)
-    write_json(path, content)
+    try:
+        write_json(path, content)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if not path.exists():
+                _samples_path(path).unlink()
+        raise
     return path
 
 
@@ -234,9 +259,8 @@ def failure_path(folder: str | os.PathLike[str], cell: str) -> Path:
     return Path(folder, "failed", f"{cell}.json")
 
 
-def write_failure(folder: Path, row: Row, error: BaseException) -> None:
-    """Record why the cell of `row` could not be computed."""
-    message = " ".join(str(error).split()) or type(error).__name__
+def write_failure(folder: Path, row: Row, kind: str, message: str) -> None:
+    """Record why the cell of `row` could not be computed: the error's class and its message."""
     described = {"variant": str(row.variant), "task": row.task, "num_fewshot": row.num_fewshot}
     write_json(
         failure_path(folder, row.cell),
@@ -245,7 +269,7 @@ def write_failure(folder: Path, row: Row, error: BaseException) -> None:
             "version": VERSION,
             "id": row.cell,
             **described,
-            "error": type(error).__name__,
+            "error": kind,
             "message": message,
         },
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.files import write_bytes
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import is_claimed
 
@@ -50,7 +52,8 @@ class Sweep:
         cells = list(dict.fromkeys(row.cell for row in self.rows))
         done = [cell for cell in cells if self._there(cell)]
         failed = self.failed
-        running = [cell for cell in cells if cell not in {*done, *failed} and is_claimed(self.folder, cell)]
+        settled = {*done, *failed}
+        running = [cell for cell in cells if cell not in settled and is_claimed(self.folder, cell)]
         records = [disk.read_failure(self.folder, cell) for cell in failed]
         lines = [
             f"{found['variant']} on {found['task']}, {found['num_fewshot']}-shot: {found['error']}: {found['message']}"
@@ -63,7 +66,8 @@ class Sweep:
         """One row for each variant, task, shots and draw; metrics are columns; cells not there have none."""
         import pandas as pd
 
-        return pd.DataFrame([self._record(row) for row in self.rows])
+        failed = set(self.failed)
+        return pd.DataFrame([self._record(row, failed) for row in self.rows])
 
     def samples(self, cell: str) -> list[dict[str, Any]]:
         """Outcomes by document of the cell of this id. Raises FileFormatError where there is none."""
@@ -73,22 +77,21 @@ class Sweep:
         """Write `to_frame()` as Parquet or CSV, by the file's ending. Raises ArgumentError for another."""
         if path.suffix not in (".parquet", ".csv"):
             raise ArgumentError(f"{path}: expected a name that ends in .parquet or .csv")
-        frame = self.to_frame()
-        partial = path.with_name(f".{path.name}.tmp")
+        frame, buffer = self.to_frame(), io.BytesIO()
         if path.suffix == ".csv":
-            frame.to_csv(partial, index=False)
+            frame.to_csv(buffer, index=False)
         else:
-            frame.to_parquet(partial, index=False)
-        partial.replace(path)
+            frame.to_parquet(buffer, index=False)
+        write_bytes(path, buffer.getvalue())
 
     def _there(self, cell: str) -> bool:
         return disk.cell_path(self.folder, cell).exists()
 
-    def _record(self, row: disk.Row) -> dict[str, Any]:
+    def _record(self, row: disk.Row, failed: set[str]) -> dict[str, Any]:
         record: dict[str, Any] = {**row.variant._asdict(), **row._asdict()}
         del record["variant"]
         path = disk.cell_path(self.folder, row.cell)
-        record["status"] = "done" if path.exists() else ("failed" if row.cell in self.failed else "missing")
+        record["status"] = "done" if path.exists() else ("failed" if row.cell in failed else "missing")
         if path.exists():
             content = disk.read_cell(path, samples=False)
             block = content["pruning"]

@@ -1,0 +1,131 @@
+"""What a task costs on this machine, measured on a few of its documents: for plans that are not carried out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import lm_eval.evaluator
+import torch
+
+from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.requests import (
+    TaskObjective,
+    build_documents,
+    calibration,
+    load_tasks,
+    num_documents,
+)
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, shared_flops
+from lm_eval_prune.scoring.packing import Pack, build_pack
+from lm_eval_prune.scoring.trie import TokenTrie, build_trie
+
+if TYPE_CHECKING:
+    from lm_eval_prune.harness.cells import TaskRun
+    from lm_eval_prune.harness.importance import ImportanceConfig
+    from lm_eval_prune.harness.model import PrunedOPT
+
+__all__ = ["TaskCost", "importance_documents", "importance_flops", "task_cost"]
+
+PATIENCE_SECONDS = 10.0
+"""A first pass that takes longer is not repeated to leave out what only first passes do."""
+
+
+class TaskCost(NamedTuple):
+    """One task at one number of shots."""
+
+    documents: int
+    """That the task evaluates."""
+    probed: int
+    """That were measured."""
+    seconds: float
+    """To answer the requests of the probed ones, dense."""
+    overhead: float
+    """Seconds a cell beside that."""
+    flops: Callable[[Sequence[PruningMask]], float]
+    """To answer the requests of the probed ones under masks that are scored together."""
+
+    def of(self, masks: Sequence[PruningMask]) -> tuple[float, float]:
+        """(FLOPs, seconds) of all the task's documents under masks that are scored together."""
+        share, flops = self.documents / self.probed, self.flops(masks)
+        dense = self.flops([PruningMask.dense(*masks[0].shape)])
+        return flops * share, self.seconds * share * flops / dense + self.overhead * len(masks)
+
+
+def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
+    """Measure `run`, built with few documents, for an evaluation of `limit` of them."""
+    lm = run.lm
+    asked = lm_eval.evaluator.get_sample_size(run.task, limit)
+    total = len(run.task.eval_docs)
+    dense = PruningMask.dense(lm.config.num_hidden_layers, lm.config.num_attention_heads)
+
+    def answered() -> float:
+        start = time.perf_counter()
+        if run.answers([dense], lambda share: None) is None:
+            for kind in {instance.request_type for instance in run.task.instances}:
+                getattr(lm, kind)([each for each in run.task.instances if each.request_type == kind], disable_tqdm=True)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    seconds = answered()
+    if seconds < PATIENCE_SECONDS:
+        seconds = answered()
+    start = time.perf_counter()
+    list(run.results([dense]))
+    overhead = max(0.0, time.perf_counter() - start - seconds)
+    documents = total if asked is None else min(asked, total)
+    return TaskCost(documents, len({each.doc_id for each in run.task.instances}), seconds, overhead, _flops_of(run))
+
+
+def importance_flops(config: ImportanceConfig, lm: PrunedOPT) -> tuple[float, int]:
+    """(FLOPs of the importance of `config.limit` documents of its one task, how many documents that are)."""
+    (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults).values()
+    (shots,) = config.num_fewshot
+    documents = build_documents(task, num_fewshot=shots or 0, split=config.split, limit=config.limit, seed=config.seed)
+    layers, heads = lm.config.num_hidden_layers, lm.config.num_attention_heads
+    dense = PruningMask.dense(layers, heads)
+    if config.method != "knockout":
+        trie = build_trie(calibration(lm, documents).examples, lm.max_length)
+        # Weights have no gradient: backwards costs what forwards does, but for attention.
+        return 2 * evaluation_flops(lm.config, _apart(trie), dense), len(documents.doc_ids)
+    trie = build_trie(TaskObjective(lm, documents, config.metric).requests, lm.max_length)
+    one = {"num_hidden_layers": layers, "num_attention_heads": heads}
+    masks = [PruningMask(**one, pruned_ffns=(layer,)) for layer in range(layers)]
+    if config.component == "heads":
+        masks = [PruningMask(**one, pruned_heads={layer: (head,)}) for layer in range(layers) for head in range(heads)]
+    return shared_flops(lm.config, _packs(lm, trie), [dense, *masks]), len(documents.doc_ids)
+
+
+def importance_documents(config: ImportanceConfig) -> int:
+    """How many documents the importance of `config`'s one task looks at."""
+    (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults).values()
+    return num_documents(task, config.split, config.limit)
+
+
+def _flops_of(run: TaskRun) -> Callable[[Sequence[PruningMask]], float]:
+    lm = run.lm
+    if {instance.request_type for instance in run.task.instances} != {"loglikelihood"}:
+        return lambda masks: float("nan")
+    trie = packed.trie_of(lm, run.task.instances)
+    if lm.scorer == "packed" and packed.why_padded(lm) is None:
+        packs = _packs(lm, trie)
+        return lambda masks: shared_flops(lm.config, packs, masks)
+    # Padded, every request is computed whole, and pruned components too; padding itself is left out.
+    dense = evaluation_flops(
+        lm.config, _apart(trie), PruningMask.dense(lm.config.num_hidden_layers, lm.config.num_attention_heads)
+    )
+    return lambda masks: dense * len(masks)
+
+
+def _packs(lm: PrunedOPT, trie: TokenTrie) -> list[Pack]:
+    size = lm.batch_size if isinstance(lm.batch_size, int) else None
+    return all_packs(OPTForward(lm.model), trie, size)
+
+
+def _apart(trie: TokenTrie) -> list[Pack]:
+    """A pack for every request."""
+    return [build_pack(trie, index, index + 1) for index in range(len(trie))]

@@ -1,0 +1,87 @@
+"""Floating-point operations of a packed evaluation, counted from its packs: what a mask saves, and what masks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
+from lm_eval_prune.scoring.budget import token_budget
+from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
+from lm_eval_prune.scoring.trie import TokenTrie
+
+__all__ = ["all_packs", "evaluation_flops", "shared_flops"]
+
+
+def all_packs(forward: OPTForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
+    """The packs that `score` makes of a trie."""
+    budget = token_budget(forward, trie.longest, batch_size)
+    packs: list[Pack] = []
+    while not packs or packs[-1].requests.stop < len(trie):
+        first = packs[-1].requests.stop if packs else 0
+        packs.append(build_pack(trie, first, end_of_pack(trie, first, budget)))
+    return packs
+
+
+def evaluation_flops(config: Any, packs: Iterable[Pack], mask: PruningMask) -> float:
+    """Multiplications and additions of the matrix products, attention included, for all packs under `mask`."""
+    return shared_flops(config, packs, [mask])
+
+
+def shared_flops(config: Any, packs: Iterable[Pack], masks: Sequence[PruningMask]) -> float:
+    """The same for several masks at once, which share what comes before the first difference between them."""
+    return sum(_pack_flops(config, _Sizes.of(pack), masks) for pack in packs)
+
+
+class _Sizes(NamedTuple):
+    """Of a pack: all that its cost depends on."""
+
+    tokens: int
+    asked: int
+    area: float
+    """(query, key) pairs that attention computes, for all tokens."""
+    asked_area: float
+    """The same for the asked-for tokens alone."""
+
+    @classmethod
+    def of(cls, pack: Pack) -> _Sizes:
+        calls = plan(pack)
+        return cls(len(pack), len(pack.asked), sum(map(_area, calls)), sum(map(_area, asked_calls(calls, pack.asked))))
+
+
+def _pack_flops(config: Any, sizes: _Sizes, masks: Sequence[PruningMask]) -> float:
+    total = 0.0
+    places: dict[tuple[int, object], int] = {}  # (place before, what is done there) -> place after
+    for mask in masks:
+        place = -1
+        for stage, flops in _stages(config, sizes, mask):
+            if (place, stage) not in places:
+                places[place, stage] = len(places)
+                total += flops
+            place = places[place, stage]
+    return total
+
+
+def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[object, float]]:
+    """What each stage does under `mask`, as a value that is equal for equal computations, and its cost."""
+    width = config.hidden_size
+    head_dim = width // config.num_attention_heads
+    last = max((layer for layer, kept in enumerate(mask.head_mask) if kept.any()), default=-1)
+    for layer in range(mask.num_hidden_layers):
+        pruned = mask.pruned_heads.get(layer, ())
+        heads = config.num_attention_heads - len(pruned)
+        narrow = min(max(layer - last, -1), 1)
+        queries, area = (sizes.tokens, sizes.area) if layer < last else (sizes.asked, sizes.asked_area)
+        projections = 2 * width * head_dim * (2 * sizes.tokens + 2 * queries)
+        yield (layer, pruned, narrow), heads * (projections + 4 * area * head_dim) if heads else 0.0
+        kept = layer not in mask.pruned_ffns
+        yield (layer, kept, layer < last), 4.0 * width * config.ffn_dim * queries if kept else 0.0
+    yield "output", 2.0 * sizes.asked * config.word_embed_proj_dim * config.vocab_size
+
+
+def _area(call: AttentionCall) -> float:
+    queries = call.queries[1] - call.queries[0]
+    keys = sum(stop - start for start, stop in call.keys)
+    return queries * keys / (2 if call.causal else 1)

@@ -1,0 +1,166 @@
+"""`--dry_run`: what a sweep would compute, and what that costs, from a short probe. Writes nothing into the folder."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from lm_eval_prune.errors import PruneError
+from lm_eval_prune.harness.probe import TaskCost, importance_documents, importance_flops, task_cost
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.jobs import Failure, Group, ImportanceJob
+from lm_eval_prune.sweep.plan import Plan, make_plan
+from lm_eval_prune.sweep.rankings import importance_path, needed_importance
+from lm_eval_prune.sweep.setup import Setup, find_setup, require_same_setup
+from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
+from lm_eval_prune.sweep.worker import Worker, importance_config
+
+__all__ = ["Estimate", "Part", "estimate_sweep"]
+
+PROBED = 8
+"""Documents of a task that are measured."""
+PROBED_FOR_IMPORTANCE = (2, 6)
+"""Two sizes: what is the same for both is not scaled up."""
+
+
+class Part(NamedTuple):
+    """A task at a number of shots, or an importance file."""
+
+    name: str
+    documents: int
+    """A cell."""
+    total: int
+    """Cells, or 1."""
+    missing: int
+    flops: float
+    """Of all that is missing; NaN where it cannot be counted (answers that are generated)."""
+    seconds: float
+    """On one worker like this one."""
+    problem: str = ""
+    """Why it cannot be computed or measured."""
+
+
+class Estimate(NamedTuple):
+    """A sweep's plan and its cost."""
+
+    importance: list[Part]
+    cells: list[Part]
+    failed: int
+    """Cells that are recorded as failed; not among the missing."""
+    unshared_flops: float
+    """Of the missing cells, had each been computed alone."""
+
+    @property
+    def flops(self) -> float:
+        return sum(part.flops for part in [*self.importance, *self.cells])
+
+    @property
+    def seconds(self) -> float:
+        return sum(part.seconds for part in [*self.importance, *self.cells])
+
+
+def estimate_sweep(config: SweepConfig) -> Estimate:
+    """The plan of `config`, measured with the model's own scorer on a few documents of each task.
+
+    Loads the model if anything is missing. Raises PruneError as `run_sweep` does.
+    """
+    setup, tasks = find_setup(config, 1), planned_tasks(config)
+    require_same_setup(config.output_path, setup.record(tasks))
+    jobs = needed_importance(config, tasks)
+    missing = [job for job in jobs if not importance_path(config, job).exists()]
+    plan = _plan(config, tasks, setup, jobs)
+    worker = Worker(config.model_copy(update={"limit": PROBED}))
+    importance = [_importance(config, worker, job) for job in missing]
+    cells, alone, failed = [], 0.0, 0
+    for group, ids in plan.groups():
+        settled = [cell for cell in ids if disk.cell_path(config.output_path, cell).exists()]
+        broken = [cell for cell in ids if disk.failure_path(config.output_path, cell).exists() and cell not in settled]
+        left = [plan.masks[cell] for cell in ids if cell not in {*settled, *broken}]
+        part, unshared = _cells(config, worker, group, len(ids), left)
+        cells.append(part)
+        alone, failed = alone + unshared, failed + len(broken)
+    for row in plan.rows:
+        if row.cell in plan.errors:
+            name = f"{row.task}, {row.num_fewshot}-shot"
+            cells.append(Part(name, 0, 1, 1, 0.0, 0.0, str(plan.errors[row.cell])))
+    return Estimate(importance, cells, failed, alone)
+
+
+def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Sequence[ImportanceJob]) -> Plan:
+    """The plan as it will be; importance that is not there yet is made up."""
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = config.model_copy(update={"output_path": Path(folder)})
+        scores: dict[ImportanceJob, ImportanceScores | PruneError] = {}
+        model = "unknown"
+        for job in sorted(jobs, key=lambda job: not importance_path(config, job).exists()):
+            path = importance_path(config, job)
+            found = ImportanceScores.load(path) if path.exists() else _made_up(elsewhere, job, setup.shape, model)
+            model = found.settings["model"]
+            scores[job] = found
+            found.save(importance_path(elsewhere, job))
+        return make_plan(elsewhere, tasks, setup, scores)
+
+
+def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], model: str) -> ImportanceScores:
+    values = torch.rand(
+        shape if job.component == "heads" else shape[:1], generator=torch.Generator().manual_seed(987_654_321)
+    )
+    method = importance_config(config, job, config.output_path).method
+    settings = {"method": method, "model": model, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
+    return ImportanceScores.from_tensor(values, num_attention_heads=shape[1], settings=settings)
+
+
+def _importance(config: SweepConfig, worker: Worker, job: ImportanceJob) -> Part:
+    lm, measured = worker.model(), []
+    try:
+        documents = importance_documents(importance_config(config, job, config.output_path))
+        for limit in PROBED_FOR_IMPORTANCE:
+            worker.config = worker.config.model_copy(update={"importance_limit": limit})
+            flops, probed = importance_flops(importance_config(worker.config, job, config.output_path), lm)
+            start = time.perf_counter()
+            (outcome,) = worker.run(job)
+            measured.append(time.perf_counter() - start)
+            if isinstance(outcome.value, Failure):
+                return Part(job.name, documents, 1, 1, 0.0, 0.0, outcome.value.message)
+    except PruneError as error:
+        return Part(job.name, 0, 1, 1, 0.0, 0.0, str(error))
+    few, more = measured
+    a_document = (more - few) / (PROBED_FOR_IMPORTANCE[1] - PROBED_FOR_IMPORTANCE[0])
+    if a_document <= 0:  # so small that chance decides
+        a_document = more / probed
+    return Part(job.name, documents, 1, 1, flops * documents / probed, more + a_document * max(0, documents - probed))
+
+
+def _cells(
+    config: SweepConfig, worker: Worker, group: Group, total: int, left: list[PruningMask]
+) -> tuple[Part, float]:
+    """(the part, its FLOPs had nothing been shared)."""
+    name = f"{group.task}, {group.num_fewshot}-shot"
+    if len(config.fewshot_seeds) > 1:
+        name += f", draw {group.fewshot_seed}"
+    if not left:
+        return Part(name, 0, total, 0, 0.0, 0.0), 0.0
+    try:
+        cost: TaskCost = task_cost(worker.task_run(group), config.limit)
+    except Exception as error:  # as in the sweep itself: one task does not stop the others
+        return Part(name, 0, total, len(left), 0.0, 0.0, Failure.of(error).message), 0.0
+    costs = [cost.of(masks) for masks in _batches(left, config.masks_at_once)]
+    flops, seconds = (math.fsum(part) for part in zip(*costs, strict=True))
+    alone = math.fsum(cost.of([mask])[0] for mask in left)
+    return Part(name, cost.documents, total, len(left), flops, seconds), alone
+
+
+def _batches(masks: list[PruningMask], size: int) -> Iterator[list[PruningMask]]:
+    rest = iter(masks)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch

@@ -1,0 +1,84 @@
+"""What executors are asked for, and what they answer: small values that travel between processes and machines.
+
+A job needs no folder: whoever starts it holds its claims and writes what comes of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lm_eval_prune.masks import PruningMask
+
+if TYPE_CHECKING:
+    from lm_eval_prune.harness.cells import CellResult
+    from lm_eval_prune.importance.files import ImportanceScores
+
+__all__ = ["CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
+
+
+class Group(NamedTuple):
+    """What cells must have in common to share requests."""
+
+    task: str
+    num_fewshot: int
+    fewshot_seed: int
+
+
+class ImportanceJob(NamedTuple):
+    """Importance of one kind of component on a task."""
+
+    task: str
+    component: str
+    num_fewshot: int
+
+    @property
+    def name(self) -> str:
+        return f"importance-{self.task}-{self.num_fewshot}shot-{self.component}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def parts(self) -> list[ImportanceJob]:
+        return [self]
+
+
+class CellBatch(NamedTuple):
+    """Some masks on one task, scored together."""
+
+    group: Group
+    cells: tuple[str, ...]
+    """Their ids."""
+    masks: tuple[PruningMask, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.cells
+
+    def parts(self) -> list[CellBatch]:
+        """A job for each cell."""
+        return [CellBatch(self.group, (cell,), (mask,)) for cell, mask in zip(self.cells, self.masks, strict=True)]
+
+
+Job = ImportanceJob | CellBatch
+
+
+class Failure(NamedTuple):
+    """Why something could not be computed."""
+
+    kind: str
+    """The error's class."""
+    message: str
+    """On one line."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        return cls(type(error).__name__, " ".join(str(error).split()) or type(error).__name__)
+
+
+class Outcome(NamedTuple):
+    """What came of one key of a job."""
+
+    key: str
+    value: CellResult | ImportanceScores | Failure
+    seconds: float

@@ -1,0 +1,215 @@
+"""What is left to compute, shared with every other process on the folder: claimed, started, written when it comes.
+
+A queue hands out jobs whose claims it then holds, until `take` has written what came of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
+from lm_eval_prune.harness.cells import CellResult
+from lm_eval_prune.harness.importance import compute_importance
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.claims import claim
+from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
+from lm_eval_prune.sweep.plan import Plan
+from lm_eval_prune.sweep.rankings import importance_path
+from lm_eval_prune.sweep.results import headline
+from lm_eval_prune.sweep.worker import importance_config
+
+__all__ = ["CellQueue", "ImportanceQueue", "Queue"]
+
+logger = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+
+
+class Queue(Protocol):
+    """Work of one kind."""
+
+    missing: dict[str, Any]
+    """Keys of what is neither there nor has failed."""
+    held: dict[str, ExitStack]
+    """The claims of what has been handed out."""
+
+    def next(self) -> Job | None:
+        """A job that nobody else is at; None where there is none now."""
+
+    def take(self, outcome: Outcome) -> None:
+        """Write what came of one key. Raises FileFormatError where the folder cannot be written."""
+
+
+class ImportanceQueue:
+    """The importance files that rankings need. Raises ArgumentError for one that was computed otherwise."""
+
+    def __init__(self, config: SweepConfig, jobs: Iterable[ImportanceJob], say: Say) -> None:
+        self.config, self.say = config, say
+        self.found: dict[ImportanceJob, ImportanceScores | PruneError] = {}
+        self.missing = {job.name: job for job in jobs}
+        self.held: dict[str, ExitStack] = {}
+        for job in list(self.missing.values()):
+            self._look(job)
+
+    def next(self) -> ImportanceJob | None:
+        for job in list(self.missing.values()):
+            if job.name in self.held or self._look(job):
+                continue
+            claims = ExitStack()
+            path = importance_path(self.config, job)
+            if claims.enter_context(claim(self.config.output_path, job.name, writes=[path])) and not self._look(job):
+                self.held[job.name] = claims
+                return job
+            claims.close()
+        return None
+
+    def take(self, outcome: Outcome) -> None:
+        job = self.missing.pop(outcome.key)
+        try:
+            if isinstance(outcome.value, ImportanceScores):
+                outcome.value.save(importance_path(self.config, job))
+                self.found[job] = outcome.value
+            else:
+                assert isinstance(outcome.value, Failure)
+                kind = "" if outcome.value.kind.endswith("Error") else f"{outcome.value.kind}: "
+                self.found[job] = PruneError(f"{kind}{outcome.value.message}")
+        finally:
+            self.held.pop(outcome.key).close()
+
+    def _look(self, job: ImportanceJob) -> bool:
+        """Whether the file is there; then it is read."""
+        path = importance_path(self.config, job)
+        if not path.exists():
+            return False
+        try:
+            list(compute_importance(importance_config(self.config, job, path.parent), _never))
+            self.found[job] = ImportanceScores.load(path, job.component)
+        except PruneError as error:
+            message = str(error).replace("; --overwrite computes it again", "")
+            raise ArgumentError(f"{message}; delete the file, or give another --output_path") from None
+        self.missing.pop(job.name, None)
+        return True
+
+
+class CellQueue:
+    """The cells of a plan."""
+
+    def __init__(self, config: SweepConfig, plan: Plan, say: Say) -> None:
+        self.config, self.folder, self.plan, self.say = config, config.output_path, plan, say
+        self.row_of = {row.cell: row for row in reversed(plan.rows)}
+        self.groups = dict(plan.groups())
+        self.missing: dict[str, Group] = {
+            cell: group
+            for group, cells in self.groups.items()
+            for cell in cells
+            if not self.settled(cell) or self._damaged(cell)
+        }
+        self.held: dict[str, ExitStack] = {}
+        for cell, error in plan.errors.items():
+            if not disk.failure_path(self.folder, cell).exists():
+                self._fail(cell, Failure.of(error))
+
+    def next(self) -> CellBatch | None:
+        """Masks of one group: of one that nobody is at, where there is one."""
+        at_work = Counter(self.missing[cell] for cell in self.held)
+        order = sorted(dict.fromkeys(self.missing.values()), key=lambda group: at_work[group])
+        for alone in (True, False):
+            for group in order:
+                if mine := self._claimed(group, alone=alone):
+                    return CellBatch(group, tuple(mine), tuple(self.plan.masks[cell] for cell in mine))
+        return None
+
+    def take(self, outcome: Outcome) -> None:
+        cell = outcome.key
+        try:
+            if isinstance(outcome.value, CellResult):
+                self._write(cell, outcome.value, outcome.seconds)
+            else:
+                assert isinstance(outcome.value, Failure)
+                self._fail(cell, outcome.value)
+            del self.missing[cell]
+        finally:
+            self.held.pop(cell).close()
+
+    def _claimed(self, group: Group, *, alone: bool) -> list[str]:
+        """Up to `masks_at_once` of the group's missing cells; none if `alone` and somebody else has its first."""
+        mine: list[str] = []
+        for cell in self.groups[group]:
+            if len(mine) == self.config.masks_at_once:
+                break
+            if cell not in self.missing or cell in self.held:
+                continue
+            if self.settled(cell):
+                del self.missing[cell]
+                continue
+            claims = ExitStack()
+            writes = disk.paths_of(self.folder, cell)
+            if claims.enter_context(claim(self.folder, cell, writes=writes)) and not self.settled(cell):
+                self.held[cell] = claims
+                mine.append(cell)
+                continue
+            claims.close()
+            if alone and not mine:
+                break
+        return mine
+
+    def _write(self, cell: str, found: CellResult, seconds: float) -> None:
+        block = {
+            "format": disk.CELL_FORMAT,
+            "version": disk.VERSION,
+            "id": cell,
+            "identity": self.plan.identities[cell],
+            "timing": {"seconds": seconds, "date": time.time(), "host": socket.gethostname()},
+        }
+        disk.write_cell(self.folder, cell, {**found.results, "cell": block}, found.samples)
+        self.say(self._line(cell, found.results))
+
+    def _fail(self, cell: str, failure: Failure) -> None:
+        disk.write_failure(self.folder, self.row_of[cell], failure.kind, failure.message)
+        self.say(f"failed: {self._named(cell)}: {failure.kind}: {failure.message}")
+
+    def settled(self, cell: str) -> bool:
+        """Whether the cell is there, or has failed."""
+        return disk.cell_path(self.folder, cell).exists() or disk.failure_path(self.folder, cell).exists()
+
+    def _damaged(self, cell: str) -> bool:
+        """Whether the cell is there but not whole; then it is moved aside, unless another process is at it."""
+        path = disk.cell_path(self.folder, cell)
+        if not path.exists():
+            return False
+        try:
+            disk.read_cell(path)
+        except FileFormatError as error:
+            with claim(self.folder, cell) as mine:
+                if mine:
+                    where = disk.move_aside(self.folder, cell)
+                    self.say(f"damaged, computed again: {error} (moved to {where})")
+            return True
+        return False
+
+    def _line(self, cell: str, results: dict[str, Any]) -> str:
+        row = self.row_of[cell]
+        metric, value = headline(results, row.task)
+        line = f"{self._named(cell)}: {metric} {value:.4f}"
+        dense = next((r for r in self.plan.rows if r.variant == disk.DENSE and r[1:4] == row[1:4]), None)
+        if dense is None or dense.cell == cell or not disk.cell_path(self.folder, dense.cell).exists():
+            return line
+        _, base = headline(disk.read_cell(disk.cell_path(self.folder, dense.cell), samples=False), row.task)
+        return f"{line} ({value - base:+.4f} to dense)"
+
+    def _named(self, cell: str) -> str:
+        row = self.row_of[cell]
+        draw = f", draw {row.fewshot_seed}" if len(self.config.fewshot_seeds) > 1 else ""
+        return f"{row.variant} on {row.task}, {row.num_fewshot}-shot{draw}"
+
+
+def _never() -> Any:
+    raise AssertionError("the file was there a moment ago")

@@ -1,0 +1,165 @@
+"""From a ranking to masks: which importance it needs, and what that importance prunes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.harness.requests import load_tasks, num_fewshot_of
+from lm_eval_prune.importance.aggregate import aggregate_files
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.selection import random_mask, ranked_mask
+from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
+from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.sweep.jobs import ImportanceJob
+from lm_eval_prune.sweep.tasks import PlannedTask
+
+__all__ = ["Masks", "aggregate_path", "importance_path", "needed_importance"]
+
+
+def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
+    """Where the sweep keeps these scores, under the name that the importance command gives them."""
+    return config.output_path / "importance" / f"{job.task}-{job.num_fewshot}shot-{_kind(config, job.component)}.json"
+
+
+def aggregate_path(config: SweepConfig, component: str, num_fewshot: int) -> Path:
+    return config.output_path / "importance" / f"aggregate-{num_fewshot}shot-{_kind(config, component)}.json"
+
+
+def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
+    """All importance that the grid's rankings need, each once. Raises ArgumentError for a ranking by a group's name."""
+    jobs: dict[ImportanceJob, None] = {}
+    for ranking in map(parse_ranking, config.ranking):
+        for component in _components(config):
+            for task in tasks:
+                if task.error is None:
+                    jobs |= dict.fromkeys(_sources(config, ranking, component, task, tasks))
+    return list(jobs)
+
+
+class Masks:
+    """The mask of each variant. `importance` holds the scores that were computed, or why they could not be."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        tasks: Sequence[PlannedTask],
+        importance: Mapping[ImportanceJob, ImportanceScores | PruneError],
+        shape: tuple[int, int],
+    ) -> None:
+        """Raises PruneError for importance files of the user's that cannot be read, or are for another model."""
+        self.config, self.tasks, self.importance, self.shape = config, tasks, importance, shape
+        self.files = {
+            file: ImportanceScores.load(file) for text in config.ranking for file in parse_ranking(text).files
+        }
+        for file, scores in self.files.items():
+            self._require_shape(scores, f"ranking {file}")
+        self.aggregates: dict[tuple[str, int], ImportanceScores] = {}
+
+    def of(self, ranking: Ranking, variant: Variant, task: PlannedTask) -> tuple[PruningMask, bool]:
+        """(the mask of `variant` for `task`, whether its scores saw the documents that are then evaluated).
+
+        Raises PruneError where scores are missing.
+        """
+        if ranking.kind == "random":
+            shares: Any = {"prune_heads": variant.prune_heads, "prune_ffns": variant.prune_ffns}
+            return random_mask(*self.shape, **shares, seed=variant.seed or 0), False
+        arguments: dict[str, Any] = {}
+        used = []
+        for component, share in (("heads", variant.prune_heads), ("ffns", variant.prune_ffns)):
+            if share != "0":
+                scores = self._scores(ranking, component, task)
+                self._require_shape(scores, f"ranking {ranking.text}")
+                kind = component.removesuffix("s")
+                arguments |= {f"{kind}_scores": scores.tensor(), f"{kind}_fraction": share}
+                used.append(scores)
+        mask = ranked_mask(num_attention_heads=self.shape[1], order=ranking.order, **arguments)
+        return mask, any(_saw(scores, task.name) for scores in used)
+
+    def _scores(self, ranking: Ranking, component: str, task: PlannedTask) -> ImportanceScores:
+        if ranking.kind == "files":
+            for file in ranking.files:
+                if self.files[file].component == component:
+                    return self.files[file]
+            raise ArgumentError(f"ranking {ranking.text}: no scores of {component} in it, but the grid prunes them")
+        if ranking.kind == "aggregate":
+            return self._aggregate(component, task.num_fewshot)
+        (job,) = _sources(self.config, ranking, component, task, self.tasks)
+        return self._computed(job)
+
+    def _computed(self, job: ImportanceJob) -> ImportanceScores:
+        found = self.importance.get(job, PruneError(f"{job.name}: not computed"))
+        if isinstance(found, PruneError):
+            raise found
+        return found
+
+    def _aggregate(self, component: str, num_fewshot: int) -> ImportanceScores:
+        if (component, num_fewshot) in self.aggregates:
+            return self.aggregates[component, num_fewshot]
+        for task in self.tasks:
+            if task.error is not None:
+                raise task.error
+        jobs = _of_all_tasks(component, num_fewshot, self.tasks)
+        for job in jobs:
+            self._computed(job)
+        scores = aggregate_files([importance_path(self.config, job) for job in jobs])
+        self.aggregates[component, num_fewshot] = scores
+        return scores
+
+    def _require_shape(self, scores: ImportanceScores, where: str) -> None:
+        if scores.shape != self.shape:
+            raise ArgumentError(
+                "{}: scores of {} layers of {} heads; the model has {} of {}".format(where, *scores.shape, *self.shape)
+            )
+
+
+def _kind(config: SweepConfig, component: str) -> str:
+    return f"{component}-{config.head_method if component == 'heads' else config.ffn_method}"
+
+
+def _components(config: SweepConfig) -> list[str]:
+    shares = {"heads": config.prune_heads, "ffns": config.prune_ffns}
+    return [component for component, values in shares.items() if any(share != "0" for share in values)]
+
+
+def _sources(
+    config: SweepConfig, ranking: Ranking, component: str, task: PlannedTask, tasks: Sequence[PlannedTask]
+) -> list[ImportanceJob]:
+    """The scores that `ranking` takes for `task`."""
+    if ranking.kind == "own":
+        return [ImportanceJob(task.name, component, task.num_fewshot)]
+    if ranking.kind == "aggregate":
+        return _of_all_tasks(component, task.num_fewshot, tasks)
+    if ranking.kind == "task":
+        name, shots = _single_task(ranking.task or "", config.include_path, config.include_defaults, task.num_fewshot)
+        return [ImportanceJob(name, component, shots)]
+    return []
+
+
+def _of_all_tasks(component: str, num_fewshot: int, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
+    names = dict.fromkeys(task.name for task in tasks if task.error is None)
+    return [ImportanceJob(name, component, num_fewshot) for name in names]
+
+
+@functools.cache
+def _single_task(name: str, include_path: str | None, include_defaults: bool, num_fewshot: int) -> tuple[str, int]:
+    tasks = load_tasks([name], include_path, include_defaults)
+    if len(tasks) != 1:
+        raise ArgumentError(
+            f"ranking task:{name}: {len(tasks)} tasks; expected one (aggregate takes the mean over the grid's tasks)"
+        )
+    (task,) = tasks.values()
+    return task.task_name, num_fewshot_of(task, num_fewshot)
+
+
+def _saw(scores: ImportanceScores, task: str) -> bool:
+    """Whether the scores come from the split of `task` that the harness evaluates: not its training split."""
+    settings = scores.settings
+    if settings.get("task") == "aggregate":
+        splits = dict(zip(settings["tasks"], (file.get("split") for file in settings["files"]), strict=True))
+        return splits.get(task) not in (None, "training")
+    return settings.get("task") == task and settings.get("split") not in (None, "training")

@@ -1,0 +1,114 @@
+"""What all cells of a folder have in common: the model, how it computes, and the harness. One folder holds one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lm_eval_prune.demo import BUNDLED_NAME
+from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.files import json_line
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.fingerprint import model_files_fingerprint, model_folder
+from lm_eval_prune.sweep.tasks import PlannedTask
+
+__all__ = ["Setup", "find_setup", "require_same_setup"]
+
+PLACEMENT = {
+    "pretrained", "device", "parallelize", "device_map_option", "max_memory_per_gpu", "max_cpu_memory",
+    "offload_folder", "batch_size", "max_batch_size", "gpus",
+}  # fmt: skip
+"""Model arguments that say where and how fast, not what."""
+FURTHER_FILES = ("tokenizer", "peft", "delta")
+"""Model arguments that may name folders whose content counts."""
+MASK_ARGUMENTS = {"mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns"}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The part of an identity that is the same for every cell."""
+
+    name: str
+    """What the model is called; does not count."""
+    model: dict[str, Any]
+    """Fingerprint of its files, and the arguments that decide a result."""
+    dtype: str
+    scorer: str
+    num_processes: int
+    """Of the harness's launch: few-shot draws depend on it."""
+    shape: tuple[int, int]
+    """The model's layers, and heads a layer."""
+
+    def identity(self) -> dict[str, Any]:
+        """Its part of a cell's identity."""
+        computed = {"dtype": self.dtype, "scorer": self.scorer, "num_processes": self.num_processes}
+        return {"model": self.model, **computed, "lm_eval": version("lm_eval")}
+
+    def record(self, tasks: list[PlannedTask]) -> dict[str, Any]:
+        """What plans of one folder must agree on, as JSON values."""
+        ours = self.identity()
+        return {
+            "model": {**ours.pop("model"), **ours},
+            "tasks": {f"{task.name}, {task.num_fewshot}-shot": task.identity for task in tasks if task.identity},
+        }
+
+
+def find_setup(config: SweepConfig, num_processes: int) -> Setup:
+    """Look at the model's files, without loading weights. Raises PruneError."""
+    from transformers import AutoConfig
+
+    from lm_eval_prune.decoders import require_supported
+    from lm_eval_prune.harness.model import PrunedOPT
+
+    arguments = _arguments(config.model_args)
+    if given := MASK_ARGUMENTS & arguments.keys():
+        raise ArgumentError(f"model_args: {min(given)}: a sweep's masks come from its grid; leave it out")
+    place = model_folder(arguments)
+    known = AutoConfig.from_pretrained(place)
+    require_supported(known, arguments.get("pretrained"))
+    counting = {key: value for key, value in sorted(arguments.items()) if key not in PLACEMENT}
+    dtype = counting.pop("dtype", "auto").removeprefix("torch.")
+    scorer = counting.pop("scorer", PrunedOPT.default_scorer)
+    for name in FURTHER_FILES:
+        if name in arguments and Path(arguments[name]).is_dir():
+            counting[name] = model_files_fingerprint(Path(arguments[name]))
+    if dtype == "auto":  # the harness's default: as the checkpoint says
+        dtype = str(known.dtype or "float32").removeprefix("torch.")
+    return Setup(
+        name=arguments.get("pretrained", BUNDLED_NAME),
+        model={"fingerprint": model_files_fingerprint(place), **counting},
+        dtype=dtype,
+        scorer=scorer,
+        num_processes=num_processes,
+        shape=(known.num_hidden_layers, known.num_attention_heads),
+    )
+
+
+def require_same_setup(folder: Path, record: dict[str, Any]) -> None:
+    """Raise PruneError where the folder's plans are for another model, or another version of a task."""
+    hint = "give another --output_path"
+    for path in disk.plan_paths(folder):
+        found = disk.read_plan(path)[0].get("fixed", {})
+        before = found.get("model", {})
+        for key in dict.fromkeys([*record["model"], *before]):
+            there, now = before.get(key), record["model"].get(key)
+            if there != now:
+                raise ArgumentError(
+                    f"{folder}: holds cells of another model or setup ({key} {json_line(there)}, now "
+                    f"{json_line(now)}); {hint}"
+                )
+        for name, identity in record["tasks"].items():
+            there = found.get("tasks", {}).get(name, identity)
+            changed = [key for key in identity if there.get(key) != identity[key]]
+            if changed:
+                raise PruneError(f"{folder}: the task {name} has changed ({', '.join(changed)}) since; {hint}")
+
+
+def _arguments(model_args: str) -> dict[str, str]:
+    parts = [part.partition("=") for part in model_args.split(",") if part]
+    if broken := [name for name, equals, _ in parts if not equals]:
+        raise ArgumentError(f"model_args: {broken[0]!r}; expected name=value, such as pretrained=facebook/opt-125m")
+    return {name: value for name, _, value in parts}

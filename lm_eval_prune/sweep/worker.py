@@ -1,0 +1,130 @@
+"""Whoever computes: loads the model once, and answers jobs. Knows nothing of the sweep's folder."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lm_eval_prune.errors import PruneError, ScoreError
+from lm_eval_prune.harness.cells import CellResult, Seeds, TaskRun
+from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
+
+if TYPE_CHECKING:
+    from lm_eval_prune.sweep.config import SweepConfig
+
+__all__ = ["Worker", "importance_config"]
+
+
+class Worker:
+    """One process's model, and the requests of the task that it was last at."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = config
+        self._lm: PrunedOPT | None = None
+        self._run: tuple[Group, TaskRun] | None = None
+
+    def model(self) -> PrunedOPT:
+        """The model, loaded when it is first asked for. Raises PruneError."""
+        if self._lm is None:
+            settings = {"batch_size": self.config.batch_size, "device": self.config.device}
+            self._lm = PrunedOPT.create_from_arg_string(self.config.model_args, settings)
+        return self._lm
+
+    def run(self, job: Job, progress: Callable[[float], None] = lambda share: None) -> Iterator[Outcome]:
+        """An outcome for each of the job's keys, as they come. Of several launched processes the first yields them.
+
+        `progress` is told of shares of one cell's work.
+        """
+        if isinstance(job, ImportanceJob):
+            yield self._importance(job)
+        else:
+            yield from self._cells(job, progress)
+
+    def task_run(self, group: Group) -> TaskRun:
+        """The group's requests, built anew unless they were the last ones."""
+        if self._run is None or self._run[0] != group:
+            config = self.config
+            self._run = None
+            run = TaskRun(
+                self.model(),
+                group.task,
+                num_fewshot=group.num_fewshot,
+                limit=config.limit,
+                seeds=Seeds(numpy=config.seed, torch=config.seed, fewshot=group.fewshot_seed),
+                bootstrap_iters=config.bootstrap_iters,
+                include_path=config.include_path,
+                include_defaults=config.include_defaults,
+            )
+            self._run = group, run
+        return self._run[1]
+
+    def _cells(self, batch: CellBatch, progress: Callable[[float], None]) -> Iterator[Outcome]:
+        try:
+            run = self.task_run(batch.group)
+        except Exception as error:
+            yield from (Outcome(cell, Failure.of(error), 0.0) for cell in batch.cells)
+            return
+        start, settled = time.perf_counter(), 0
+        try:
+            for cell, found in zip(batch.cells, run.results(batch.masks, progress), strict=True):
+                seconds = (time.perf_counter() - start) / len(batch.cells)
+                settled += 1
+                if found is not None:
+                    value: CellResult | Failure = Failure.of(found) if isinstance(found, ScoreError) else found
+                    yield Outcome(cell, value, seconds)
+        except Exception as error:
+            _free_memory()
+            if len(batch.cells) == 1:
+                yield Outcome(batch.cells[0], Failure.of(error), time.perf_counter() - start)
+                return
+            for part in batch.parts()[settled:]:  # each alone: one bad mask, or too many at once, harms no other
+                yield from self._cells(part, progress)
+
+    def _importance(self, job: ImportanceJob) -> Outcome:
+        start = time.perf_counter()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                settings = importance_config(self.config, job, Path(folder))
+                scores = [ImportanceScores.load(found.path) for found in compute_importance(settings, self.model)]
+        except Exception as error:
+            if Processes.current().world_size > 1 and (
+                isinstance(error, ScoreError) or not isinstance(error, PruneError)
+            ):
+                raise  # it may be this process's alone, and the others wait for its share
+            _free_memory()
+            return Outcome(job.name, Failure.of(error), time.perf_counter() - start)
+        value = scores[0] if scores else Failure("Elsewhere", "the first process has the scores")
+        return Outcome(job.name, value, time.perf_counter() - start)
+
+
+def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> ImportanceConfig:
+    """What the importance command would be asked for."""
+    return ImportanceConfig(
+        component=job.component,
+        method=config.head_method if job.component == "heads" else config.ffn_method,
+        tasks=(job.task,),
+        num_fewshot=(job.num_fewshot,),
+        output_path=folder,
+        limit=config.importance_limit,
+        split=config.importance_split,
+        seed=config.seed,
+        batch_size=config.batch_size if isinstance(config.batch_size, int) else 8,
+        include_path=config.include_path,
+        include_defaults=config.include_defaults,
+    )
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

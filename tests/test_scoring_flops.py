@@ -1,0 +1,66 @@
+"""FLOPs of a packed evaluation against those that torch counts while it runs."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lm_eval_prune import PruningMask
+from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.scoring import score
+from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, shared_flops
+from lm_eval_prune.scoring.trie import build_trie
+
+CONTEXT, CONTINUATION = 9, 3
+SHAPE = {"num_hidden_layers": 3, "num_attention_heads": 4}
+DENSE = PruningMask.dense(3, 4)
+SOME = PruningMask(**SHAPE, pruned_heads={0: (1, 3), 1: (0,)}, pruned_ffns=(1,))
+NO_LAST_HEADS = PruningMask(**SHAPE, pruned_heads={2: (0, 1, 2, 3)})
+
+
+def requests():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, 512, (CONTEXT + CONTINUATION,), generator=generator).tolist()
+    return [(tokens[:CONTEXT], tokens[CONTEXT:])]
+
+
+def counted_linear(model, masks):
+    """Of the linear maps alone: torch counts attention on some devices only."""
+    with FlopCounterMode(display=False) as counter:
+        score(model, requests(), masks)
+    found = counter.get_flop_counts()["Global"]
+    return sum(flops for operator, flops in found.items() if str(operator) in ("aten.mm", "aten.addmm"))
+
+
+def attention(config, mask):
+    """Two products of (query, key) pairs x width of the heads; so few tokens attend to all, under a mask."""
+    tokens, head_dim = CONTEXT + CONTINUATION - 1, config.hidden_size // 4
+    kept = [4 - len(mask.pruned_heads.get(layer, ())) for layer in range(3)]
+    last = max(layer for layer, heads in enumerate(kept) if heads)
+    pairs = [tokens * tokens if layer < last else CONTINUATION * tokens for layer in range(3)]
+    return sum(4 * heads * head_dim * pair for heads, pair in zip(kept, pairs, strict=True))
+
+
+@pytest.mark.parametrize("mask", [DENSE, SOME, NO_LAST_HEADS])
+def test_flops_are_those_that_torch_counts(tiny_opt, mask):
+    packs = all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
+    counted = counted_linear(tiny_opt, [mask])
+    # The projections of a model whose embeddings are narrower are left out.
+    narrow = tiny_opt.config.word_embed_proj_dim
+    if narrow != tiny_opt.config.hidden_size:
+        counted -= 2 * narrow * tiny_opt.config.hidden_size * (CONTEXT + 2 * CONTINUATION - 1)
+    found = evaluation_flops(tiny_opt.config, packs, mask)
+    assert found - attention(tiny_opt.config, mask) == counted
+
+
+def test_masks_share_what_comes_before_their_first_difference(tiny_opt):
+    config, packs = tiny_opt.config, all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
+    late = PruningMask(**SHAPE, pruned_ffns=(2,))
+    both = shared_flops(config, packs, [DENSE, late])
+    assert both - evaluation_flops(config, packs, DENSE) == 2 * CONTINUATION * config.word_embed_proj_dim * 512
+    assert shared_flops(config, packs, [SOME, SOME]) == evaluation_flops(config, packs, SOME)
+    alone = sum(evaluation_flops(config, packs, mask) for mask in (DENSE, SOME))
+    assert shared_flops(config, packs, [DENSE, SOME]) == alone  # they differ in the first layer
+    together, apart = counted_linear(tiny_opt, [DENSE, late]), counted_linear(tiny_opt, [DENSE])
+    narrow = config.word_embed_proj_dim != config.hidden_size
+    project_out = 2 * CONTINUATION * config.word_embed_proj_dim * config.hidden_size * narrow
+    assert together - apart == both - evaluation_flops(config, packs, DENSE) + project_out

@@ -1,0 +1,104 @@
+"""The same sweep elsewhere: on a Ray cluster that loses a node, and in two processes of one launch."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
+
+from lm_eval_prune import PruneError
+from lm_eval_prune.harness.registration import tasks_folder
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.results import Sweep
+from lm_eval_prune.sweep.run import run_sweep
+
+
+@pytest.fixture
+def cluster():
+    """A head without room for workers, and two nodes with room for one each."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    started.nodes = [started.add_node(num_cpus=1) for _ in range(2)]
+    yield started
+    started.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, caplog):
+    said, threads = [], torch.get_num_threads()
+
+    def say(line):
+        said.append(line)
+        if len(said) == 3:
+            cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+
+    caplog.set_level(logging.WARNING)
+    on_ray = {"executor": "ray", "ray_address": cluster.address, "masks_at_once": 2}
+    run_sweep(settings(tmp_path / "ray", **on_ray), say=say, progress=False)
+    torch.set_num_threads(1)  # as Ray has it: the order of a sum depends on it
+    try:
+        run_sweep(settings(tmp_path / "local"), progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(said) == len(set(said)) == NUM_CELLS
+    assert "a worker died; its work goes to another" in caplog.text
+    assert cells(tmp_path / "ray") == cells(tmp_path / "local")
+    assert samples(tmp_path / "ray") == samples(tmp_path / "local")
+    assert leftovers(tmp_path / "ray") == []
+
+
+def test_ray_without_a_cluster_is_one_line(tmp_path):
+    config = settings(tmp_path, executor="ray", ray_address="127.0.0.1:1")
+    with pytest.raises(PruneError, match=r"ray_address=127\.0\.0\.1:1: no Ray cluster there"):
+        run_sweep(config, progress=False)
+
+
+def launched(*command):
+    """Standard output of two processes that share the work, as `accelerate launch` starts them.
+
+    On a CPU `accelerate launch` itself would start a single process unless there is MPI.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*launcher, *map(str, command)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_launched_processes_compute_what_the_harness_does_in_two(tmp_path):
+    tasks = ["--tasks", "demo_facts", "--num_fewshot", 2, "--limit", 7, "--include_path", tasks_folder()]
+    (tmp_path / "sweep.yaml").write_text("include_defaults: false")
+    grid = ["--prune_heads", "0.5", "--ranking", "own", "--importance_limit", 4, "--config", tmp_path / "sweep.yaml"]
+    out = launched("-m", "lm_eval_prune", "sweep", *tasks, *grid, "--output_path", tmp_path / "sweep")
+    assert out.count("to dense)") == 1
+    assert out.count("2 cells done, 0 running, 0 missing, 0 failed") == 1
+    row = Sweep(tmp_path / "sweep").rows[1]
+    path = disk.cell_path(tmp_path / "sweep", row.cell)
+    found = disk.read_cell(path)
+    assert found["cell"]["identity"]["num_processes"] == 2
+    (tmp_path / "mask.json").write_text(json.dumps(found["pruning"]["mask"]))
+
+    # What `lm_eval run` calls, without its index of all tasks.
+    (tmp_path / "run.py").write_text(
+        "import json, sys, lm_eval, lm_eval.tasks\n"
+        "manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=sys.argv[2])\n"
+        "found = lm_eval.simple_evaluate('pruned-opt', f'mask={sys.argv[1]}/mask.json', ['demo_facts'],\n"
+        "    num_fewshot=2, batch_size=8, limit=7, task_manager=manager)\n"
+        "if found: open(f'{sys.argv[1]}/found.json', 'w').write(json.dumps(found, default=str))\n"
+    )
+    launched(tmp_path / "run.py", tmp_path, tasks_folder())
+    theirs = json.loads((tmp_path / "found.json").read_text())
+    assert theirs["results"] == found["results"]
+    expected = {sample["doc_id"]: sample for sample in theirs["samples"]["demo_facts"]}
+    assert len(expected) == 7
+    for sample in disk.read_samples(path):
+        theirs = expected.pop(sample["doc_id"])
+        for key in ("filtered_resps", "doc_hash", "prompt_hash", "target_hash", "acc"):
+            assert sample[key] == theirs[key]
+    assert not expected
