@@ -325,7 +325,7 @@ def test_missing_and_failed_cells_are_named(tmp_path):
     skipped = [(OWN[0], "copa", 0), (OWN[1], "piqa", 0)]
     folder = sweep(tmp_path, OWN, skip=skipped)
     (row,) = (row for row in read_rows(folder) if (row.variant, row.task) == (OWN[1], "piqa"))
-    write_failure(folder, row, RuntimeError("out of memory"))
+    write_failure(folder, row, "RuntimeError", "out of memory")
     board = board_of(folder)
     messages = [p.message for p in board.problems]
     assert "not computed: own, heads 0.3, FFNs 0 on copa, 0-shot" in messages

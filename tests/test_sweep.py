@@ -186,7 +186,7 @@ def test_another_model_or_setup_is_refused(grid, checkpoint):
     with pytest.raises(PruneError, match=r"holds cells of another model or setup \(fingerprint"):
         run_sweep(settings(grid, model_args=f"pretrained={checkpoint}"), progress=False)
     with pytest.raises(PruneError, match=r"another model or setup \(scorer"):
-        run_sweep(settings(grid, model_args="scorer=packed"), progress=False)
+        run_sweep(settings(grid, model_args="scorer=padded"), progress=False)
     with pytest.raises(PruneError, match=r"another model or setup \(dtype"):
         run_sweep(settings(grid, model_args="dtype=bfloat16"), progress=False)
     with pytest.raises(PruneError, match=r"computed with limit=6.0, now 7.0; delete the file"):
@@ -249,7 +249,8 @@ def test_a_dry_run_counts_the_cells_and_writes_nothing(grid, tmp_path, monkeypat
     found = estimate_sweep(config)
     assert {path: path.stat().st_mtime_ns for path in grid.rglob("*")} == before
     # Of each task and shots there were dense, own and two random masks; own needs the FFNs' importance now.
-    assert [(part.total, part.missing, part.documents) for part in found.cells] == [(13, 9, 6)] * 4
+    # Seeds 1 and 2 happen to prune the same three FFNs: 13 rows are 12 cells.
+    assert [(part.total, part.missing, part.documents) for part in found.cells] == [(12, 8, 6)] * 4
     assert sorted(part.name for part in found.importance) == [
         f"importance-{task}-{shots}shot-ffns" for task in ("demo_facts", "demo_recall") for shots in (0, 2)
     ]
