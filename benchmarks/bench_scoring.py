@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import statistics
 import sys
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from common import RESULTS, machine, versions
 from scoring_measure import Scorers, extras, matmul_peak, measure
 from scoring_requests import TASKS, generated_requests, real_documents
 
@@ -42,11 +41,11 @@ from lm_eval_prune.files import read_json, write_json
 @click.option("--output_path", type=click.Path(dir_okay=False, path_type=Path))
 def main(pretrained: str, output_path: Path | None, **settings: Any) -> None:
     """Compare the packed scorer with hf, task by task."""
-    default = (
-        Path(__file__).parent / "results" / f"{date.today()}-scoring-{settings['device']}-{settings['dtype']}.json"
-    )
+    default = RESULTS / f"scoring-{settings['device']}-{settings['dtype']}-{date.today()}.json"
     output_path = (output_path or default).resolve()
     results = read_json(output_path) if output_path.exists() else _new_results(settings)
+    command = " ".join(["python", "benchmarks/bench_scoring.py", *_without_paths(sys.argv[1:])])
+    results["commands"] = list(dict.fromkeys([*results.get("commands", []), command]))
     scorers = Scorers(pretrained, settings["device"], settings["dtype"])
     tasks = settings["tasks"].split(",")
     if settings["benchmarks_data"]:
@@ -82,30 +81,19 @@ def main(pretrained: str, output_path: Path | None, **settings: Any) -> None:
 
 
 def _new_results(settings: dict[str, Any]) -> dict[str, Any]:
-    machine = f"{torch.get_num_threads()} threads of {_processor()}"
-    if settings["device"].startswith("cuda"):
-        machine = torch.cuda.get_device_name()
+    on_gpu = settings["device"].startswith("cuda")
     return {
         "date": str(date.today()),
-        "machine": machine,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "lm_eval", "lm_eval_prune")},
+        "machine": {
+            **machine(),
+            "threads": torch.get_num_threads(),
+            **({"gpu": torch.cuda.get_device_name()} if on_gpu else {}),
         },
-        "command": " ".join(["python", "benchmarks/bench_scoring.py", *_without_paths(sys.argv[1:])]),
+        "versions": versions(),
         "real_documents": settings["benchmarks_data"] is not None,
         "repeats": settings["repeats"],
         "cells": [],
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _without_paths(arguments: list[str]) -> list[str]:
@@ -115,10 +103,14 @@ def _without_paths(arguments: list[str]) -> list[str]:
 
 def _table(results: dict[str, Any]) -> str:
     """A Markdown table, and a line for each further figure."""
+    where = results["machine"]
+    processor = where.get("gpu") or f"{where['threads']} threads of {where['processor']}"
     lines = [
-        f"{results['machine']}; {', '.join(f'{name} {text}' for name, text in results['versions'].items())}; "
-        f"matrix product peak {results['matmul_peak_gflops']:.0f} GFLOP/s; "
-        f"`{results['command']}`",
+        f"{processor}; "
+        f"{', '.join(f'{name} {text}' for name, text in results['versions'].items())}; "
+        f"matrix product peak {results['matmul_peak_gflops']:.0f} GFLOP/s",
+        "",
+        *(f"    {command}" for command in results["commands"]),
         "",
         "| task | shots | hf s (batch) | packed s | ratio | tokens asked | computed | of peak | max difference | "
         "memory hf / packed MiB |",

@@ -76,7 +76,8 @@ def test_arguments_of_hf_work_as_with_hf(checkpoint, kwargs):
     assert PrunedOPT(**arguments, max_batch_size=4, scorer="padded").loglikelihood(asked) == hf
 
 
-def test_results_and_samples_are_those_of_hf(checkpoint, in_benchmarks, task_manager):
+@pytest.mark.parametrize(("scorer", "tolerance"), [("padded", 0), ("packed", 1e-4)])
+def test_results_and_samples_are_those_of_hf(checkpoint, in_benchmarks, task_manager, scorer, tolerance):
     arguments = {"pretrained": str(checkpoint), "dtype": "float32"}
     runs = [
         lm_eval.simple_evaluate(
@@ -90,12 +91,17 @@ def test_results_and_samples_are_those_of_hf(checkpoint, in_benchmarks, task_man
             bootstrap_iters=0,
             task_manager=task_manager,
         )
-        for name, extra in (("hf", {}), ("pruned-opt", {"scorer": "padded"}))
+        for name, extra in (("hf", {}), ("pruned-opt", {"scorer": scorer}))
     ]
     assert runs[0]["results"] == runs[1]["results"]
-    samples = [json.dumps(run["samples"], sort_keys=True, default=str) for run in runs]
-    assert samples[0] == samples[1]
     assert "pruning" not in runs[0]
+    theirs, ours = ([sample for task in run["samples"].values() for sample in task] for run in runs)
+    assert len(ours) == 18
+    for mine, expected in zip(ours, theirs, strict=True):
+        for key in ("resps", "filtered_resps"):
+            answers, right = (np.array(sample.pop(key), dtype=float).ravel() for sample in (mine, expected))
+            np.testing.assert_allclose(answers, right, rtol=0, atol=tolerance)
+        assert json.dumps(mine, default=str) == json.dumps(expected, default=str)
 
 
 def test_the_pruning_block_says_what_was_run(checkpoint, mask, in_benchmarks, task_manager, tmp_path):
