@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lm_eval_prune.decoders import linear as module
-from lm_eval_prune.decoders.linear import FEWEST_ROWS, linear
+from lm_eval_prune.decoders.linear import FEWEST_ROWS, MANY_OUTPUTS, linear
 
 
 @pytest.fixture(params=["as shipped", "without oneDNN"])
@@ -18,14 +18,15 @@ def _library(request, monkeypatch):
 @pytest.mark.parametrize("rows", [1, FEWEST_ROWS, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_the_product_is_that_of_float64(rows, dtype, with_bias):
+@pytest.mark.parametrize("outputs", [50, 64 * MANY_OUTPUTS])
+def test_the_product_is_that_of_float64(rows, dtype, with_bias, outputs):
     generator = torch.Generator().manual_seed(0)
     # Views, as sliced heads are: neither contiguous nor at the start of their storage.
     inputs = torch.randn(rows, 100, generator=generator).to(dtype)[:, 20:84]
-    weight = torch.randn(150, 64, generator=generator).to(dtype)[::3]
-    bias = torch.randn(50, generator=generator).to(dtype) if with_bias else None
+    weight = torch.randn(3 * outputs, 64, generator=generator).to(dtype)[::3]
+    bias = torch.randn(outputs, generator=generator).to(dtype) if with_bias else None
     found = linear(inputs, weight, bias)
-    assert (found.shape, found.dtype) == ((rows, 50), dtype)
+    assert (found.shape, found.dtype) == ((rows, outputs), dtype)
     expected = inputs.double().numpy() @ weight.double().numpy().T + (0 if bias is None else bias.double().numpy())
     steps = np.abs(found.double().numpy() - expected).max() / np.abs(expected).max() / torch.finfo(dtype).eps
     assert steps < 8
