@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from transformers import OPTForCausalLM
+from transformers import OPTConfig, OPTForCausalLM
 from transformers.integrations.accelerate import _get_device_map
 
 from lm_eval_prune import PruningMask
@@ -25,7 +25,7 @@ from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
 from lm_eval_prune.costs.fit import fitted
 from lm_eval_prune.costs.placement import place, skeleton
 from lm_eval_prune.costs.plan import make_plan
-from lm_eval_prune.costs.study import Grid
+from lm_eval_prune.costs.study import Grid, removals
 from lm_eval_prune.costs.workload import Load, known_tasks, workload_of, workloads
 from lm_eval_prune.decoders import num_pruned_parameters
 from lm_eval_prune.errors import ArgumentError, PruneError
@@ -68,7 +68,13 @@ def test_counts_are_those_of_the_model(size):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tie_word_embeddings": False}, {"enable_bias": False}, {"layer_norm_elementwise_affine": False}]
+    "changes",
+    [
+        {"tie_word_embeddings": False},
+        {"enable_bias": False},
+        {"layer_norm_elementwise_affine": False},
+        {"_remove_final_layer_norm": True},
+    ],
 )
 @pytest.mark.parametrize("shape", [PRE_NORM, POST_NORM], ids=["pre-norm", "post-norm"])
 def test_counts_of_unusual_models(shape, changes, tmp_path):
@@ -76,8 +82,24 @@ def test_counts_of_unusual_models(shape, changes, tmp_path):
     config.save_pretrained(tmp_path)
     dimensions = dimensions_of(str(tmp_path))
     assert dimensions.num_parameters == sum(parameter.numel() for parameter in on_meta(config).parameters())
-    mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1,)}, pruned_ffns=(1,))
-    assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
+    headless = PruningMask(
+        num_hidden_layers=3, num_attention_heads=4, pruned_heads=dict.fromkeys(range(3), (0, 1, 2, 3))
+    )
+    some = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1,)}, pruned_ffns=(1,))
+    for mask in (some, some.prune_layer(2), headless):
+        assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
+    (row,) = removals(dimensions, "heads", ["1"])
+    assert row["removed"] == num_pruned_parameters(config, headless)
+    bones = dict(skeleton(dimensions, "float32").named_parameters())
+    expected = {name: parameter.shape for name, parameter in on_meta(config).named_parameters()}
+    assert {name: parameter.shape for name, parameter in bones.items()} == expected
+
+
+def test_a_configuration_that_leaves_things_out(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "opt", "hidden_size": 96, "num_hidden_layers": 2}')
+    config = OPTConfig.from_pretrained(tmp_path)
+    expected = sum(parameter.numel() for parameter in on_meta(config).parameters())
+    assert dimensions_of(str(tmp_path)).num_parameters == expected
 
 
 def test_opt_66b_beside_the_paper():
@@ -255,8 +277,27 @@ def test_the_table_holds_the_14_tasks():
             assert work.packed.tokens <= work.padded.tokens
             assert work.packed.outputs <= work.padded.tokens
             assert 0 < work.padded.longest <= 2048
-    tokens = [workload_of("piqa", shots).padded.tokens for shots in (1, 2, 3, 4, 5)]
-    assert tokens[1] == pytest.approx(tokens[0] + (tokens[4] - tokens[0]) / 4)
+
+
+def test_every_shot_adds_as_much_up_to_the_models_longest_input():
+    """Of k shots of one length after another, tokens grow with k and pairs with its square."""
+    by_shots = {shots: workload_of("piqa", shots).padded for shots in range(9)}
+    for low, high in ((1, 5), (5, 8), (2, 7)):
+        added = (by_shots[high].tokens - by_shots[low].tokens) / (high - low)
+        assert added == pytest.approx(by_shots[2].tokens - by_shots[1].tokens)
+        assert added == pytest.approx(by_shots[1].tokens - by_shots[0].tokens, rel=0.1)  # both counted
+    for load in by_shots.values():
+        even = load.inputs * (load.tokens / load.inputs) ** 2 / 2
+        assert even < load.pairs < 1.6 * even  # inputs of unequal lengths have more
+    many = workload_of("record", 64)
+    for load in (many.padded, many.packed, many.gold):
+        assert load.longest == 2048
+        assert load.tokens <= load.inputs * 2048
+        assert load.pairs <= load.inputs * 2048 * 2049 / 2
+    assert many.padded.tokens == many.padded.inputs * 2048
+    assert workload_of("boolq", 5, max_length=512).padded.tokens == 512
+    (_, note) = make_plan("125m", tasks=("piqa",), num_fewshot=(0, 16))["notes"][-2:]
+    assert note.startswith("Lengths at 16 shots follow from those counted at 0, 1, 5, every shot adding as much")
 
 
 def test_groups_and_tasks_of_ones_own():
@@ -291,7 +332,8 @@ def test_the_sweep_is_the_sum_of_its_cells():
     expected = flops.forward(model, each) + flops.forward(model, each, 0.5)
     assert by_name["sweep"]["flops"] == pytest.approx(expected)
     assert by_name["sweep"]["seconds"] == pytest.approx(expected / 2e12)
-    padded = make_plan("125m", **options)
+    assert packed["stages"] == make_plan("125m", **options, tflops=2)["stages"]  # the default, as in a sweep
+    padded = make_plan("125m", **options, scorer="padded")
     by_name = {stage["name"]: stage for stage in padded["stages"]}
     assert by_name["sweep"]["flops"] == pytest.approx(2 * by_name["dense evaluation"]["flops"])
     assert by_name["sweep"]["seconds"] is None
@@ -335,6 +377,7 @@ def test_a_sweeps_settings_are_taken(tmp_path):
 
 def test_offloaded_weights_move_once_a_batch():
     options = {"tasks": ("copa",), "num_fewshot": (0,), "devices": "10GB,cpu:30GB", "tflops": 100.0}
+    options["scorer"] = "padded"
     plan = make_plan("6.7b", **options)
     dense = plan["stages"][0]
     inputs = round(workload_of("copa", 0).padded.inputs * 100)
@@ -357,7 +400,10 @@ def test_measured_throughput_is_a_number():
         (["66b", "--devices", "8 GPUs"], "devices=8 GPUs: '8 GPUs' is not understood"),
         (["66b", "--dtype", "int4"], "dtype=int4: expected one of float32, bfloat16, float16"),
         (["66b", "--tasks", "mmlu"], "task 'mmlu': its length is not known; give it as --tokens mmlu=INPUTSxTOKENS"),
-        (["66b", "--num_fewshot", "10"], "measured at 0 to 5 shots, not at 10"),
+        (["66b", "--num_fewshot", "-1"], "num_fewshot=-1: expected 0 or more"),
+        (["66b", "--num_fewshot", "five"], "num_fewshot=five: expected whole numbers, such as 0,1,5"),
+        (["66b", "--limit", "0"], "limit=0; expected a number of documents, or a share below 1"),
+        (["66b", "--limit", "inf"], "limit=inf; expected a number of documents, or a share below 1"),
         (["66b", "--tokens", "mine=5"], "tokens=mine=5: expected NAME=INPUTSxTOKENS"),
         (["66b", "--tokens", "mine=5x5000"], "more tokens than the model's 2048 positions"),
         (["66b", "--prune_heads", "1.5"], "prune_heads=1.5: expected a number from 0 to 1"),
@@ -387,6 +433,9 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
 def test_models_that_are_no_opt_or_broken_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(PruneError, match="model type 'gpt2' is not supported"):
+        dimensions_of(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "pruned_opt", "original_model": "facebook/opt-66b"}')
+    with pytest.raises(PruneError, match=r"a compacted model, whose layers differ; plan facebook/opt-66b and give --m"):
         dimensions_of(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "opt", "hidden_size": "large"}')
     with pytest.raises(PruneError, match="hidden_size='large'; expected int"):

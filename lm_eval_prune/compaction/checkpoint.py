@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -161,19 +161,29 @@ def _require_new(output_path: Path) -> None:
 
 @contextmanager
 def _appearing(output_path: Path) -> Iterator[Path]:
-    """A temporary folder beside `output_path` that takes its place in the end; after an error nothing is left."""
+    """A hidden folder beside `output_path` that takes its place in the end; after an error nothing is left.
+
+    What a run that was killed has left there goes: a living one holds the lock beside it.
+    """
+    folder = output_path.parent / f".{output_path.name}.compacting"
+    lock = FileLock(f"{folder}.lock")
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output_path.name}.", suffix=".tmp", dir=output_path.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            _require_new(output_path)
-            if output_path.exists():
-                output_path.rmdir()
-            folder.replace(output_path)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with lock.acquire(timeout=0):
+            try:
+                _require_new(output_path)
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                yield folder
+                _require_new(output_path)
+                if output_path.exists():
+                    output_path.rmdir()
+                folder.replace(output_path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # Windows: not while it is held
+                    Path(lock.lock_file).unlink()
+    except Timeout:
+        raise ArgumentError(f"output_path={output_path}: another compaction is writing it; give a new folder") from None
     except OSError as error:
         raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error

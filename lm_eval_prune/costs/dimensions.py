@@ -34,6 +34,7 @@ class Dimensions:
     vocab_size: int = 50272
     max_position_embeddings: int = 2048
     do_layer_norm_before: bool = True
+    _remove_final_layer_norm: bool = False
     enable_bias: bool = True
     layer_norm_elementwise_affine: bool = True
     tie_word_embeddings: bool = True
@@ -68,10 +69,15 @@ class Dimensions:
         embeddings = self.vocab_size * self.word_embed_proj_dim
         positions = (self.max_position_embeddings + 2) * self.hidden_size
         projections = 2 * self.hidden_size * self.word_embed_proj_dim if self.is_projected else 0
-        last_norm = self._norm if self.do_layer_norm_before else 0
+        last_norm = self._norm if self.has_last_norm else 0
         output = 0 if self.tie_word_embeddings else embeddings
         layers = self.num_hidden_layers * self.parameters_per_layer
         return layers + embeddings + positions + projections + last_norm + output
+
+    @property
+    def has_last_norm(self) -> bool:
+        """Whether a layer norm stands before the output layer."""
+        return self.do_layer_norm_before and not self._remove_final_layer_norm
 
     @property
     def is_projected(self) -> bool:
@@ -82,9 +88,13 @@ class Dimensions:
     def _norm(self) -> int:
         return 2 * self.hidden_size * self.layer_norm_elementwise_affine
 
-    def removed(self, num_heads: int, num_ffns: int) -> int:
-        """Parameters in so many heads and FFNs: all heads of a model are alike, and so are its FFNs."""
-        return num_heads * self.parameters_per_head + num_ffns * self.parameters_per_ffn
+    def removed(self, num_heads: int, num_ffns: int, headless_layers: int = 0) -> int:
+        """Parameters in so many heads and FFNs: all heads of a model are alike, and so are its FFNs.
+
+        A layer that loses every head loses the norm before attention too.
+        """
+        norms = headless_layers * self._norm if self.do_layer_norm_before else 0
+        return num_heads * self.parameters_per_head + num_ffns * self.parameters_per_ffn + norms
 
     def removed_by(self, mask: PruningMask, where: str = "mask") -> int:
         """Parameters that `mask` removes. Raises MaskShapeError."""
@@ -94,7 +104,8 @@ class Dimensions:
                 f"{where}: for {mask.shape[0]} layers of {mask.shape[1]} heads, but {self.name} has {shape[0]} layers "
                 f"of {shape[1]} heads"
             )
-        return self.removed(mask.num_pruned_heads, mask.num_pruned_ffns)
+        headless = sum(not mask.kept_heads(layer) for layer in range(self.num_hidden_layers))
+        return self.removed(mask.num_pruned_heads, mask.num_pruned_ffns, headless)
 
 
 def dimensions_of(model: str) -> Dimensions:
@@ -117,9 +128,16 @@ def dimensions_of(model: str) -> Dimensions:
 
 def _from_settings(name: str, settings: dict[str, Any]) -> Dimensions:
     family = settings.get("model_type", "opt")
+    if family == "pruned_opt":
+        original = settings.get("original_model") or "the model that it was made of"
+        raise UnsupportedModelError(
+            f"{name}: a compacted model, whose layers differ; plan {original} and give --mask for what is left of it"
+        )
     if family != "opt":
         raise UnsupportedModelError(f"{name}: model type {family!r} is not supported; supported: opt")
-    known = {field.name: field for field in fields(Dimensions)} | {}
+    if settings.get("word_embed_proj_dim") is None:
+        settings = {**settings, "word_embed_proj_dim": settings.get("hidden_size", Dimensions.hidden_size)}
+    known = {field.name: field for field in fields(Dimensions)}
     given = {key: value for key, value in settings.items() if key in known and key != "name"}
     for key, value in given.items():
         wanted = bool if isinstance(known[key].default, bool) else int

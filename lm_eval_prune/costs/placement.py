@@ -121,7 +121,7 @@ def skeleton(model: Dimensions, dtype: str) -> Any:
     if model.is_projected:
         decoder.project_out = linear(width, embedding, bias=False)
         decoder.project_in = linear(embedding, width, bias=False)
-    if model.do_layer_norm_before:
+    if model.has_last_norm:
         decoder.final_layer_norm = norm()
     decoder.layers = nn.ModuleList(OPTDecoderLayer() for _ in range(model.num_hidden_layers))
     bones: Any = nn.Module()

@@ -38,7 +38,7 @@ class Grid:
     """Documents a task that are evaluated, or their share below 1; None is all."""
     importance_limit: int = 200
     """Training documents a task that importance is computed from."""
-    scorer: str = "padded"
+    scorer: str = "packed"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Grid:
         for name in ("variants", "fewshot_seeds", "importance_limit", "batch_size"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)}; expected at least 1")
-        if self.limit is not None and not self.limit > 0:
+        if self.limit is not None and not 0 < self.limit < float("inf"):
             raise ArgumentError(f"limit={self.limit:g}; expected a number of documents, or a share below 1")
         for name in ("prune_heads", "prune_ffns"):
             for share in getattr(self, name):
@@ -128,7 +128,9 @@ def removals(model: Dimensions, component: str, shares: Sequence[str]) -> list[d
     total = model.num_heads if component == "heads" else model.num_hidden_layers
     for share in dict.fromkeys(shares):
         count = number_pruned(parse_fraction(share, f"prune_{component}"), total)
-        removed = model.removed(count, 0) if component == "heads" else model.removed(0, count)
+        # Which layers lose every head, and with them a norm, is known where all do.
+        headless = model.num_hidden_layers * (count == total)
+        removed = model.removed(count, 0, headless) if component == "heads" else model.removed(0, count)
         left = model.num_parameters - removed
         rows.append(
             {"component": component, "share": share, "pruned": count, "of": total, "removed": removed, "left": left}
