@@ -296,7 +296,7 @@ def test_every_shot_adds_as_much_up_to_the_models_longest_input():
         assert load.pairs <= load.inputs * 2048 * 2049 / 2
     assert many.padded.tokens == many.padded.inputs * 2048
     assert workload_of("boolq", 5, max_length=512).padded.tokens == 512
-    (_, note) = make_plan("125m", tasks=("piqa",), num_fewshot=(0, 16))["notes"][-2:]
+    _, note = make_plan("125m", tasks=("piqa",), num_fewshot=(0, 16))["notes"][-2:]
     assert note.startswith("Lengths at 16 shots follow from those counted at 0, 1, 5, every shot adding as much")
 
 
@@ -452,6 +452,19 @@ def test_without_devices_nothing_heavy_is_imported():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_opt_66b_on_eight_gpus_takes_under_five_seconds_without_a_network():
+    code = (
+        "import socket, sys, time; socket.socket.connect = None\n"
+        "from lm_eval_prune.cli.plan import command\n"
+        "command(['66b', '--devices', '8x80GB', '--tflops', '200'], standalone_mode=False)\n"
+        "print(time.process_time())"  # of this process alone, whatever else the machine is doing
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "65,719,701,504" in found.stdout
+    assert float(found.stdout.split()[-1]) < 5
 
 
 def test_memory_of_a_batch_from_its_parts():

@@ -115,9 +115,13 @@ def skeleton(model: Dimensions, dtype: str) -> Any:
             self.fc1, self.fc2 = linear(width, inner), linear(inner, width)
             self.final_layer_norm = norm()
 
+    def table(rows: int, columns: int) -> nn.Module:
+        # Without the drawing of numbers, for which torch imports its compiler, a second and a half.
+        return nn.Embedding.from_pretrained(torch.empty(rows, columns, **settings), freeze=False)
+
     decoder: Any = nn.Module()
-    decoder.embed_tokens = nn.Embedding(model.vocab_size, embedding, **settings)
-    decoder.embed_positions = nn.Embedding(model.max_position_embeddings + 2, width, **settings)
+    decoder.embed_tokens = table(model.vocab_size, embedding)
+    decoder.embed_positions = table(model.max_position_embeddings + 2, width)
     if model.is_projected:
         decoder.project_out = linear(width, embedding, bias=False)
         decoder.project_in = linear(embedding, width, bias=False)
