@@ -72,10 +72,11 @@ def test_generation_is_the_masked_models_with_and_without_cache(shape, mask):
     assert torch.equal(generate(use_cache=False), expected)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("mask", [MASK, EVERYTHING], ids=["some", "everything"])
 @pytest.mark.parametrize("cache", ["dynamic", "static", "beams"])
-def test_the_key_value_cache_has_the_shape_of_each_layer(mask, cache):
-    model = tiny_model()
+def test_the_key_value_cache_has_the_shape_of_each_layer(shape, mask, cache):
+    model = tiny_model(shape)
     smaller = compact(model, mask)
     how = {"num_beams": 3} if cache == "beams" else {"cache_implementation": cache}
     with masked(model, mask):

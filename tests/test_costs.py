@@ -28,12 +28,19 @@ from lm_eval_prune.costs.plan import make_plan
 from lm_eval_prune.costs.study import Grid, removals
 from lm_eval_prune.costs.workload import Load, known_tasks, workload_of, workloads
 from lm_eval_prune.decoders import num_pruned_parameters
+from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+from lm_eval_prune.decoders.pruned_opt_config import compacted_config
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.random_opt import SIZES, opt_config
+from lm_eval_prune.selection import random_mask
 from tests.conftest import POST_NORM, PRE_NORM
 
 NAMES = [size.removeprefix("opt-") for size in SIZES]
 GB = 10**9
+ALL = (0, 1, 2, 3)
+SOME = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: ALL, 2: (1,)}, pruned_ffns=(2,))
+MORE = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1,), 2: (0, 2, 3)}, pruned_ffns=(0,))
+HEADLESS = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads=dict.fromkeys(range(3), ALL))
 
 
 def on_meta(config):
@@ -82,14 +89,10 @@ def test_counts_of_unusual_models(shape, changes, tmp_path):
     config.save_pretrained(tmp_path)
     dimensions = dimensions_of(str(tmp_path))
     assert dimensions.num_parameters == sum(parameter.numel() for parameter in on_meta(config).parameters())
-    headless = PruningMask(
-        num_hidden_layers=3, num_attention_heads=4, pruned_heads=dict.fromkeys(range(3), (0, 1, 2, 3))
-    )
-    some = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1,)}, pruned_ffns=(1,))
-    for mask in (some, some.prune_layer(2), headless):
+    for mask in (SOME, MORE, HEADLESS):
         assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
     (row,) = removals(dimensions, "heads", ["1"])
-    assert row["removed"] == num_pruned_parameters(config, headless)
+    assert row["removed"] == num_pruned_parameters(config, HEADLESS)
     bones = dict(skeleton(dimensions, "float32").named_parameters())
     expected = {name: parameter.shape for name, parameter in on_meta(config).named_parameters()}
     assert {name: parameter.shape for name, parameter in bones.items()} == expected
@@ -184,6 +187,65 @@ def test_the_host_alone():
     disk = fitted(dimensions_of("13b"), "bfloat16", parse_devices("cpu:24GB,disk"), 1, 2048)
     assert disk.fits
     assert "parallelize=True,max_cpu_memory=" in disk.model_args
+
+
+# -- compacted models ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"enable_bias": False}])
+@pytest.mark.parametrize("shape", [PRE_NORM, POST_NORM], ids=["pre-norm", "post-norm"])
+def test_a_compacted_model_is_counted_as_it_is(shape, changes, tmp_path):
+    original = opt_config("opt-125m", **shape, **changes)
+    config = compacted_config(original, SOME, "original")
+    config.save_pretrained(tmp_path)
+    dimensions = dimensions_of(str(tmp_path))
+    with torch.device("meta"):
+        model = PrunedOPTForCausalLM(config)
+    assert dimensions.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    for number, layer in enumerate(model.model.decoder.layers):
+        assert dimensions.parameters_of(number) == sum(parameter.numel() for parameter in layer.parameters())
+    for mask in (SOME, MORE):
+        assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
+    bones = {name: parameter.shape for name, parameter in skeleton(dimensions, "float32").named_parameters()}
+    assert bones == {name: parameter.shape for name, parameter in model.named_parameters()}
+    # Half of the original's 12 heads: 5 are gone, and one more goes.
+    half, all_heads = removals(dimensions, "heads", ["0.5", "1"])
+    assert half["removed"] == dimensions.parameters_per_head
+    assert all_heads["removed"] == num_pruned_parameters(config, HEADLESS)
+
+
+def test_the_device_map_of_a_compacted_opt_66b_is_that_of_from_pretrained(tmp_path):
+    mask = random_mask(64, 72, prune_heads="0.7", prune_ffns="0.2") | PruningMask.dense(64, 72).prune_layer(5)
+    config = compacted_config(opt_config("opt-66b"), mask, "facebook/opt-66b")
+    config.save_pretrained(tmp_path)
+    dimensions = dimensions_of(str(tmp_path))
+    with torch.device("meta"):
+        model = PrunedOPTForCausalLM(config).half()
+    for text in ("4x40GB", "80GB,cpu:10GB,disk"):
+        devices = parse_devices(text)
+        expected = dict(_get_device_map(model, "auto", devices.max_memory, None))
+        assert place(dimensions, "float16", devices).device_map == expected
+    shown = invoked(tmp_path, "--devices", "141GB")
+    left = 64 - mask.num_pruned_ffns
+    assert f"compacted to {4608 - mask.num_pruned_heads:,} heads and {left} FFNs" in " ".join(shown.split())
+    assert f"{dimensions.num_parameters:,}" in shown
+
+
+def test_flops_of_a_compacted_model_are_those_that_torch_counts(tmp_path):
+    config = compacted_config(opt_config("opt-125m", **PRE_NORM), SOME, "original")
+    config._attn_implementation = "eager"
+    config.save_pretrained(tmp_path)
+    model, dimensions = PrunedOPTForCausalLM(config).eval(), dimensions_of(str(tmp_path))
+    ids = torch.randint(4, 512, (2, 40))
+    with Counter() as counter, torch.no_grad():
+        model(ids, use_cache=False)
+    assert counter.total == flops.forward(dimensions, Load(80, 2 * 40 * 40, 80))
+    # Shares are the original's: pruning as much as is gone already saves nothing.
+    options = {"tasks": ("copa",), "num_fewshot": (0,), "prune_ffns": ("0",)}
+    gone = make_plan(str(tmp_path), **options, prune_heads=("0", "0.4"))["stages"]
+    assert gone[-1]["flops"] == pytest.approx(2 * gone[0]["flops"])
+    half = make_plan(str(tmp_path), **options, prune_heads=("0", "0.5"))["stages"]
+    assert half[0]["flops"] < half[-1]["flops"] < gone[-1]["flops"]
 
 
 # -- operations ---------------------------------------------------------------------------------------------------
@@ -434,8 +496,12 @@ def test_models_that_are_no_opt_or_broken_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(PruneError, match="model type 'gpt2' is not supported"):
         dimensions_of(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"model_type": "pruned_opt", "original_model": "facebook/opt-66b"}')
-    with pytest.raises(PruneError, match=r"a compacted model, whose layers differ; plan facebook/opt-66b and give --m"):
+    content = {"model_type": "pruned_opt", "pruning_mask": PruningMask.dense(3, 4).to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(PruneError, match="pruning_mask is for 3 layers of 4 heads, not 12 of 12"):
+        dimensions_of(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "pruned_opt", "pruning_mask": {"format": "other"}}')
+    with pytest.raises(PruneError, match='pruning_mask: "format" is "other"'):
         dimensions_of(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "opt", "hidden_size": "large"}')
     with pytest.raises(PruneError, match="hidden_size='large'; expected int"):
@@ -469,7 +535,7 @@ def test_opt_66b_on_eight_gpus_takes_under_five_seconds_without_a_network():
 
 def test_memory_of_a_batch_from_its_parts():
     model = dimensions_of("125m")
-    assert memory.keys_and_values_per_layer(model, 100, "float16") == 2 * 100 * 768 * 2
+    assert memory.keys_and_values(model, [5], 100, "float16") == 2 * 100 * 768 * 2
     assert memory.logits(model, 100, "float32") == 2 * 100 * 50272 * 4
     assert memory.layer_activations(model, 100, "float32") == 100 * (2 * 768 + 2 * 3072) * 4
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -112,10 +113,16 @@ def original_config(model: str | os.PathLike[str], revision: str | None = None) 
         config = AutoConfig.from_pretrained(os.fspath(model), revision=revision)
     except PruneError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise ArgumentError(f"pretrained={model}: no model configuration found: {reason}") from error
+        raise ArgumentError(
+            f"pretrained={model}: no model configuration found: {reason}; expected a checkpoint's folder or a Hub id"
+        ) from error
     require_supported(config, os.fspath(model))
+    if config.hidden_size % config.num_attention_heads:
+        raise ArgumentError(
+            f"{model}: {config.num_attention_heads} heads do not divide a width of {config.hidden_size}"
+        )
     return config
 
 
@@ -141,6 +148,8 @@ def _write_shards(
 ) -> None:
     shapes = {name: part.parameter.to(dtype) for name, part in parts.items()}
     try:
+        if str(max_shard_size).startswith("-"):
+            raise ValueError
         split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
     except ValueError as error:
         raise ArgumentError(f"max_shard_size={max_shard_size}: expected a size such as 5GB") from error

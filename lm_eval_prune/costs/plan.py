@@ -126,7 +126,8 @@ def _length(dimensions: Dimensions, grid: Grid, max_length: int | None) -> int:
 
 
 def _described(dimensions: Dimensions) -> dict[str, Any]:
-    counted = ("num_heads", "parameters_per_head", "parameters_per_ffn", "parameters_per_layer", "num_parameters")
+    counted = ["num_heads", "num_ffns", "num_parameters"]
+    counted += [f"parameters_per_{part}" for part in ("head", "ffn", "layer")]
     return asdict(dimensions) | {name: getattr(dimensions, name) for name in counted}
 
 
@@ -172,7 +173,7 @@ def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size
         "devices_per_copy": fit.devices_per_copy,
         "copies": fit.copies,
         "model_args": fit.model_args,
-        "keys_and_values": dimensions.num_hidden_layers * memory.keys_and_values_per_layer(dimensions, tokens, dtype),
+        "keys_and_values": memory.keys_and_values(dimensions, range(dimensions.num_hidden_layers), tokens, dtype),
         "logits": memory.logits(dimensions, tokens, dtype),
         "gradients": _most_layers(fit, dimensions) * memory.saved_for_backward(dimensions, tokens, dtype),
         "gradients_checkpointing": memory.saved_for_backward(dimensions, tokens, dtype),
