@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from scoring_cases import HEADS, LAYERS, QUICK_FIRST, SHAPES, VOCABULARY, pruning_masks, tiny_model
 from scoring_reference import _logits as reference_logits
 from scoring_reference import log_likelihood
@@ -50,6 +50,7 @@ def some_masks(count):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @some_masks(5)
+@example(mask=EVERYTHING)
 @given(mask=pruning_masks())
 def test_logits_are_those_of_the_masked_weights_in_float64(shape, mask):
     model = tiny_model(shape)
