@@ -97,8 +97,11 @@ def test_checkpoints_as_they_lie_on_the_hub_are_read(kind, mask, tmp_path):
     assert torch.equal(smaller(IDS).logits, expected(IDS).logits)
 
 
-def test_the_tokenizer_comes_along(checkpoint, mask, tmp_path):
-    compact_checkpoint(checkpoint, mask, tmp_path / "small")
+def test_the_tokenizer_and_the_licence_come_along(checkpoint, mask, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "whole")
+    (tmp_path / "whole" / "LICENSE.md").write_text("Yours, with this notice.")
+    compact_checkpoint(tmp_path / "whole", mask, tmp_path / "small")
+    assert (tmp_path / "small" / "LICENSE.md").read_text() == "Yours, with this notice."
     text = "The river near the garden"
     ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "small", checkpoint))
     assert type(ours) is type(theirs)

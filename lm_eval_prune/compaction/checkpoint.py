@@ -42,6 +42,8 @@ KEPT_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "LICENSE",
+    "LICENSE.md",
 )
 """Files beside the weights that are copied as they are, where there are any."""
 

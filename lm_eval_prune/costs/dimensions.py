@@ -6,7 +6,6 @@ model has its original's dimensions, and says what it lacks of them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -162,7 +161,7 @@ def dimensions_of(model: str) -> Dimensions:
         if not (path / "config.json").is_file():
             raise ArgumentError(f"model {model}: no config.json in this folder; expected a checkpoint's folder")
         return _from_settings(model, read_json(path / "config.json"))
-    return _from_settings(model, json.loads(_hub_config(model).read_text(encoding="utf-8")))
+    return _from_settings(model, read_json(_hub_config(model)))
 
 
 def _from_settings(name: str, settings: dict[str, Any]) -> Dimensions:
@@ -177,7 +176,10 @@ def _from_settings(name: str, settings: dict[str, Any]) -> Dimensions:
         wanted = bool if isinstance(known[key].default, bool) else int
         if type(value) is not wanted or (wanted is int and value < 1):
             raise ArgumentError(f"{name}: its configuration has {key}={value!r}; expected {wanted.__name__}")
-    found = Dimensions(name=name, pruning_mask=settings.get("pruning_mask"), **given)
+    mask = settings.get("pruning_mask") if family == "pruned_opt" else None
+    if not isinstance(mask, dict | None):
+        raise ArgumentError(f"{name}: its configuration has pruning_mask={mask!r}; expected the content of a mask file")
+    found = Dimensions(name=name, pruning_mask=mask, **given)
     if found.hidden_size % found.num_attention_heads:
         raise ArgumentError(f"{name}: {found.num_attention_heads} heads do not divide a width of {found.hidden_size}")
     shape = found.num_hidden_layers, found.num_attention_heads
