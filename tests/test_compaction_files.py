@@ -296,15 +296,17 @@ def test_loading_compact_reads_no_pruned_weight(checkpoint, mask, monkeypatch):
         ({"load": "fast"}, "load=fast: unknown; expected masked or compact"),
         ({"load": "compact", "peft": "adapter"}, "load=compact and peft exclude one another"),
         ({"load": "compact", "mask": PruningMask.dense(2, 4)}, "mask is for 2 layers of 4 heads"),
-        (
-            {"load": "compact", "mask": PruningMask.dense(3, 4).prune_layer(0), "parallelize": True},
-            "load=compact: weights would lie on disk, where whole ones are looked for",
-        ),
     ],
 )
 def test_bad_ways_to_load_are_refused(checkpoint, arguments, message):
     with pytest.raises(PruneError, match=message):
         build(PrunedOPT, checkpoint, **arguments)
+
+
+def test_loading_compact_onto_a_disk_is_refused(checkpoint, mask, tmp_path):
+    settings = {"parallelize": True, "max_cpu_memory": "150KB", "offload_folder": str(tmp_path)}
+    with pytest.raises(ArgumentError, match="load=compact: weights would lie on disk, where whole ones are looked for"):
+        build(PrunedOPT, checkpoint, mask=mask, load="compact", **settings)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
