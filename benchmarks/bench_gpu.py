@@ -4,7 +4,7 @@
 
 One command, no data and no network. Forward passes end in logits at every position, as an evaluation's do; the mask
 prunes 70 % of the heads and 20 % of the FFNs at random. Variants alternate, and medians count. `--device cpu` tries
-the script itself out, and writes no file.
+the script itself out, and writes a file with `--keep` alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 import torch
 from common import record
 
-import lm_eval_prune
+from lm_eval_prune import compact
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.costs import flops
 from lm_eval_prune.costs.dimensions import dimensions_of
@@ -58,13 +58,10 @@ def variants(model: Any, mask: Any, ids: torch.Tensor, *, compiled: bool) -> dic
 
     examples = [(row[:-8].tolist(), row[-8:].tolist()) for row in ids]
     found = {"dense": forward(model), "masked": under_mask}
-    compact = getattr(lm_eval_prune, "compact", None)
-    if compact is not None:
-        smaller = compact(model, mask)
-        found["compact"] = forward(smaller)
-        if compiled:
-            found["compact, compiled"] = forward(torch.compile(smaller))
+    smaller = compact(model, mask)
+    found["compact"] = forward(smaller)
     if compiled:
+        found["compact, compiled"] = forward(torch.compile(smaller))
         found["dense, compiled"] = forward(torch.compile(model))
     found["importance"] = lambda: head_importance(model, examples, batch_size=len(examples))
     found["importance, checkpointing"] = lambda: head_importance(
@@ -98,6 +95,7 @@ def measured(work: Callable[[], Any], device: torch.device) -> tuple[float, floa
 @click.option("--repeats", type=int, default=10)
 @click.option("--compile", "compiled", is_flag=True, help="Dense and compact by torch.compile, too.")
 @click.option("--device", default="cuda")
+@click.option("--keep", is_flag=True, help="Write a CPU's figures to a file, too.")
 def main(
     size: str,
     num_hidden_layers: int | None,
@@ -107,6 +105,7 @@ def main(
     repeats: int,
     compiled: bool,
     device: str,
+    keep: bool,
 ) -> None:
     """Measure, print and write results/gpu-<date>.json."""
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -140,10 +139,14 @@ def main(
     dense = results["dense"]["seconds"]
     for name, found in results.items():
         click.echo(f"{name:26} {found['tokens_per_second']:12,.0f} tokens/s  {dense / found['seconds']:5.2f} x dense")
-    if place.type != "cuda":
+    if place.type != "cuda" and not keep:
         return
     settings = {"size": size, "num_hidden_layers": depth, "dtype": dtype, "batch_size": batch_size, "length": length}
-    record("gpu", results, device=torch.cuda.get_device_name(), repeats=repeats, **settings)
+    settings |= {"repeats": repeats, "threads": torch.get_num_threads()}
+    if place.type == "cuda":
+        record("gpu", results, device=torch.cuda.get_device_name(), **settings)
+    else:
+        record(f"forward-{place.type}", results, **settings)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import functools
 
+import pytest
 import torch
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
@@ -19,6 +20,8 @@ SHAPES = {
     },
     "no last norm": {"_remove_final_layer_norm": True},
 }
+QUICK_FIRST = [*list(SHAPES)[:2], *(pytest.param(shape, marks=pytest.mark.slow) for shape in list(SHAPES)[2:])]
+"""The two shapes that OPT comes in, and the others in the slow tests."""
 
 
 @functools.cache

@@ -27,7 +27,7 @@ def test_the_gpu_benchmark_runs_and_refuses_without_a_gpu():
     tried = run(*small, "--device", "cpu")
     assert tried.returncode == 0, tried.stderr
     lines = [line.split("  ")[0] for line in tried.stdout.splitlines()]
-    assert {"dense", "masked", "importance", "importance, checkpointing"} <= set(lines)
+    assert {"dense", "masked", "compact", "importance", "importance, checkpointing"} <= set(lines)
     assert set(SCRIPT.parent.joinpath("results").iterdir()) == before
     refused = run(*small, hide_gpus=True)
     assert refused.returncode == 2

@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
-from scoring_cases import HEADS, LAYERS, SHAPES, VOCABULARY, pruning_masks, tiny_model
+from hypothesis import Phase, example, given, settings
+from scoring_cases import HEADS, LAYERS, QUICK_FIRST, SHAPES, VOCABULARY, pruning_masks, tiny_model
 from scoring_reference import _logits as reference_logits
 from scoring_reference import log_likelihood
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTModel
@@ -50,6 +50,7 @@ def some_masks(count):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @some_masks(5)
+@example(mask=EVERYTHING)
 @given(mask=pruning_masks())
 def test_logits_are_those_of_the_masked_weights_in_float64(shape, mask):
     model = tiny_model(shape)
@@ -58,7 +59,7 @@ def test_logits_are_those_of_the_masked_weights_in_float64(shape, mask):
         torch.testing.assert_close(logits.double(), reference_logits(model, row, mask), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 @some_masks(2)
 @given(mask=pruning_masks())
 def test_generation_is_the_masked_models_with_and_without_cache(shape, mask):
@@ -72,10 +73,11 @@ def test_generation_is_the_masked_models_with_and_without_cache(shape, mask):
     assert torch.equal(generate(use_cache=False), expected)
 
 
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 @pytest.mark.parametrize("mask", [MASK, EVERYTHING], ids=["some", "everything"])
 @pytest.mark.parametrize("cache", ["dynamic", "static", "beams"])
-def test_the_key_value_cache_has_the_shape_of_each_layer(mask, cache):
-    model = tiny_model()
+def test_the_key_value_cache_has_the_shape_of_each_layer(shape, mask, cache):
+    model = tiny_model(shape)
     smaller = compact(model, mask)
     how = {"num_beams": 3} if cache == "beams" else {"cache_implementation": cache}
     with masked(model, mask):
@@ -98,7 +100,7 @@ def test_attention_implementations_agree():
     torch.testing.assert_close(eager(IDS).logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 def test_hidden_states_and_training_work(shape):
     smaller = copy.deepcopy(compacted(shape)).train().requires_grad_(True)
     smaller.gradient_checkpointing_enable()
@@ -156,7 +158,7 @@ def test_the_configuration_says_what_was_removed():
 # -- a compact model is a model ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 @some_masks(3)
 @given(first=pruning_masks(), second=pruning_masks())
 def test_it_is_masked_and_compacted_again_in_the_original_coordinates(shape, first, second):
@@ -171,7 +173,7 @@ def test_it_is_masked_and_compacted_again_in_the_original_coordinates(shape, fir
     assert again.num_parameters() == smaller.num_parameters() - num_pruned_parameters(smaller.config, second)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 @some_masks(3)
 @given(first=pruning_masks(), second=pruning_masks())
 def test_the_packed_scorer_computes_it(shape, first, second):
@@ -219,7 +221,7 @@ def test_its_decoder_says_which_heads_there_are():
 # -- saved and loaded -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 @pytest.mark.parametrize("mask", [MASK, EVERYTHING], ids=["some", "everything"])
 def test_saved_and_loaded_twice_it_is_the_same(shape, mask, tmp_path):
     smaller = compact(tiny_model(shape), mask)

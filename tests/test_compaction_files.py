@@ -1,21 +1,22 @@
 """Compaction of checkpoints: shard by shard, from any kind of file, whole or not at all; and loading what it wrote."""
 
+import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from safetensors.torch import load_file, save_file
-from scoring_cases import SHAPES, noisy_opt, pruning_masks, tiny_model
+from scoring_cases import QUICK_FIRST, noisy_opt, pruning_masks, tiny_model
 from scoring_reference import _logits as reference_logits
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_prune import PruneError, PruningMask, compact, compact_checkpoint
-from lm_eval_prune.cli.main import cli
+from lm_eval_prune.cli.main import main
 from lm_eval_prune.compaction import checkpoint as module
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskShapeError
 from lm_eval_prune.harness.model import PrunedOPT
@@ -32,7 +33,7 @@ def loaded(folder):
 # -- the same model as in memory --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", QUICK_FIRST)
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mask=pruning_masks())
 def test_shards_hold_what_the_mask_leaves(shape, mask, tmp_path_factory):
@@ -96,8 +97,11 @@ def test_checkpoints_as_they_lie_on_the_hub_are_read(kind, mask, tmp_path):
     assert torch.equal(smaller(IDS).logits, expected(IDS).logits)
 
 
-def test_the_tokenizer_comes_along(checkpoint, mask, tmp_path):
-    compact_checkpoint(checkpoint, mask, tmp_path / "small")
+def test_the_tokenizer_and_the_licence_come_along(checkpoint, mask, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "whole")
+    (tmp_path / "whole" / "LICENSE.md").write_text("Yours, with this notice.")
+    compact_checkpoint(tmp_path / "whole", mask, tmp_path / "small")
+    assert (tmp_path / "small" / "LICENSE.md").read_text() == "Yours, with this notice."
     text = "The river near the garden"
     ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "small", checkpoint))
     assert type(ours) is type(theirs)
@@ -122,6 +126,51 @@ def test_an_interrupted_compaction_leaves_nothing(checkpoint, mask, tmp_path, mo
         compact_checkpoint(checkpoint, mask, tmp_path / "small", **SMALLEST)
     assert len(calls) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from lm_eval_prune import PruningMask, compact_checkpoint
+from lm_eval_prune.compaction import checkpoint as module
+original, calls = module.save_file, []
+def save_file(*args, **kwargs):
+    original(*args, **kwargs)
+    calls.append(args)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+module.save_file = save_file
+compact_checkpoint(sys.argv[1], PruningMask.load(sys.argv[2]), sys.argv[3], max_shard_size="6KB")
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_compaction_left_goes_with_the_next(checkpoint, mask, tmp_path):
+    out = tmp_path / "out"
+    mask.save(tmp_path / "mask.json")
+    command = [sys.executable, "-c", KILLED, checkpoint, tmp_path / "mask.json", out / "small"]
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert not (out / "small").exists()
+    assert any(out.iterdir())
+    compact_checkpoint(checkpoint, mask, out / "small", **SMALLEST)
+    assert [file.name for file in out.iterdir()] == ["small"]
+    expected = compact(loaded(checkpoint), mask)
+    assert torch.equal(loaded(out / "small")(IDS).logits, expected(IDS).logits)
+
+
+def test_a_folder_that_another_compaction_is_writing_is_left_to_it(checkpoint, mask, tmp_path, monkeypatch):
+    original, refused = module.save_file, []
+
+    def meanwhile(*args, **kwargs):
+        original(*args, **kwargs)
+        with pytest.raises(ArgumentError, match="another compaction is writing it; give a new folder") as caught:
+            compact_checkpoint(checkpoint, PruningMask.dense(3, 4), tmp_path / "small")
+        refused.append(caught)
+
+    monkeypatch.setattr(module, "save_file", meanwhile)
+    compact_checkpoint(checkpoint, mask, tmp_path / "small")
+    assert len(refused) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["small"]
+    assert loaded(tmp_path / "small").config.removed == mask
 
 
 def test_folders_that_are_not_empty_are_left_alone(checkpoint, mask, tmp_path):
@@ -178,8 +227,13 @@ def test_a_broken_checkpoint_is_one_clear_line(damage, checkpoint, mask, tmp_pat
     with pytest.raises(PruneError, match=message) as caught:
         build(PrunedOPT, tmp_path / "broken")
     assert "\n" not in str(caught.value)
-    with pytest.raises(Exception, match=r"\S"):  # whatever transformers says: no model with random weights
-        loaded(tmp_path / "broken")
+    # transformers' own loader, and with it the harness's `hf`.
+    others = {cut_short: "weights cannot be read, a file may be cut short", without_a_shard: "No such file"}
+    message = others.get(damage, message.replace("weight model.", r"weight (model\.)?"))
+    for auto in (AutoModelForCausalLM, AutoModel):
+        with pytest.raises((FileFormatError, FileNotFoundError), match=message) as caught:
+            auto.from_pretrained(tmp_path / "broken")
+        assert "\n" not in str(caught.value)
 
 
 def test_code_in_a_pickle_is_not_run(checkpoint, mask, tmp_path):
@@ -249,14 +303,28 @@ def test_bad_ways_to_load_are_refused(checkpoint, arguments, message):
         build(PrunedOPT, checkpoint, **arguments)
 
 
+def test_loading_compact_onto_a_disk_is_refused(checkpoint, mask, tmp_path):
+    settings = {"parallelize": True, "max_cpu_memory": "150KB", "offload_folder": str(tmp_path)}
+    with pytest.raises(ArgumentError, match="load=compact: weights would lie on disk, where whole ones are looked for"):
+        build(PrunedOPT, checkpoint, mask=mask, load="compact", **settings)
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
 def command(*arguments):
-    found = CliRunner().invoke(cli, ["compact", *map(str, arguments)])
-    if isinstance(found.exception, PruneError):
-        return f"Error: {found.exception}"
-    return found.output
+    """What the command prints; of one that fails, its one line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lm-eval-prune", "compact", *map(str, arguments)])
+        patch.setattr(sys, "stdout", printed := io.StringIO())
+        patch.setattr(sys, "stderr", io.StringIO())
+        with pytest.raises(SystemExit) as stop:
+            main()
+        if stop.value.code:
+            assert stop.value.code == 2
+            assert sys.stderr.getvalue().count("\n") == 1
+            return sys.stderr.getvalue()
+    return printed.getvalue()
 
 
 def test_the_command_writes_a_folder_with_a_card(checkpoint, mask, tmp_path):
@@ -282,14 +350,42 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
     mask.save(tmp_path / "mask.json")
     dense = PruningMask.dense(3, 4)
     (tmp_path / "results.json").write_text(json.dumps({"results": {}, "pruning": {"mask": dense.to_dict()}}))
-    (tmp_path / "none.json").write_text("{}")
+    contents = {
+        "none": {},
+        "no-rows": {"results": {"piqa": 3}},
+        "no-mask": {"results": {}, "pruning": {"mask": 7}},
+        "no-shots": {"results": {}, "n-shot": 3},
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    configs = {"gpt2": {"model_type": "gpt2"}, "broken": {"model_type": "opt", "hidden_size": "large"}}
+    settings = json.loads((checkpoint / "config.json").read_text())
+    for name, content in {**configs, "bare": settings, "odd": {**settings, "hidden_size": 30}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    before = sorted(tmp_path.rglob("*"))
     model = ["-a", f"pretrained={checkpoint}"]
     chosen = [*model, "--mask", tmp_path / "mask.json"]
     for arguments, message in [
         (model, "nothing to prune: give --mask"),
         (["-a", "dtype=float16"], "model_args: dtype: not used here"),
         (["-a", f"pretrained={tmp_path / 'absent'}", "--mask", tmp_path / "mask.json"], "no model configuration found"),
+        *(
+            (["-a", f"pretrained={tmp_path / name}", "--mask", tmp_path / "mask.json"], message)
+            for name, message in {
+                "gpt2": "gpt2: model type 'gpt2' is not supported",
+                "broken": "no model configuration found: Validation error for field 'hidden_size'",
+                "bare": "bare: no weights found; expected model.safetensors or pytorch_model.bin",
+                "odd": "odd: 4 heads do not divide a width of 30",
+            }.items()
+        ),
+        (["-a", "pretrained"], "model_args: 'pretrained'; expected name=value"),
         ([*model, "--mask", tmp_path / "absent.json"], "absent.json: no such file"),
+        ([*model, "--mask", checkpoint / "model.safetensors"], "not a text file"),
+        ([*chosen, "--max_shard_size", "-5GB"], "max_shard_size=-5GB: expected a size such as 5GB"),
+        ([*chosen, "--results", tmp_path / "no-rows.json"], "no results of the harness: piqa is 3"),
+        ([*chosen, "--results", tmp_path / "no-mask.json"], 'no-mask.json: pruning: mask: "format" is null'),
+        ([*chosen, "--results", tmp_path / "no-shots.json"], "no results of the harness"),
         ([*chosen, "--prune_heads", "0.5"], "exclude one another"),
         ([*chosen, "--max_shard_size", "small"], "max_shard_size=small: expected a size such as 5GB"),
         ([*chosen, "--results", tmp_path / "results.json"], "results of another mask"),
@@ -297,9 +393,13 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
     ]:
         found = command(*arguments, "-o", tmp_path / "small")
         assert message in found
-        assert found.strip().count("\n") == 0
-        assert not (tmp_path / "small").exists()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["mask.json", "none.json", "results.json"]
+    assert sorted(tmp_path.rglob("*")) == before
+    for output_path, message in {
+        checkpoint: "not empty; give a new folder",
+        tmp_path / "mask.json": "not empty; give a new folder",
+        tmp_path / "mask.json" / "small": "cannot be written: ",
+    }.items():
+        assert message in command(*chosen, "-o", output_path)
 
 
 def test_a_mask_of_another_model_is_refused(checkpoint, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from transformers import OPTForCausalLM
+from transformers import OPTConfig, OPTForCausalLM
 from transformers.integrations.accelerate import _get_device_map
 
 from lm_eval_prune import PruningMask
@@ -25,15 +25,22 @@ from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
 from lm_eval_prune.costs.fit import fitted
 from lm_eval_prune.costs.placement import place, skeleton
 from lm_eval_prune.costs.plan import make_plan
-from lm_eval_prune.costs.study import Grid
+from lm_eval_prune.costs.study import Grid, removals
 from lm_eval_prune.costs.workload import Load, known_tasks, workload_of, workloads
 from lm_eval_prune.decoders import num_pruned_parameters
+from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+from lm_eval_prune.decoders.pruned_opt_config import compacted_config
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.random_opt import SIZES, opt_config
+from lm_eval_prune.selection import random_mask
 from tests.conftest import POST_NORM, PRE_NORM
 
 NAMES = [size.removeprefix("opt-") for size in SIZES]
 GB = 10**9
+ALL = (0, 1, 2, 3)
+SOME = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: ALL, 2: (1,)}, pruned_ffns=(2,))
+MORE = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1,), 2: (0, 2, 3)}, pruned_ffns=(0,))
+HEADLESS = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads=dict.fromkeys(range(3), ALL))
 
 
 def on_meta(config):
@@ -68,7 +75,13 @@ def test_counts_are_those_of_the_model(size):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tie_word_embeddings": False}, {"enable_bias": False}, {"layer_norm_elementwise_affine": False}]
+    "changes",
+    [
+        {"tie_word_embeddings": False},
+        {"enable_bias": False},
+        {"layer_norm_elementwise_affine": False},
+        {"_remove_final_layer_norm": True},
+    ],
 )
 @pytest.mark.parametrize("shape", [PRE_NORM, POST_NORM], ids=["pre-norm", "post-norm"])
 def test_counts_of_unusual_models(shape, changes, tmp_path):
@@ -76,8 +89,20 @@ def test_counts_of_unusual_models(shape, changes, tmp_path):
     config.save_pretrained(tmp_path)
     dimensions = dimensions_of(str(tmp_path))
     assert dimensions.num_parameters == sum(parameter.numel() for parameter in on_meta(config).parameters())
-    mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1,)}, pruned_ffns=(1,))
-    assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
+    for mask in (SOME, MORE, HEADLESS):
+        assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
+    (row,) = removals(dimensions, "heads", ["1"])
+    assert row["removed"] == num_pruned_parameters(config, HEADLESS)
+    bones = dict(skeleton(dimensions, "float32").named_parameters())
+    expected = {name: parameter.shape for name, parameter in on_meta(config).named_parameters()}
+    assert {name: parameter.shape for name, parameter in bones.items()} == expected
+
+
+def test_a_configuration_that_leaves_things_out(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "opt", "hidden_size": 96, "num_hidden_layers": 2}')
+    config = OPTConfig.from_pretrained(tmp_path)
+    expected = sum(parameter.numel() for parameter in on_meta(config).parameters())
+    assert dimensions_of(str(tmp_path)).num_parameters == expected
 
 
 def test_opt_66b_beside_the_paper():
@@ -162,6 +187,65 @@ def test_the_host_alone():
     disk = fitted(dimensions_of("13b"), "bfloat16", parse_devices("cpu:24GB,disk"), 1, 2048)
     assert disk.fits
     assert "parallelize=True,max_cpu_memory=" in disk.model_args
+
+
+# -- compacted models ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"enable_bias": False}])
+@pytest.mark.parametrize("shape", [PRE_NORM, POST_NORM], ids=["pre-norm", "post-norm"])
+def test_a_compacted_model_is_counted_as_it_is(shape, changes, tmp_path):
+    original = opt_config("opt-125m", **shape, **changes)
+    config = compacted_config(original, SOME, "original")
+    config.save_pretrained(tmp_path)
+    dimensions = dimensions_of(str(tmp_path))
+    with torch.device("meta"):
+        model = PrunedOPTForCausalLM(config)
+    assert dimensions.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    for number, layer in enumerate(model.model.decoder.layers):
+        assert dimensions.parameters_of(number) == sum(parameter.numel() for parameter in layer.parameters())
+    for mask in (SOME, MORE):
+        assert dimensions.removed_by(mask) == num_pruned_parameters(config, mask)
+    bones = {name: parameter.shape for name, parameter in skeleton(dimensions, "float32").named_parameters()}
+    assert bones == {name: parameter.shape for name, parameter in model.named_parameters()}
+    # Half of the original's 12 heads: 5 are gone, and one more goes.
+    half, all_heads = removals(dimensions, "heads", ["0.5", "1"])
+    assert half["removed"] == dimensions.parameters_per_head
+    assert all_heads["removed"] == num_pruned_parameters(config, HEADLESS)
+
+
+def test_the_device_map_of_a_compacted_opt_66b_is_that_of_from_pretrained(tmp_path):
+    mask = random_mask(64, 72, prune_heads="0.7", prune_ffns="0.2") | PruningMask.dense(64, 72).prune_layer(5)
+    config = compacted_config(opt_config("opt-66b"), mask, "facebook/opt-66b")
+    config.save_pretrained(tmp_path)
+    dimensions = dimensions_of(str(tmp_path))
+    with torch.device("meta"):
+        model = PrunedOPTForCausalLM(config).half()
+    for text in ("4x40GB", "80GB,cpu:10GB,disk"):
+        devices = parse_devices(text)
+        expected = dict(_get_device_map(model, "auto", devices.max_memory, None))
+        assert place(dimensions, "float16", devices).device_map == expected
+    shown = invoked(tmp_path, "--devices", "141GB")
+    left = 64 - mask.num_pruned_ffns
+    assert f"compacted to {4608 - mask.num_pruned_heads:,} heads and {left} FFNs" in " ".join(shown.split())
+    assert f"{dimensions.num_parameters:,}" in shown
+
+
+def test_flops_of_a_compacted_model_are_those_that_torch_counts(tmp_path):
+    config = compacted_config(opt_config("opt-125m", **PRE_NORM), SOME, "original")
+    config._attn_implementation = "eager"
+    config.save_pretrained(tmp_path)
+    model, dimensions = PrunedOPTForCausalLM(config).eval(), dimensions_of(str(tmp_path))
+    ids = torch.randint(4, 512, (2, 40))
+    with Counter() as counter, torch.no_grad():
+        model(ids, use_cache=False)
+    assert counter.total == flops.forward(dimensions, Load(80, 2 * 40 * 40, 80))
+    # Shares are the original's: pruning as much as is gone already saves nothing.
+    options = {"tasks": ("copa",), "num_fewshot": (0,), "prune_ffns": ("0",)}
+    gone = make_plan(str(tmp_path), **options, prune_heads=("0", "0.4"))["stages"]
+    assert gone[-1]["flops"] == pytest.approx(2 * gone[0]["flops"])
+    half = make_plan(str(tmp_path), **options, prune_heads=("0", "0.5"))["stages"]
+    assert half[0]["flops"] < half[-1]["flops"] < gone[-1]["flops"]
 
 
 # -- operations ---------------------------------------------------------------------------------------------------
@@ -255,8 +339,27 @@ def test_the_table_holds_the_14_tasks():
             assert work.packed.tokens <= work.padded.tokens
             assert work.packed.outputs <= work.padded.tokens
             assert 0 < work.padded.longest <= 2048
-    tokens = [workload_of("piqa", shots).padded.tokens for shots in (1, 2, 3, 4, 5)]
-    assert tokens[1] == pytest.approx(tokens[0] + (tokens[4] - tokens[0]) / 4)
+
+
+def test_every_shot_adds_as_much_up_to_the_models_longest_input():
+    """Of k shots of one length after another, tokens grow with k and pairs with its square."""
+    by_shots = {shots: workload_of("piqa", shots).padded for shots in range(9)}
+    for low, high in ((1, 5), (5, 8), (2, 7)):
+        added = (by_shots[high].tokens - by_shots[low].tokens) / (high - low)
+        assert added == pytest.approx(by_shots[2].tokens - by_shots[1].tokens)
+        assert added == pytest.approx(by_shots[1].tokens - by_shots[0].tokens, rel=0.1)  # both counted
+    for load in by_shots.values():
+        even = load.inputs * (load.tokens / load.inputs) ** 2 / 2
+        assert even < load.pairs < 1.6 * even  # inputs of unequal lengths have more
+    many = workload_of("record", 64)
+    for load in (many.padded, many.packed, many.gold):
+        assert load.longest == 2048
+        assert load.tokens <= load.inputs * 2048
+        assert load.pairs <= load.inputs * 2048 * 2049 / 2
+    assert many.padded.tokens == many.padded.inputs * 2048
+    assert workload_of("boolq", 5, max_length=512).padded.tokens == 512
+    _, note = make_plan("125m", tasks=("piqa",), num_fewshot=(0, 16))["notes"][-2:]
+    assert note.startswith("Lengths at 16 shots follow from those counted at 0, 1, 5, every shot adding as much")
 
 
 def test_groups_and_tasks_of_ones_own():
@@ -291,7 +394,8 @@ def test_the_sweep_is_the_sum_of_its_cells():
     expected = flops.forward(model, each) + flops.forward(model, each, 0.5)
     assert by_name["sweep"]["flops"] == pytest.approx(expected)
     assert by_name["sweep"]["seconds"] == pytest.approx(expected / 2e12)
-    padded = make_plan("125m", **options)
+    assert packed["stages"] == make_plan("125m", **options, tflops=2)["stages"]  # the default, as in a sweep
+    padded = make_plan("125m", **options, scorer="padded")
     by_name = {stage["name"]: stage for stage in padded["stages"]}
     assert by_name["sweep"]["flops"] == pytest.approx(2 * by_name["dense evaluation"]["flops"])
     assert by_name["sweep"]["seconds"] is None
@@ -335,6 +439,7 @@ def test_a_sweeps_settings_are_taken(tmp_path):
 
 def test_offloaded_weights_move_once_a_batch():
     options = {"tasks": ("copa",), "num_fewshot": (0,), "devices": "10GB,cpu:30GB", "tflops": 100.0}
+    options["scorer"] = "padded"
     plan = make_plan("6.7b", **options)
     dense = plan["stages"][0]
     inputs = round(workload_of("copa", 0).padded.inputs * 100)
@@ -357,7 +462,10 @@ def test_measured_throughput_is_a_number():
         (["66b", "--devices", "8 GPUs"], "devices=8 GPUs: '8 GPUs' is not understood"),
         (["66b", "--dtype", "int4"], "dtype=int4: expected one of float32, bfloat16, float16"),
         (["66b", "--tasks", "mmlu"], "task 'mmlu': its length is not known; give it as --tokens mmlu=INPUTSxTOKENS"),
-        (["66b", "--num_fewshot", "10"], "measured at 0 to 5 shots, not at 10"),
+        (["66b", "--num_fewshot", "-1"], "num_fewshot=-1: expected 0 or more"),
+        (["66b", "--num_fewshot", "five"], "num_fewshot=five: expected whole numbers, such as 0,1,5"),
+        (["66b", "--limit", "0"], "limit=0; expected a number of documents, or a share below 1"),
+        (["66b", "--limit", "inf"], "limit=inf; expected a number of documents, or a share below 1"),
         (["66b", "--tokens", "mine=5"], "tokens=mine=5: expected NAME=INPUTSxTOKENS"),
         (["66b", "--tokens", "mine=5x5000"], "more tokens than the model's 2048 positions"),
         (["66b", "--prune_heads", "1.5"], "prune_heads=1.5: expected a number from 0 to 1"),
@@ -388,6 +496,16 @@ def test_models_that_are_no_opt_or_broken_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(PruneError, match="model type 'gpt2' is not supported"):
         dimensions_of(str(tmp_path))
+    content = {"model_type": "pruned_opt", "pruning_mask": PruningMask.dense(3, 4).to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(PruneError, match="pruning_mask is for 3 layers of 4 heads, not 12 of 12"):
+        dimensions_of(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "pruned_opt", "pruning_mask": 7}')
+    with pytest.raises(PruneError, match="pruning_mask=7; expected the content of a mask file"):
+        dimensions_of(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "pruned_opt", "pruning_mask": {"format": "other"}}')
+    with pytest.raises(PruneError, match='pruning_mask: "format" is "other"'):
+        dimensions_of(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "opt", "hidden_size": "large"}')
     with pytest.raises(PruneError, match="hidden_size='large'; expected int"):
         dimensions_of(str(tmp_path))
@@ -405,9 +523,22 @@ def test_without_devices_nothing_heavy_is_imported():
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
+def test_opt_66b_on_eight_gpus_takes_under_five_seconds_without_a_network():
+    code = (
+        "import socket, sys, time; socket.socket.connect = None\n"
+        "from lm_eval_prune.cli.plan import command\n"
+        "command(['66b', '--devices', '8x80GB', '--tflops', '200'], standalone_mode=False)\n"
+        "print(time.process_time())"  # of this process alone, whatever else the machine is doing
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "65,719,701,504" in found.stdout
+    assert float(found.stdout.split()[-1]) < 5
+
+
 def test_memory_of_a_batch_from_its_parts():
     model = dimensions_of("125m")
-    assert memory.keys_and_values_per_layer(model, 100, "float16") == 2 * 100 * 768 * 2
+    assert memory.keys_and_values(model, [5], 100, "float16") == 2 * 100 * 768 * 2
     assert memory.logits(model, 100, "float32") == 2 * 100 * 50272 * 4
     assert memory.layer_activations(model, 100, "float32") == 100 * (2 * 768 + 2 * 3072) * 4
 

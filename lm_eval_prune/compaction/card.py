@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError, FileFormatError
-from lm_eval_prune.files import read_json
+from lm_eval_prune.files import json_line, read_json
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
@@ -75,17 +75,22 @@ def _evaluation(mask: PruningMask, results: Sequence[str | os.PathLike[str]]) ->
     lines = ["## Evaluation", "", "| task | shots | metric | value | standard error |", "|---|---:|---|---:|---:|"]
     for path in results:
         content = read_json(path)
-        if not isinstance(content.get("results"), Mapping):
+        rows, shots = content.get("results"), content.get("n-shot", {})
+        if not isinstance(rows, Mapping) or not isinstance(shots, Mapping):
             raise FileFormatError(f'{path}: no results of the harness: "results" is missing')
         _require_same_mask(content.get("pruning"), mask, path)
-        for task, row in content["results"].items():
-            lines += _rows(task, row, content.get("n-shot", {}).get(task))
+        for task, row in rows.items():
+            if not isinstance(row, Mapping):
+                raise FileFormatError(f"{path}: no results of the harness: {task} is {json_line(row)}")
+            lines += _rows(task, row, shots.get(task))
     return "\n".join(lines)
 
 
 def _require_same_mask(block: Any, mask: PruningMask, path: str | os.PathLike[str]) -> None:
-    # A compact model evaluated by the harness's own `hf` has no block.
-    if isinstance(block, Mapping) and PruningMask.from_dict(block.get("mask", {}), f"{path}: pruning: mask") != mask:
+    if not isinstance(block, Mapping):  # a compact model evaluated by the harness's own `hf` has no block
+        return
+    content = block.get("mask")
+    if PruningMask.from_dict(content if isinstance(content, Mapping) else {}, f"{path}: pruning: mask") != mask:
         raise ArgumentError(f"{path}: results of another mask; give results of the mask that is compacted")
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -41,6 +42,8 @@ KEPT_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "LICENSE",
+    "LICENSE.md",
 )
 """Files beside the weights that are copied as they are, where there are any."""
 
@@ -112,10 +115,16 @@ def original_config(model: str | os.PathLike[str], revision: str | None = None) 
         config = AutoConfig.from_pretrained(os.fspath(model), revision=revision)
     except PruneError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise ArgumentError(f"pretrained={model}: no model configuration found: {reason}") from error
+        raise ArgumentError(
+            f"pretrained={model}: no model configuration found: {reason}; expected a checkpoint's folder or a Hub id"
+        ) from error
     require_supported(config, os.fspath(model))
+    if config.hidden_size % config.num_attention_heads:
+        raise ArgumentError(
+            f"{model}: {config.num_attention_heads} heads do not divide a width of {config.hidden_size}"
+        )
     return config
 
 
@@ -141,6 +150,8 @@ def _write_shards(
 ) -> None:
     shapes = {name: part.parameter.to(dtype) for name, part in parts.items()}
     try:
+        if str(max_shard_size).startswith("-"):
+            raise ValueError
         split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
     except ValueError as error:
         raise ArgumentError(f"max_shard_size={max_shard_size}: expected a size such as 5GB") from error
@@ -161,19 +172,29 @@ def _require_new(output_path: Path) -> None:
 
 @contextmanager
 def _appearing(output_path: Path) -> Iterator[Path]:
-    """A temporary folder beside `output_path` that takes its place in the end; after an error nothing is left."""
+    """A hidden folder beside `output_path` that takes its place in the end; after an error nothing is left.
+
+    What a run that was killed has left there goes: a living one holds the lock beside it.
+    """
+    folder = output_path.parent / f".{output_path.name}.compacting"
+    lock = FileLock(f"{folder}.lock")
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output_path.name}.", suffix=".tmp", dir=output_path.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            _require_new(output_path)
-            if output_path.exists():
-                output_path.rmdir()
-            folder.replace(output_path)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with lock.acquire(timeout=0):
+            try:
+                _require_new(output_path)
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                yield folder
+                _require_new(output_path)
+                if output_path.exists():
+                    output_path.rmdir()
+                folder.replace(output_path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # Windows: not while it is held
+                    Path(lock.lock_file).unlink()
+    except Timeout:
+        raise ArgumentError(f"output_path={output_path}: another compaction is writing it; give a new folder") from None
     except OSError as error:
         raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error

@@ -1,23 +1,27 @@
 """A model's dimensions, from its configuration alone, and its parameters, counted exactly.
 
-Names are those of transformers' OPTConfig. A matrix that serves as embedding and output layer counts once.
+Names are those of transformers' OPTConfig. A matrix that serves as embedding and output layer counts once. A compacted
+model has its original's dimensions, and says what it lacks of them.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.files import read_json
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.random_opt import SIZES, opt_settings
 
-if TYPE_CHECKING:
-    from lm_eval_prune.masks import PruningMask
-
 __all__ = ["Dimensions", "dimensions_of"]
+
+FAMILIES = ("opt", "pruned_opt")
+"""Model types in a configuration."""
+OWN = ("name", "pruning_mask")
+"""Fields of `Dimensions` that are not one number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +38,34 @@ class Dimensions:
     vocab_size: int = 50272
     max_position_embeddings: int = 2048
     do_layer_norm_before: bool = True
+    _remove_final_layer_norm: bool = False
     enable_bias: bool = True
     layer_norm_elementwise_affine: bool = True
     tie_word_embeddings: bool = True
+    pruning_mask: dict[str, Any] | None = None
+    """What a compacted model lacks, as the content of a mask file; None lacks nothing."""
+
+    @cached_property
+    def lacking(self) -> PruningMask:
+        """What the model lacks, as a mask. Raises FileFormatError, MaskError."""
+        if self.pruning_mask is None:
+            return PruningMask.dense(self.num_hidden_layers, self.num_attention_heads)
+        return PruningMask.from_dict(self.pruning_mask, f"{self.name}: pruning_mask")
 
     @property
     def num_heads(self) -> int:
-        """Heads of the whole model."""
-        return self.num_hidden_layers * self.num_attention_heads
+        """Heads that are there, in all layers together."""
+        return self.lacking.num_heads - self.lacking.num_pruned_heads
+
+    @property
+    def num_ffns(self) -> int:
+        """FFNs that are there."""
+        return self.num_hidden_layers - self.lacking.num_pruned_ffns
+
+    @property
+    def attentions(self) -> float:
+        """All heads that are there, in layers of them."""
+        return self.num_heads / self.num_attention_heads
 
     @property
     def parameters_per_head(self) -> int:
@@ -54,6 +78,11 @@ class Dimensions:
         """Both maps with their biases, and the layer norm before them; one behind them is the residual stream's."""
         own_norm = self._norm if self.do_layer_norm_before else 0
         return 2 * self.hidden_size * self.ffn_dim + self.enable_bias * (self.ffn_dim + self.hidden_size) + own_norm
+
+    def parameters_of(self, layer: int) -> int:
+        """One decoder layer, as it is."""
+        heads, ffns = self.num_attention_heads - len(self.lacking.kept_heads(layer)), layer in self.lacking.pruned_ffns
+        return self.parameters_per_layer - self._in(heads, ffns, heads == self.num_attention_heads)
 
     @property
     def parameters_per_layer(self) -> int:
@@ -68,10 +97,15 @@ class Dimensions:
         embeddings = self.vocab_size * self.word_embed_proj_dim
         positions = (self.max_position_embeddings + 2) * self.hidden_size
         projections = 2 * self.hidden_size * self.word_embed_proj_dim if self.is_projected else 0
-        last_norm = self._norm if self.do_layer_norm_before else 0
+        last_norm = self._norm if self.has_last_norm else 0
         output = 0 if self.tie_word_embeddings else embeddings
-        layers = self.num_hidden_layers * self.parameters_per_layer
+        layers = sum(self.parameters_of(layer) for layer in range(self.num_hidden_layers))
         return layers + embeddings + positions + projections + last_norm + output
+
+    @property
+    def has_last_norm(self) -> bool:
+        """Whether a layer norm stands before the output layer."""
+        return self.do_layer_norm_before and not self._remove_final_layer_norm
 
     @property
     def is_projected(self) -> bool:
@@ -83,18 +117,33 @@ class Dimensions:
         return 2 * self.hidden_size * self.layer_norm_elementwise_affine
 
     def removed(self, num_heads: int, num_ffns: int) -> int:
-        """Parameters in so many heads and FFNs: all heads of a model are alike, and so are its FFNs."""
-        return num_heads * self.parameters_per_head + num_ffns * self.parameters_per_ffn
+        """Parameters that go with so many heads and FFNs: all heads of a model are alike, and so are its FFNs.
+
+        A layer that loses every head loses the norm before attention too: whether one does is known where all do.
+        """
+        norms = self.num_hidden_layers - self._headless(self.lacking) if num_heads == self.num_heads else 0
+        return self._in(num_heads, num_ffns, norms)
 
     def removed_by(self, mask: PruningMask, where: str = "mask") -> int:
-        """Parameters that `mask` removes. Raises MaskShapeError."""
+        """Parameters that `mask` removes, of those that are there. Raises MaskShapeError."""
         shape = self.num_hidden_layers, self.num_attention_heads
         if mask.shape != shape:
             raise MaskShapeError(
                 f"{where}: for {mask.shape[0]} layers of {mask.shape[1]} heads, but {self.name} has {shape[0]} layers "
                 f"of {shape[1]} heads"
             )
-        return self.removed(mask.num_pruned_heads, mask.num_pruned_ffns)
+        whole = mask | self.lacking
+        heads, ffns = whole.num_pruned_heads, whole.num_pruned_ffns
+        heads, ffns = heads - self.lacking.num_pruned_heads, ffns - self.lacking.num_pruned_ffns
+        return self._in(heads, ffns, self._headless(whole) - self._headless(self.lacking))
+
+    def _in(self, num_heads: int, num_ffns: int, headless_layers: int) -> int:
+        norms = headless_layers * self._norm if self.do_layer_norm_before else 0
+        return num_heads * self.parameters_per_head + num_ffns * self.parameters_per_ffn + norms
+
+    def _headless(self, mask: PruningMask) -> int:
+        """Layers without any head."""
+        return sum(not mask.kept_heads(layer) for layer in range(self.num_hidden_layers))
 
 
 def dimensions_of(model: str) -> Dimensions:
@@ -112,22 +161,32 @@ def dimensions_of(model: str) -> Dimensions:
         if not (path / "config.json").is_file():
             raise ArgumentError(f"model {model}: no config.json in this folder; expected a checkpoint's folder")
         return _from_settings(model, read_json(path / "config.json"))
-    return _from_settings(model, json.loads(_hub_config(model).read_text(encoding="utf-8")))
+    return _from_settings(model, read_json(_hub_config(model)))
 
 
 def _from_settings(name: str, settings: dict[str, Any]) -> Dimensions:
     family = settings.get("model_type", "opt")
-    if family != "opt":
-        raise UnsupportedModelError(f"{name}: model type {family!r} is not supported; supported: opt")
-    known = {field.name: field for field in fields(Dimensions)} | {}
-    given = {key: value for key, value in settings.items() if key in known and key != "name"}
+    if family not in FAMILIES:
+        raise UnsupportedModelError(f"{name}: model type {family!r} is not supported; supported: {', '.join(FAMILIES)}")
+    if settings.get("word_embed_proj_dim") is None:
+        settings = {**settings, "word_embed_proj_dim": settings.get("hidden_size", Dimensions.hidden_size)}
+    known = {field.name: field for field in fields(Dimensions)}
+    given = {key: value for key, value in settings.items() if key in known and key not in OWN}
     for key, value in given.items():
         wanted = bool if isinstance(known[key].default, bool) else int
         if type(value) is not wanted or (wanted is int and value < 1):
             raise ArgumentError(f"{name}: its configuration has {key}={value!r}; expected {wanted.__name__}")
-    found = Dimensions(name=name, **given)
+    mask = settings.get("pruning_mask") if family == "pruned_opt" else None
+    if not isinstance(mask, dict | None):
+        raise ArgumentError(f"{name}: its configuration has pruning_mask={mask!r}; expected the content of a mask file")
+    found = Dimensions(name=name, pruning_mask=mask, **given)
     if found.hidden_size % found.num_attention_heads:
         raise ArgumentError(f"{name}: {found.num_attention_heads} heads do not divide a width of {found.hidden_size}")
+    shape = found.num_hidden_layers, found.num_attention_heads
+    if found.lacking.shape != shape:
+        raise MaskShapeError(
+            "{}: pruning_mask is for {} layers of {} heads, not {} of {}".format(name, *found.lacking.shape, *shape)
+        )
     return found
 
 

@@ -96,10 +96,10 @@ def _shares(model: Dimensions, dtype: str, devices: Devices, placement: Placemen
         working = 0
         if where in computing:
             # Offloaded layers are computed on the first device.
-            own = len(layers) + sum(len(found) for at, found in placement.layers.items() if at not in computing) * (
-                where == computing[0]
-            )
-            working = own * memory.keys_and_values_per_layer(model, tokens, dtype)
+            own = [*layers]
+            if where == computing[0]:
+                own += [layer for at, found in placement.layers.items() if at not in computing for layer in found]
+            working = memory.keys_and_values(model, own, tokens, dtype)
             beside = memory.stream(model, tokens, dtype) + memory.logits(model, tokens, dtype) * (where == last)
             working += max(memory.layer_activations(model, tokens, dtype), beside)
             working += brought_in * (where == computing[0])

@@ -10,15 +10,15 @@ from __future__ import annotations
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load
 
-__all__ = ["forward", "gradient_importance", "induction", "knockouts", "layers"]
+__all__ = ["forward", "gradient_importance", "induction", "knockout_passes", "knockouts", "layers"]
 
 
 def layers(model: Dimensions, load: Load, kept_heads: float = 1, kept_ffns: float = 1) -> float:
-    """All decoder layers, of which these shares of heads and FFNs are computed."""
+    """All decoder layers; of the heads and FFNs that are there, these shares are computed."""
     width = model.hidden_size
     attention = 8 * width**2 * load.tokens + 4 * width * load.pairs
     ffn = 4 * width * model.ffn_dim * load.tokens
-    return model.num_hidden_layers * (kept_heads * attention + kept_ffns * ffn)
+    return model.attentions * kept_heads * attention + model.num_ffns * kept_ffns * ffn
 
 
 def forward(model: Dimensions, load: Load, kept_heads: float = 1, kept_ffns: float = 1) -> float:
@@ -32,7 +32,7 @@ def gradient_importance(model: Dimensions, load: Load, *, checkpointing: bool) -
     Backwards, each linear map costs what it cost forwards, and attention's two products become four.
     `checkpointing` computes the layers forwards once more.
     """
-    attention = 4 * model.hidden_size * load.pairs * model.num_hidden_layers
+    attention = 4 * model.hidden_size * load.pairs * model.attentions
     again = layers(model, load) if checkpointing else 0
     return 2 * forward(model, load) + attention + again
 
@@ -43,13 +43,18 @@ def knockouts(model: Dimensions, load: Load, component: str) -> float:
     FFN k is pruned behind layer k's attention, so that layers k+1, k+2, ... are computed again; a head of layer k
     asks for layer k again too.
     """
+    masks = model.num_ffns if component == "ffns" else model.num_heads
+    return layers(model, load) * knockout_passes(model, component) + _ends(model, load) * (masks + 1)
+
+
+def knockout_passes(model: Dimensions, component: str) -> float:
+    """How often `knockouts` goes through all layers, the dense model's pass included."""
     depth = model.num_hidden_layers
-    one_layer = layers(model, load) / depth
     if component == "ffns":
-        again, masks = depth * (depth - 1) / 2, depth
+        again = sum(depth - 1 - layer for layer in range(depth) if layer not in model.lacking.pruned_ffns)
     else:
-        again, masks = model.num_attention_heads * depth * (depth + 1) / 2, model.num_heads
-    return one_layer * (depth + again) + _ends(model, load) * (masks + 1)
+        again = sum(len(model.lacking.kept_heads(layer)) * (depth - layer) for layer in range(depth))
+    return 1 + again / depth
 
 
 def induction(model: Dimensions, lengths: list[int], repeats: int = 4) -> float:
@@ -60,7 +65,7 @@ def induction(model: Dimensions, lengths: list[int], repeats: int = 4) -> float:
         total += layers(model, Load(repeated, repeated * (repeated + 1) / 2, 0))
         # Each head's output through the output map to the sequence's own tokens.
         total += layers(model, Load(once, once * (once + 1) / 2, 0))
-        total += model.num_hidden_layers * (2 * once * model.hidden_size**2 + 2 * once**2 * model.hidden_size)
+        total += model.attentions * (2 * once * model.hidden_size**2 + 2 * once**2 * model.hidden_size)
     return total
 
 

@@ -5,13 +5,15 @@ Sums of the tensors that must exist, without what an allocator rounds up and a l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.errors import ArgumentError
 
 __all__ = [
     "BYTES",
     "bytes_of",
-    "keys_and_values_per_layer",
+    "keys_and_values",
     "layer_activations",
     "logits",
     "saved_for_backward",
@@ -34,9 +36,10 @@ def stream(model: Dimensions, tokens: int, dtype: str) -> int:
     return tokens * model.hidden_size * bytes_of(dtype)
 
 
-def keys_and_values_per_layer(model: Dimensions, tokens: int, dtype: str) -> int:
-    """What one layer adds to the cache: transformers keeps it during an evaluation, too."""
-    return 2 * stream(model, tokens, dtype)
+def keys_and_values(model: Dimensions, layers: Iterable[int], tokens: int, dtype: str) -> int:
+    """What these layers add to the cache: transformers keeps it during an evaluation, too."""
+    heads = sum(len(model.lacking.kept_heads(layer)) for layer in layers)
+    return 2 * stream(model, tokens, dtype) * heads // model.num_attention_heads
 
 
 def layer_activations(model: Dimensions, tokens: int, dtype: str) -> int:

@@ -65,7 +65,8 @@ def _balanced(model: Dimensions, dtype: str, devices: Devices) -> dict[int | str
     """
     if not devices.gpus:
         return devices.max_memory
-    largest = max(model.parameters_per_layer, model.vocab_size * model.word_embed_proj_dim)
+    layers = [model.parameters_of(layer) for layer in range(model.num_hidden_layers)]
+    largest = max(*layers, model.vocab_size * model.word_embed_proj_dim)
     total, largest = (count * bytes_of(dtype) for count in (model.num_parameters, largest))
     share = total // len(devices.gpus) + int(1.25 * largest)
     limits: dict[int | str, int] = {number: min(share, size) for number, size in enumerate(devices.gpus)}
@@ -105,25 +106,42 @@ def skeleton(model: Dimensions, dtype: str) -> Any:
     def linear(inputs: int, outputs: int, bias: bool = model.enable_bias) -> nn.Module:
         return nn.Linear(inputs, outputs, bias=bias, **settings)
 
+    def left_bias() -> nn.Module:
+        """What stays of an output map without heads."""
+        left: Any = nn.Module()
+        if model.enable_bias:
+            left.bias = nn.Parameter(torch.empty(width, **settings))
+        return left
+
     class OPTDecoderLayer(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, layer: int) -> None:
             super().__init__()
+            heads, has_ffn = len(model.lacking.kept_heads(layer)), layer not in model.lacking.pruned_ffns
+            inside = heads * (width // model.num_attention_heads)
             self.self_attn = nn.Module()
-            for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
-                self.self_attn.add_module(name, linear(width, width))
-            self.self_attn_layer_norm = norm()
-            self.fc1, self.fc2 = linear(width, inner), linear(inner, width)
-            self.final_layer_norm = norm()
+            for name in ("k_proj", "v_proj", "q_proj") if heads else ():
+                self.self_attn.add_module(name, linear(width, inside))
+            self.self_attn.out_proj = linear(inside, width) if heads else left_bias()
+            if heads or not model.do_layer_norm_before:
+                self.self_attn_layer_norm = norm()
+            if has_ffn:
+                self.fc1, self.fc2 = linear(width, inner), linear(inner, width)
+            if has_ffn or not model.do_layer_norm_before:
+                self.final_layer_norm = norm()
+
+    def table(rows: int, columns: int) -> nn.Module:
+        # Without the drawing of numbers, for which torch imports its compiler, a second and a half.
+        return nn.Embedding.from_pretrained(torch.empty(rows, columns, **settings), freeze=False)
 
     decoder: Any = nn.Module()
-    decoder.embed_tokens = nn.Embedding(model.vocab_size, embedding, **settings)
-    decoder.embed_positions = nn.Embedding(model.max_position_embeddings + 2, width, **settings)
+    decoder.embed_tokens = table(model.vocab_size, embedding)
+    decoder.embed_positions = table(model.max_position_embeddings + 2, width)
     if model.is_projected:
         decoder.project_out = linear(width, embedding, bias=False)
         decoder.project_in = linear(embedding, width, bias=False)
-    if model.do_layer_norm_before:
+    if model.has_last_norm:
         decoder.final_layer_norm = norm()
-    decoder.layers = nn.ModuleList(OPTDecoderLayer() for _ in range(model.num_hidden_layers))
+    decoder.layers = nn.ModuleList(OPTDecoderLayer(layer) for layer in range(model.num_hidden_layers))
     bones: Any = nn.Module()
     bones.model = nn.Module()
     bones.model.decoder = decoder

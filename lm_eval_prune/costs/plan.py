@@ -12,7 +12,7 @@ from lm_eval_prune.costs import memory
 from lm_eval_prune.costs.devices import parse_devices
 from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
 from lm_eval_prune.costs.study import Grid, Speed, removals, stages
-from lm_eval_prune.costs.workload import known_tasks, table_record, workloads
+from lm_eval_prune.costs.workload import known_tasks, measured_shots, table_record, workloads
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.sweep.config import load_config, parse_ranking
@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "prune_heads": ("0", "0.7"),
     "prune_ffns": ("0", "0.2"),
     "ranking": ("own",),
-    "scorer": "padded",
+    "scorer": "packed",
     "importance_limit": 200,
 }
 SHORTEST = 2
@@ -82,7 +82,7 @@ def make_plan(
     plan["stages_title"] = _title(grid)
     plan["stages"] = [asdict(stage) for stage in stages(dimensions, grid, speed, fit)]
     plan["tflops"], plan["bandwidth"] = speed.tflops, bandwidth
-    plan["notes"] = [*_paper(dimensions, grid), *_notes(speed, fit, measured=measure)]
+    plan["notes"] = [*_paper(dimensions, grid), *_notes(speed, fit, measured=measure), *_tokens(dimensions, grid)]
     return plan
 
 
@@ -126,7 +126,8 @@ def _length(dimensions: Dimensions, grid: Grid, max_length: int | None) -> int:
 
 
 def _described(dimensions: Dimensions) -> dict[str, Any]:
-    counted = ("num_heads", "parameters_per_head", "parameters_per_ffn", "parameters_per_layer", "num_parameters")
+    counted = ["num_heads", "num_ffns", "num_parameters"]
+    counted += [f"parameters_per_{part}" for part in ("head", "ffn", "layer")]
     return asdict(dimensions) | {name: getattr(dimensions, name) for name in counted}
 
 
@@ -172,7 +173,7 @@ def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size
         "devices_per_copy": fit.devices_per_copy,
         "copies": fit.copies,
         "model_args": fit.model_args,
-        "keys_and_values": dimensions.num_hidden_layers * memory.keys_and_values_per_layer(dimensions, tokens, dtype),
+        "keys_and_values": memory.keys_and_values(dimensions, range(dimensions.num_hidden_layers), tokens, dtype),
         "logits": memory.logits(dimensions, tokens, dtype),
         "gradients": _most_layers(fit, dimensions) * memory.saved_for_backward(dimensions, tokens, dtype),
         "gradients_checkpointing": memory.saved_for_backward(dimensions, tokens, dtype),
@@ -213,12 +214,23 @@ def _notes(speed: Speed, fit: Fit | None, *, measured: bool) -> list[str]:
         notes.append("Stages that bring in offloaded weights have no time: say how fast with --bandwidth.")
     if fit is not None and not fit.fits and speed.tflops is not None:
         notes.append("No times for what does not fit.")
+    return notes
+
+
+def _tokens(dimensions: Dimensions, grid: Grid) -> list[str]:
     record = table_record()
-    notes.append(
+    notes = [
         f"Tokens: counted on {record['documents']:,} real documents ({record['tokenizer']}) on {record['measured']}; "
         "padding is not counted. The sweep is without the importance and knockouts that its rankings need; that "
         "masks share their first layers is not counted."
-    )
+    ]
+    table = [work.num_fewshot for work in grid.workloads if work.task in known_tasks()]
+    if other := sorted(set(table) - set(measured_shots())):
+        notes.append(
+            f"Lengths at {', '.join(map(str, other))} shots follow from those counted at "
+            f"{', '.join(map(str, measured_shots()))}, every shot adding as much, up to the model's "
+            f"{dimensions.max_position_embeddings:,} positions."
+        )
     return notes
 
 

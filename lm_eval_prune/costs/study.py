@@ -38,7 +38,7 @@ class Grid:
     """Documents a task that are evaluated, or their share below 1; None is all."""
     importance_limit: int = 200
     """Training documents a task that importance is computed from."""
-    scorer: str = "padded"
+    scorer: str = "packed"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Grid:
         for name in ("variants", "fewshot_seeds", "importance_limit", "batch_size"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)}; expected at least 1")
-        if self.limit is not None and not self.limit > 0:
+        if self.limit is not None and not 0 < self.limit < float("inf"):
             raise ArgumentError(f"limit={self.limit:g}; expected a number of documents, or a share below 1")
         for name in ("prune_heads", "prune_ffns"):
             for share in getattr(self, name):
@@ -123,15 +123,21 @@ class _Sum:
 
 
 def removals(model: Dimensions, component: str, shares: Sequence[str]) -> list[dict[str, Any]]:
-    """What pruning each share of the heads (of the FFNs) removes: components and parameters."""
+    """What pruning each share of the heads (of the FFNs) removes: components and parameters.
+
+    Shares are the original model's; what is gone already is pruned first.
+    """
     rows = []
-    total = model.num_heads if component == "heads" else model.num_hidden_layers
+    whole, gone = model.lacking.num_heads, model.lacking.num_pruned_heads
+    if component == "ffns":
+        whole, gone = model.num_hidden_layers, model.lacking.num_pruned_ffns
     for share in dict.fromkeys(shares):
-        count = number_pruned(parse_fraction(share, f"prune_{component}"), total)
-        removed = model.removed(count, 0) if component == "heads" else model.removed(0, count)
+        count = number_pruned(parse_fraction(share, f"prune_{component}"), whole)
+        more = max(0, count - gone)
+        removed = model.removed(more, 0) if component == "heads" else model.removed(0, more)
         left = model.num_parameters - removed
         rows.append(
-            {"component": component, "share": share, "pruned": count, "of": total, "removed": removed, "left": left}
+            {"component": component, "share": share, "pruned": count, "of": whole, "removed": removed, "left": left}
         )
     return rows
 
@@ -174,18 +180,17 @@ def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Sum:
 
 
 def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Sum:
-    masks = model.num_hidden_layers if component == "ffns" else model.num_heads
+    masks = model.num_ffns if component == "ffns" else model.num_heads
     step = _Sum("FFN knockouts" if component == "ffns" else "head knockouts", work=f"{masks:,} masks")
-    depth = model.num_hidden_layers
+    passes = flops.knockout_passes(model, component)
     for work in grid.workloads:
         load = work.packed if grid.scorer == "packed" else work.padded
         # Knockouts ask for the continuation's positions alone, however they are scored.
         asked = Load(load.tokens, load.pairs, work.packed.outputs, load.inputs, load.longest)
         asked = asked.times(min(grid.importance_limit, work.training_documents))
-        again = (depth - 1) / 2 if component == "ffns" else model.num_attention_heads * (depth + 1) / 2
-        step.tokens += asked.tokens * (1 + again)
+        step.tokens += asked.tokens * passes
         step.flops += flops.knockouts(model, asked, component)
-        step.batches += _batches(model, asked, grid, packs=grid.scorer == "packed") * (1 + again)
+        step.batches += _batches(model, asked, grid, packs=grid.scorer == "packed") * passes
     return step
 
 
@@ -204,12 +209,22 @@ def _sweep(model: Dimensions, grid: Grid) -> _Sum:
         once = flops.forward(model, load)
         for heads, ffns in grid.pruned_shares:
             # The packed scorer leaves pruned parts out, the padded one computes all and sets to zero.
-            kept = (float(1 - heads), float(1 - ffns)) if grid.scorer == "packed" else (1.0, 1.0)
+            kept = _kept(model, heads, ffns) if grid.scorer == "packed" else (1.0, 1.0)
             once += grid.variants * flops.forward(model, load, *kept)
         step.flops += once * grid.fewshot_seeds
         step.tokens += load.tokens * grid.cells_per_task
         step.batches += _batches(model, load, grid, packs=grid.scorer == "packed") * grid.cells_per_task
     return step
+
+
+def _kept(model: Dimensions, heads: Fraction, ffns: Fraction) -> tuple[float, float]:
+    """Of the heads and FFNs that are there, the shares that stay when these shares of the original's are pruned."""
+
+    def share(left: Fraction, there: int) -> float:
+        return min(1.0, float(left / there)) if there else 0.0
+
+    all_heads, all_ffns = model.lacking.num_heads, model.num_hidden_layers
+    return share((1 - heads) * all_heads, model.num_heads), share((1 - ffns) * all_ffns, model.num_ffns)
 
 
 def _batches(model: Dimensions, load: Load, grid: Grid, *, packs: bool) -> float:

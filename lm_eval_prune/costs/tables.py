@@ -59,15 +59,17 @@ def _model(model: dict[str, Any]) -> Table:
         f"{model['name']}: {model['num_hidden_layers']} layers of {model['num_attention_heads']} heads, "
         f"width {model['hidden_size']:,}"
     )
+    if model["pruning_mask"] is not None:
+        title += f"; compacted to {model['num_heads']:,} heads and {model['num_ffns']:,} FFNs"
     table = _table(title, "parameters", "each", "number", "together", "share")
     total = model["num_parameters"]
     for name, each, count in (
         ("attention heads", model["parameters_per_head"], model["num_heads"]),
-        ("FFNs", model["parameters_per_ffn"], model["num_hidden_layers"]),
+        ("FFNs", model["parameters_per_ffn"], model["num_ffns"]),
     ):
         table.add_row(name, f"{each:,}", f"{count:,}", f"{each * count:,}", f"{each * count / total:.1%}")
     rest = total - model["num_heads"] * model["parameters_per_head"]
-    rest -= model["num_hidden_layers"] * model["parameters_per_ffn"]
+    rest -= model["num_ffns"] * model["parameters_per_ffn"]
     table.add_row("embeddings, norms, output biases", "", "", f"{rest:,}", f"{rest / total:.1%}")
     table.add_row("total", "", "", f"{total:,}", "", style="bold")
     return table

@@ -1,15 +1,16 @@
 """What tasks ask of a model, in tokens: the 14 tasks from a table, others as the user says.
 
-`icl14.json` is written by `benchmarks/measure_task_lengths.py` from real documents at 0, 1 and 5 shots; shots between
-are interpolated. Padding is left out.
+`icl14.json` is written by `benchmarks/measure_task_lengths.py` from real documents at 0, 1 and 5 shots; other numbers
+of shots follow from these, since every shot adds as much. Padding is left out.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -17,7 +18,7 @@ from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
 
-__all__ = ["Load", "Workload", "known_tasks", "table_record", "workload_of", "workloads"]
+__all__ = ["Load", "Workload", "known_tasks", "measured_shots", "table_record", "workload_of", "workloads"]
 
 ALIASES = {"multirc": "icl14_multirc", "record": "icl14_record"}
 """The stock tasks that ours correct: what they ask is the same."""
@@ -40,6 +41,16 @@ class Load:
 
     def times(self, count: float) -> Load:
         return Load(self.tokens * count, self.pairs * count, self.outputs * count, self.inputs * count, self.longest)
+
+    def within(self, max_length: int) -> Load:
+        """Inputs cut to `max_length` tokens; of their mean length, so that this is at most too much."""
+        return replace(
+            self,
+            tokens=min(self.tokens, self.inputs * max_length),
+            pairs=min(self.pairs, self.inputs * max_length * (max_length + 1) / 2),
+            outputs=min(self.outputs, self.inputs * max_length),
+            longest=min(self.longest, max_length),
+        )
 
 
 @dataclass(frozen=True)
@@ -67,13 +78,18 @@ def _table() -> dict[str, Any]:
     return table
 
 
+def measured_shots() -> tuple[int, ...]:
+    """The numbers of shots at which the lengths were counted."""
+    return tuple(sorted({int(shots) for task in _table()["tasks"].values() for shots in task["by_shots"]}))
+
+
 def known_tasks() -> tuple[str, ...]:
     """The tasks whose lengths are known."""
     return tuple(_table()["tasks"])
 
 
-def workload_of(task: str, num_fewshot: int) -> Workload:
-    """One of the 14 tasks. Raises ArgumentError for another, and for more shots than were measured."""
+def workload_of(task: str, num_fewshot: int, max_length: int = 2048) -> Workload:
+    """One of the 14 tasks, its inputs cut to `max_length` tokens. Raises ArgumentError for another task."""
     found = _table()["tasks"].get(ALIASES.get(task, task))
     if found is None:
         raise ArgumentError(
@@ -81,32 +97,38 @@ def workload_of(task: str, num_fewshot: int) -> Workload:
             f"{', '.join(known_tasks())}"
         )
     by_shots = {int(shots): row for shots, row in found["by_shots"].items()}
-    row = _interpolated(by_shots, num_fewshot, task)
+    row = _at(by_shots, num_fewshot)
     inputs, longest = row["inputs"], round(row["longest"])
+    padded = Load(row["tokens"], row["pairs"], row["tokens"], inputs, longest)
+    packed = Load(row["packed_tokens"], row["packed_pairs"], row["asked"], inputs, longest)
+    gold = Load(row["gold_tokens"], row["gold_pairs"], row["gold_asked"], 1, longest)
     return Workload(
         task,
         num_fewshot,
         found["documents"],
         found["training_documents"],
-        padded=Load(row["tokens"], row["pairs"], row["tokens"], inputs, longest),
-        packed=Load(row["packed_tokens"], row["packed_pairs"], row["asked"], inputs, longest),
-        gold=Load(row["gold_tokens"], row["gold_pairs"], row["gold_asked"], 1, longest),
+        padded=padded.within(max_length),
+        packed=packed.within(max_length),
+        gold=gold.within(max_length),
     )
 
 
-def _interpolated(by_shots: dict[int, dict[str, float]], shots: int, task: str) -> dict[str, float]:
+def _at(by_shots: dict[int, dict[str, float]], shots: int) -> dict[str, float]:
+    """The row at `shots`, from the two measured ones around it, or the last two.
+
+    Tokens grow by as much with every shot, pairs as their squares.
+    """
     known = sorted(by_shots)
-    if not known[0] <= shots <= known[-1]:
-        raise ArgumentError(
-            f"task {task}: lengths were measured at {known[0]} to {known[-1]} shots, not at {shots}; give it as "
-            f"--tokens {task}=INPUTSxTOKENS"
-        )
-    for low, high in pairwise(known):
-        if low <= shots <= high:
-            share = (shots - low) / (high - low)
-            before, after = by_shots[low], by_shots[high]
-            return {key: before[key] + share * (after[key] - before[key]) for key in before}
-    raise AssertionError
+    low, high = next((pair for pair in pairwise(known) if shots <= pair[1]), (known[-2], known[-1]))
+    share = (shots - low) / (high - low)
+
+    def between(key: str) -> float:
+        before, after = by_shots[low][key], by_shots[high][key]
+        if key.endswith("pairs"):
+            return (math.sqrt(before) + share * (math.sqrt(after) - math.sqrt(before))) ** 2
+        return before + share * (after - before)
+
+    return {key: between(key) for key in by_shots[low]}
 
 
 def table_record() -> dict[str, Any]:
@@ -124,6 +146,8 @@ def workloads(
     `given` are texts NAME=INPUTSxTOKENS, of at most `max_length` tokens, which count whatever the shots.
     Raises ArgumentError.
     """
+    if below := [shots for shots in num_fewshot if shots < 0]:
+        raise ArgumentError(f"num_fewshot={below[0]}: expected 0 or more")
     own = dict(_parsed(text, max_length) for text in given)
     found: dict[tuple[str, int], Workload] = {}
     for task in [*tasks, *(name for name in own if name not in tasks)]:
@@ -131,7 +155,9 @@ def workloads(
         names = known_tasks() if group else (task,)
         for shots in [int(group[1])] if group else num_fewshot:
             for name in names:
-                found[name, shots] = _own(name, shots, own[name]) if name in own else workload_of(name, shots)
+                found[name, shots] = (
+                    _own(name, shots, own[name]) if name in own else workload_of(name, shots, max_length)
+                )
     return list(found.values())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import OPTForCausalLM, OPTModel
 from transformers.models.opt.modeling_opt import OPTAttention, OPTDecoderLayer
@@ -96,7 +97,32 @@ class PrunedOPTDecoderLayer(OPTDecoderLayer):
         return self.final_layer_norm(self.self_attn_layer_norm(hidden_states))
 
 
-class PrunedOPTModel(OPTModel):
+class _Complete:
+    """`from_pretrained` in one line where a checkpoint is broken, and never with weights that were drawn at random."""
+
+    @classmethod
+    def from_pretrained(
+        cls, *args: Any, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs: Any
+    ) -> Any:
+        """As transformers' own. Raises FileFormatError for weights that are missing, cut short or misshapen."""
+        try:
+            loaded = super().from_pretrained(  # type: ignore[misc]
+                *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+        except SafetensorError as error:
+            where = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+            raise FileFormatError(f"{where}: weights cannot be read, a file may be cut short: {error}") from error
+        model, info = loaded
+        where = model.config.name_or_path
+        if missing := sorted(info["missing_keys"]):
+            raise FileFormatError(f"{where}: the weight {missing[0]} is missing ({len(missing)} in all)")
+        if not ignore_mismatched_sizes and (misshapen := sorted(info["mismatched_keys"])):
+            name, found, expected = misshapen[0]
+            raise FileFormatError(f"{where}: {name} is {tuple(found)}; expected {tuple(expected)} by config.json")
+        return (model, info) if output_loading_info else model
+
+
+class PrunedOPTModel(_Complete, OPTModel):
     """The decoder alone."""
 
     config: PrunedOPTConfig
@@ -108,11 +134,8 @@ class PrunedOPTModel(OPTModel):
         _replace_layers(self, config)
 
 
-class PrunedOPTForCausalLM(OPTForCausalLM):
-    """The language model: `generate`, its key-value cache and `save_pretrained` are OPT's.
-
-    `from_pretrained` refuses a checkpoint that lacks weights, which transformers would draw at random.
-    """
+class PrunedOPTForCausalLM(_Complete, OPTForCausalLM):
+    """The language model: `generate`, its key-value cache and `save_pretrained` are OPT's."""
 
     config: PrunedOPTConfig
     config_class = PrunedOPTConfig
@@ -121,17 +144,6 @@ class PrunedOPTForCausalLM(OPTForCausalLM):
     def __init__(self, config: PrunedOPTConfig) -> None:
         super().__init__(config)
         _replace_layers(self.model, config)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As `OPTForCausalLM.from_pretrained`. Raises FileFormatError for missing weights."""
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        model, info = loaded
-        if missing := sorted(info["missing_keys"]):
-            raise FileFormatError(
-                f"{model.config.name_or_path}: the weight {missing[0]} is missing ({len(missing)} in all)"
-            )
-        return (model, info) if output_loading_info else model
 
 
 def _replace_layers(model: Any, config: PrunedOPTConfig) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from lm_eval.models.huggingface import HFLM
 from safetensors import SafetensorError
 
@@ -103,7 +104,7 @@ class PrunedOPT(HFLM):
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:
         try:
             super()._get_config(pretrained, **kwargs)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StrictDataclassError) as error:
             reason = " ".join(str(error).split()).split(". ")[0]
             raise PruneError(f"pretrained={pretrained}: no model configuration found: {reason}") from error
         self._resolve_mask(self.config, pretrained)
@@ -132,6 +133,11 @@ class PrunedOPT(HFLM):
         finally:
             self.AUTO_MODEL_CLASS = whole
         if self.load == "compact":
+            if "disk" in getattr(self.model, "hf_device_map", {}).values():
+                raise ArgumentError(
+                    "load=compact: weights would lie on disk, where whole ones are looked for; give a folder that "
+                    "lm-eval-prune compact wrote, or load=masked"
+                )
             self._config = self.model.config
 
     # -- computing under the mask ---------------------------------------------------------------------------------
