@@ -30,7 +30,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
 @click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")
 @click.option("--importance_limit", type=int, help="Training documents a task for importance. Default: 200.")
-@click.option("--scorer", help="packed or padded. Default: padded.")
+@click.option("--scorer", help="packed or padded. Default: packed.")
 @click.option("--tflops", type=float, help="10^12 operations a second that one device sustains; gives times.")
 @click.option("--measure", is_flag=True, help="Measure that with matrix products, on this machine.")
 @click.option("--bandwidth", type=float, help="10^9 bytes a second at which offloaded weights are brought in.")

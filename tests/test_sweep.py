@@ -222,7 +222,14 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
         ("tasks: [a]\n\nprune_heads: [0, 1.2]\n", r"sweep.yaml, line 3: prune_heads: share=1.2: expected a number"),
         ("tasks: [a]\nranking: [best]\n", r"line 2: ranking: ranking 'best': expected own, aggregate"),
         ("tasks: [a\n", r"sweep.yaml, line 2: not valid YAML"),
-        ("limit: 4\n", r"tasks: Field required"),
+        ("limit: 4\n", r"sweep.yaml: tasks: missing; give --tasks, or tasks: in"),
+        ("tasks: [a]\nlimit: 4\ntasks: [b]\n", r"sweep.yaml, line 3: tasks: stands in line 1 already"),
+        ("tasks: [a]\n1: 2\n", r"sweep.yaml, line 2: 1: Keys should be strings"),
+        ("tasks: [a]\nlimit: 2.5\n", r"line 2: limit: expected a whole number, or a share below 1 \(given 2.5\)"),
+        ("tasks: [a]\nlimit: .inf\n", r"line 2: limit: expected a whole number, or a share below 1 \(given inf\)"),
+        ("tasks: [a]\nnum_fewshot: [0, -1]\n", r"line 2: num_fewshot: Input should be greater than or equal to 0"),
+        ("tasks: [a]\nbatch_size: 0\n", r"line 2: batch_size: Input should be greater than or equal to 1"),
+        ("tasks: [a]\nranking: []\n", r"line 2: ranking: .*at least 1 item"),
         ("- a\n", r"expected settings"),
     ],
 )
@@ -231,6 +238,15 @@ def test_wrong_settings_name_the_line_and_the_key(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(PruneError, match=message):
         load_config(path, output_path=tmp_path)
+
+
+def test_a_wrong_flag_is_not_said_to_be_in_the_file(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("tasks: [a]\nprune_heads: [0, 0.5]\n")
+    with pytest.raises(PruneError, match=r"^prune_heads: share=1.5: expected a number from 0 to 1"):
+        load_config(tmp_path / "sweep.yaml", output_path=tmp_path, prune_heads="0,1.5")
+    (tmp_path / "sweep.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(PruneError, match=r"sweep.yaml: not a text file"):
+        load_config(tmp_path / "sweep.yaml", output_path=tmp_path)
 
 
 def test_rankings_and_shares_are_read_as_written():

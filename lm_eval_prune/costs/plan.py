@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "prune_heads": ("0", "0.7"),
     "prune_ffns": ("0", "0.2"),
     "ranking": ("own",),
-    "scorer": "padded",
+    "scorer": "packed",
     "importance_limit": 200,
 }
 SHORTEST = 2

@@ -38,7 +38,7 @@ class Grid:
     """Documents a task that are evaluated, or their share below 1; None is all."""
     importance_limit: int = 200
     """Training documents a task that importance is computed from."""
-    scorer: str = "padded"
+    scorer: str = "packed"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
