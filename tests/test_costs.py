@@ -334,7 +334,7 @@ def test_a_sweeps_settings_are_taken(tmp_path):
 
 
 def test_offloaded_weights_move_once_a_batch():
-    options = {"tasks": ("copa",), "num_fewshot": (0,), "devices": "10GB,cpu:30GB", "tflops": 100.0}
+    options = {"tasks": ("copa",), "num_fewshot": (0,), "devices": "10GB,cpu:30GB", "tflops": 100.0, "scorer": "padded"}
     plan = make_plan("6.7b", **options)
     dense = plan["stages"][0]
     inputs = round(workload_of("copa", 0).padded.inputs * 100)
