@@ -101,6 +101,29 @@ def test_every_number_is_that_of_a_separate_run_of_the_harness(tmp_path, scorer)
                 assert mine[key] == theirs[key]
 
 
+@pytest.mark.slow
+def test_generated_answers_are_those_of_a_separate_run_of_the_harness(tmp_path):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "data.jsonl").write_text("".join(f'{{"text": "{word} one {word}"}}\n' for word in ("two", "six", "ten")))
+    (tasks / "own.yaml").write_text(
+        f"task: own\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tasks / 'data.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{text}}'\ndoc_to_target: ' one'\n"
+        "generation_kwargs: {max_gen_toks: 4, until: ['.']}\nmetric_list: [{metric: exact_match}]\n"
+    )
+    grid = {"tasks": ["own"], "num_fewshot": [0], "ranking": ["random:0"], "include_path": str(tasks), "limit": None}
+    sweep = run_sweep(settings(tmp_path / "sweep", **grid), progress=False)
+    answers = []
+    for row in sweep.rows:
+        lm = PrunedOPT(mask=random_mask(6, 6, prune_heads=row.variant.prune_heads, seed=0), device="cpu", batch_size=8)
+        manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=tasks)
+        expected = lm_eval.simple_evaluate(lm, tasks=["own"], bootstrap_iters=100, task_manager=manager)
+        assert disk.read_cell(disk.cell_path(sweep.folder, row.cell))["results"] == expected["results"]
+        answers.append([sample["filtered_resps"] for sample in sweep.samples(row.cell)])
+        assert answers[-1] == [sample["filtered_resps"] for sample in expected["samples"]["own"]]
+    assert answers[0] != answers[1]
+
+
 def test_finished_cells_are_not_computed_again_and_a_new_column_adds_only_its_own(grid):
     before = {path: path.stat().st_mtime_ns for path in (grid / "cells").iterdir()}
     said = []
