@@ -22,12 +22,12 @@ from lm_eval_prune.sweep.run import run_sweep
 
 
 @pytest.fixture
-def cluster():
-    """A head without room for workers, and two nodes with room for one each."""
+def cluster(request):
+    """A head without room for workers, and two nodes with room for one each; a test may name what else nodes have."""
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    started.nodes = [started.add_node(num_cpus=1) for _ in range(2)]
+    started.nodes = [started.add_node(num_cpus=1, **getattr(request, "param", {})) for _ in range(2)]
     yield started
     started.shutdown()
 
@@ -38,6 +38,9 @@ def actors():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "cluster", [{"num_gpus": 1}], ids=["gpus"], indirect=True
+)  # Ray counts them, and looks for none
 def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, caplog, monkeypatch):
     said, threads = [], torch.get_num_threads()
 
