@@ -2,10 +2,11 @@
 
     cd FOLDER_OF_DATA_SETS && python bench_sweep.py --pretrained DIR [--tasks arc_easy,hellaswag,piqa] [--limit 8]
 
-The sweep: 10 shares of heads, 0 to 0.9, pruned at random, on every task at 5 shots, with scorer=packed. Against it:
-`lm_eval --model hf` for the same tasks, documents and shots, `--hf_runs` times (all are equal work: `hf` cannot
-prune) and scaled to 10. Both are whole commands, start to end. The overhead is measured on the bundled model: what the
-sweep of N cells takes longer than their answers, from two sweeps of different sizes.
+The sweep: 10 shares of heads, 0 to 0.9, pruned at random, on every task at 5 shots. Against it: 10 runs of `lm_eval
+--model hf` for the same tasks, documents and shots (all are equal work: `hf` cannot prune). Both are whole commands,
+start to end; an untimed run before them converts the data sets. With fewer `--hf_runs` their mean is scaled to 10, and
+the record says so. The overhead is measured on the bundled model: what the sweep of N cells takes longer than their
+answers, from two sweeps of different sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHARES = [f"0.{share}" for share in range(10)]
 @click.option("--tasks", default="arc_easy,hellaswag,piqa")
 @click.option("--num_fewshot", default=5)
 @click.option("--limit", default=8, help="Documents of a task.")
-@click.option("--hf_runs", default=2, help="Of the 10 separate runs, how many are carried out.")
+@click.option("--hf_runs", default=len(SHARES), type=click.IntRange(1), help="Of the separate runs, how many are made.")
 @click.option("--batch_size", default=8)
 @click.option("--device", default="cpu")
 def main(
@@ -38,17 +39,20 @@ def main(
 ) -> None:
     """Time both, and print and record the ratio."""
     pretrained = pretrained.resolve()
-    common = ["--tasks", tasks, "--num_fewshot", str(num_fewshot), "--limit", str(limit), "--device", device]
-    common += ["--batch_size", str(batch_size)]
+    common = ["--model_args", f"pretrained={pretrained}", "--tasks", tasks, "--num_fewshot", str(num_fewshot)]
+    common += ["--batch_size", str(batch_size), "--device", device]
+    documents = ["--limit", str(limit)]
     with tempfile.TemporaryDirectory() as folder:
-        hf = [
-            _seconds("lm_eval", "--model", "hf", "--model_args", f"pretrained={pretrained}", *common)
-            for _ in range(hf_runs)
-        ]
+        _seconds("lm_eval", "--model", "hf", *common, "--limit", "1")
         sweep = _seconds(
-            "lm_eval_prune", "sweep", "--model_args", f"pretrained={pretrained},scorer=packed", *common,
-            "--prune_heads", ",".join(SHARES), "--ranking", "random:0", "--output_path", f"{folder}/sweep",
+            "lm_eval_prune", "sweep", *common, *documents, "--prune_heads", ",".join(SHARES), "--ranking", "random:0",
+            "--output_path", f"{folder}/sweep",
         )  # fmt: skip
+        print(f"sweep: {sweep:.1f} s", flush=True)
+        hf = []
+        for number in range(hf_runs):
+            hf.append(_seconds("lm_eval", "--model", "hf", *common, *documents))
+            print(f"hf run {number + 1} of {hf_runs}: {hf[-1]:.1f} s", flush=True)
         separate = len(SHARES) * statistics.mean(hf)
         found: dict[str, Any] = {
             "sweep_s": sweep,
@@ -89,7 +93,6 @@ def _overhead(folder: Path) -> dict[str, float]:
                 "prune_heads": "0.3,0.5",
                 "ranking": f"random:{'+'.join(map(str, range(seeds)))}",
                 "limit": 60,
-                "model_args": "scorer=packed",
                 "include_defaults": False,
                 "include_path": str(tasks_folder()),
             }

@@ -41,7 +41,7 @@ def record(benchmark: str, results: dict[str, Any], **settings: Any) -> Path:
     content = {
         "benchmark": benchmark,
         "date": now.isoformat(timespec="seconds"),
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_path, sys.argv[1:])]),
         "machine": machine(),
         "versions": versions(),
         "settings": settings,
@@ -54,3 +54,8 @@ def record(benchmark: str, results: dict[str, Any], **settings: Any) -> Path:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")
     return path
+
+
+def _without_path(argument: str) -> str:
+    """A path of this machine as its name."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -92,9 +93,12 @@ def command(
 @click.argument("folder", type=FOLDER)
 def status(folder: Path) -> None:
     """How far the sweep in FOLDER is. Exit code 1 if a cell failed."""
-    from lm_eval_prune.sweep.results import Sweep
+    from lm_eval_prune.sweep.folder import is_sweep_folder
+    from lm_eval_prune.sweep.results import Sweep, importance_at_work
 
-    if _print_status(Sweep(folder)):
+    if not is_sweep_folder(folder) and (names := importance_at_work(folder)):
+        click.echo(f"{folder}: no cells yet; computing importance: {', '.join(names)}")
+    elif _print_status(Sweep(folder)):
         sys.exit(1)
 
 
@@ -116,6 +120,8 @@ def _print_status(sweep: Any) -> bool:
         f"{sweep.folder}: {found.done} cells done, {found.running} running, {found.missing} missing, "
         f"{found.failed} failed"
     )
+    if found.importance:
+        click.echo(f"  computing importance for further cells: {', '.join(found.importance)}")
     for line in found.failures:
         click.echo(f"  {line}")
     if found.failures:
@@ -126,7 +132,12 @@ def _print_status(sweep: Any) -> bool:
 def _print_estimate(config: Any) -> None:
     import torch
 
+    from lm_eval_prune.costs.tables import amount, duration
     from lm_eval_prune.sweep.estimate import estimate_sweep
+
+    def cost(flops: float, seconds: float) -> str:
+        counted = "" if math.isnan(flops) else f"{amount(flops)}FLOP, "
+        return counted + duration(seconds)
 
     found = estimate_sweep(config)
     total, missing = (sum(getattr(part, name) for part in found.cells) for name in ("total", "missing"))
@@ -136,23 +147,16 @@ def _print_estimate(config: Any) -> None:
     )
     for part in [*found.importance, *found.cells]:
         count = "" if part in found.importance else f"{part.missing} of {part.total} cells x "
-        what = part.problem or f"{part.flops / 1e12:.3g} TFLOP, {_duration(part.seconds)}"
+        what = part.problem or cost(part.flops, part.seconds)
         if part.missing:
             click.echo(f"  {part.name}: {count}{part.documents} documents: {what}")
     if not missing:
         return
     shared = sum(part.flops for part in found.cells)
-    if found.unshared_flops:
+    if found.unshared_flops > 0:
         click.echo(
             f"  masks scored {config.masks_at_once} at a time share {1 - shared / found.unshared_flops:.0%} of "
             "their FLOPs"
         )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    click.echo(f"  together about {found.flops / 1e12:.3g} TFLOP, {_duration(found.seconds)} on one worker ({device})")
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
+    click.echo(f"  together about {cost(found.flops, found.seconds)} on one worker ({device})")

@@ -388,7 +388,7 @@ def test_a_grid_counts_its_cells():
 def test_the_sweep_is_the_sum_of_its_cells():
     options = {"tasks": ("copa",), "num_fewshot": (0,), "prune_heads": ("0", "0.5"), "prune_ffns": ("0",)}
     model, load = dimensions_of("125m"), workload_of("copa", 0)
-    packed = make_plan("125m", **options, scorer="packed", tflops=2)
+    packed = make_plan("125m", **options, tflops=2)
     by_name = {stage["name"]: stage for stage in packed["stages"]}
     each = load.packed.times(100)
     expected = flops.forward(model, each) + flops.forward(model, each, 0.5)

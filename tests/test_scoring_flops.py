@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lm_eval_prune import PruningMask
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.scoring import score
-from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, shared_flops
+from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.trie import build_trie
 
 CONTEXT, CONTINUATION = 9, 3
@@ -44,23 +44,24 @@ def attention(config, mask):
 def test_flops_are_those_that_torch_counts(tiny_opt, mask):
     packs = all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
     counted = counted_linear(tiny_opt, [mask])
-    # The projections of a model whose embeddings are narrower are left out.
-    narrow = tiny_opt.config.word_embed_proj_dim
-    if narrow != tiny_opt.config.hidden_size:
-        counted -= 2 * narrow * tiny_opt.config.hidden_size * (CONTEXT + 2 * CONTINUATION - 1)
     found = evaluation_flops(tiny_opt.config, packs, mask)
     assert found - attention(tiny_opt.config, mask) == counted
+
+
+def test_backwards_every_product_is_made_once_more_and_attentions_twice(tiny_opt):
+    config, packs = tiny_opt.config, all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
+    forwards = evaluation_flops(config, packs, DENSE)
+    assert gradient_flops(config, packs) == 2 * forwards + attention(config, DENSE)
 
 
 def test_masks_share_what_comes_before_their_first_difference(tiny_opt):
     config, packs = tiny_opt.config, all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
     late = PruningMask(**SHAPE, pruned_ffns=(2,))
     both = shared_flops(config, packs, [DENSE, late])
-    assert both - evaluation_flops(config, packs, DENSE) == 2 * CONTINUATION * config.word_embed_proj_dim * 512
+    together, apart = counted_linear(tiny_opt, [DENSE, late]), counted_linear(tiny_opt, [DENSE])
+    assert both - evaluation_flops(config, packs, DENSE) == together - apart > 0
     assert shared_flops(config, packs, [SOME, SOME]) == evaluation_flops(config, packs, SOME)
     alone = sum(evaluation_flops(config, packs, mask) for mask in (DENSE, SOME))
-    assert shared_flops(config, packs, [DENSE, SOME]) == alone  # they differ in the first layer
-    together, apart = counted_linear(tiny_opt, [DENSE, late]), counted_linear(tiny_opt, [DENSE])
-    narrow = config.word_embed_proj_dim != config.hidden_size
-    project_out = 2 * CONTINUATION * config.word_embed_proj_dim * config.hidden_size * narrow
-    assert together - apart == both - evaluation_flops(config, packs, DENSE) + project_out
+    narrow, width = config.word_embed_proj_dim, config.hidden_size
+    project_in = 2 * narrow * width * (CONTEXT + CONTINUATION - 1) if narrow != width else 0
+    assert shared_flops(config, packs, [DENSE, SOME]) == alone - project_in  # they differ in the first layer

@@ -1,17 +1,23 @@
 """Sweeps on the bundled model: every cell once, equal to a plain evaluation, through kills, damage and failures."""
 
+import errno
+import fcntl
 import json
 import math
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import lm_eval
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune import PruneError
 from lm_eval_prune.cli.main import cli
+from lm_eval_prune.harness.cells import TaskRun
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.selection import random_mask
@@ -20,14 +26,26 @@ from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
 from lm_eval_prune.sweep.estimate import estimate_sweep
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
+from lm_eval_prune.sweep.worker import Worker
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of the whole grid, computed without interruption; not to be changed."""
     folder = tmp_path_factory.mktemp("sweep") / "grid"
-    run_sweep(settings(folder), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        loads = counted(patch, PrunedOPT, "__init__")
+        builds = counted(patch, TaskRun, "__init__")
+        run_sweep(settings(folder), progress=False)
+    assert (len(loads), len(builds)) == (1, 4)  # one model, and requests once for each task and shots
     return folder
+
+
+def counted(patch, owner, name):
+    """A list that grows with every call of it."""
+    calls, original = [], getattr(owner, name)
+    patch.setattr(owner, name, lambda *arguments, **settings: calls.append(name) or original(*arguments, **settings))
+    return calls
 
 
 @pytest.fixture
@@ -83,6 +101,29 @@ def test_every_number_is_that_of_a_separate_run_of_the_harness(tmp_path, scorer)
                 assert mine[key] == theirs[key]
 
 
+@pytest.mark.slow
+def test_generated_answers_are_those_of_a_separate_run_of_the_harness(tmp_path):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "data.jsonl").write_text("".join(f'{{"text": "{word} one {word}"}}\n' for word in ("two", "six", "ten")))
+    (tasks / "own.yaml").write_text(
+        f"task: own\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tasks / 'data.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{text}}'\ndoc_to_target: ' one'\n"
+        "generation_kwargs: {max_gen_toks: 4, until: ['.']}\nmetric_list: [{metric: exact_match}]\n"
+    )
+    grid = {"tasks": ["own"], "num_fewshot": [0], "ranking": ["random:0"], "include_path": str(tasks), "limit": None}
+    sweep = run_sweep(settings(tmp_path / "sweep", **grid), progress=False)
+    answers = []
+    for row in sweep.rows:
+        lm = PrunedOPT(mask=random_mask(6, 6, prune_heads=row.variant.prune_heads, seed=0), device="cpu", batch_size=8)
+        manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=tasks)
+        expected = lm_eval.simple_evaluate(lm, tasks=["own"], bootstrap_iters=100, task_manager=manager)
+        assert disk.read_cell(disk.cell_path(sweep.folder, row.cell))["results"] == expected["results"]
+        answers.append([sample["filtered_resps"] for sample in sweep.samples(row.cell)])
+        assert answers[-1] == [sample["filtered_resps"] for sample in expected["samples"]["own"]]
+    assert answers[0] != answers[1]
+
+
 def test_finished_cells_are_not_computed_again_and_a_new_column_adds_only_its_own(grid):
     before = {path: path.stat().st_mtime_ns for path in (grid / "cells").iterdir()}
     said = []
@@ -119,13 +160,17 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
         return original(self, masks, progress)
 
     monkeypatch.setattr(harness_cells.TaskRun, "results", results)
-    config = settings(tmp_path, tasks=["demo_facts", "demo_absent", "demo_recall"], num_fewshot=[0])
+    shutil.copytree(tasks_folder() / "demo", tmp_path / "tasks" / "demo")
+    own_task(tmp_path / "tasks", [])
+    config = settings(
+        tmp_path, tasks=["demo_facts", "own", "demo_recall"], num_fewshot=[0], include_path=str(tmp_path / "tasks")
+    )
     config = config.model_copy(update={"ranking": ("random:0",)})
     sweep = run_sweep(config, progress=False)
     status = sweep.status()
     assert (status.done, status.failed, status.missing) == (3, 3, 0)
     assert any("demo_facts" in line and "out of memory" in line for line in status.failures)
-    assert any("demo_absent" in line and "unknown to the harness" in line for line in status.failures)
+    assert any("own" in line and "cannot be loaded: Unable to find" in line for line in status.failures)
     result = CliRunner().invoke(cli, ["sweep", "status", str(tmp_path)])
     assert result.exit_code == 1
     assert "3 cells done" in result.output
@@ -151,27 +196,78 @@ def test_a_log_likelihood_that_is_no_number_fails_its_cell_alone(tmp_path, monke
     assert sweep.status().done == 1
 
 
-def test_stopped_by_ctrl_c_it_goes_on_where_it_was(grid, tmp_path, monkeypatch):
-    expected, path = cells(grid), written(tmp_path, grid)
-    for cell in sorted((grid / "cells").iterdir())[:8]:
-        cell.unlink()
-    original, calls = disk.write_cell, []
+def test_status_tells_what_another_process_is_at(tmp_path, monkeypatch):
+    config = settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0], ranking=["own", "random:0"])
+    seen, computed = [], Worker._importance
 
-    def stopped(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
+    def status():
+        result = CliRunner().invoke(cli, ["sweep", "status", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        seen.append(result.output)
 
-    monkeypatch.setattr(disk, "write_cell", stopped)
-    result = CliRunner().invoke(cli, ["sweep", "--config", str(path)])
-    assert result.exit_code == 130
-    assert f"stopped; the same command goes on: {grid}" in result.output
-    assert Sweep(grid).status()[:4] == (14, 0, 0, 2)
-    monkeypatch.setattr(disk, "write_cell", original)
-    assert CliRunner().invoke(cli, ["sweep", "--config", str(path)]).exit_code == 0
-    assert cells(grid) == expected
-    assert leftovers(grid) == []
+    def importance(worker, job):
+        status()
+        return computed(worker, job)
+
+    monkeypatch.setattr(Worker, "_importance", importance)
+    run_sweep(config, say=lambda line: status(), progress=False)
+    assert seen[0] == f"{tmp_path}: no cells yet; computing importance: demo_facts-0shot-heads\n"
+    counts = [f"{done} cells done, {3 - done} running, 0 missing, 0 failed\n" for done in (1, 2, 3)]
+    assert seen[1:] == [f"{tmp_path}: {count}" for count in counts]
+
+
+def test_damaged_records_are_one_line_that_says_what_to_do(grid):
+    cell = Sweep(grid).rows[0].cell
+    (grid / "failed").mkdir()
+    (grid / "failed" / f"{cell}.json").write_text("{")
+    disk.cell_path(grid, cell).unlink()
+    with pytest.raises(PruneError, match=r"not valid JSON.*; --retry_failed computes the cell again"):
+        Sweep(grid).status()
+    assert run_sweep(settings(grid), retry_failed=True, progress=False).status().done == NUM_CELLS
+    (plan,) = disk.plan_paths(grid)
+    plan.write_bytes(plan.read_bytes()[:100])
+    with pytest.raises(PruneError, match=r"not valid JSON.*; delete it, and the sweep's command writes it again"):
+        run_sweep(settings(grid), progress=False)
+    plan.unlink()
+    assert run_sweep(settings(grid), progress=False).status().done == NUM_CELLS
+    (grid / "claims" / "plan.lock").mkdir(parents=True)
+    with pytest.raises(PruneError, match=r"plan.lock: cannot be locked: "):
+        run_sweep(settings(grid), progress=False)
+
+
+def test_a_file_system_without_locks_is_refused(grid, monkeypatch):
+    def flock(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(PruneError, match=r"its file system has no locks \(flock\).*give an --output_path elsewhere"):
+        run_sweep(settings(grid), progress=False)
+
+
+def test_rankings_prune_by_the_scores_that_they_name(grid):
+    file = grid / "importance" / "demo_facts-0shot-heads-gradient.json"
+    rankings = ["own", "most:own", "aggregate", "task:demo_facts", str(file)]
+    sweep = run_sweep(settings(grid, ranking=rankings, num_fewshot=[0]), progress=False)
+    shown = {
+        (row.variant.ranking, row.task): sweep.folder / "cells" / f"{row.cell}.json"
+        for row in sweep.rows
+        if row.num_fewshot == 0
+    }
+
+    def pruned(ranking, task):
+        heads = disk.read_cell(shown[ranking, task])["pruning"]["mask"]["pruned_heads"]
+        return {(int(layer), head) for layer, some in heads.items() for head in some}
+
+    def ranked(*tasks):
+        files = [grid / "importance" / f"{task}-0shot-heads-gradient.json" for task in tasks]
+        scores = np.mean([json.loads(path.read_text())["scores"] for path in files], axis=0)
+        return [divmod(int(place), 6) for place in np.argsort(scores, axis=None, kind="stable")]
+
+    for task in ("demo_facts", "demo_recall"):
+        assert pruned("own", task) == set(ranked(task)[:18])
+        assert pruned("most:own", task) == set(ranked(task)[18:])
+        assert pruned("aggregate", task) == set(ranked("demo_facts", "demo_recall")[:18])
+        assert pruned("task:demo_facts", task) == pruned(file.name, task) == set(ranked("demo_facts")[:18])
 
 
 def test_several_draws_are_several_cells_but_without_shots(tmp_path):
@@ -180,6 +276,29 @@ def test_several_draws_are_several_cells_but_without_shots(tmp_path):
     assert [(row.num_fewshot, row.fewshot_seed) for row in rows] == [(0, 1), (1, 1), (1, 2)]
     prompts = [[sample["prompt_hash"] for sample in Sweep(tmp_path).samples(row.cell)] for row in rows]
     assert prompts[1] != prompts[2]
+
+
+def own_task(folder, documents):
+    """Write the task `own` into `folder`; without documents its data set is missing."""
+    folder.mkdir(exist_ok=True)
+    if documents:
+        (folder / "data.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    (folder / "own.yaml").write_text(
+        f"task: own\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder / 'data.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\ndoc_to_choice: ['yes', 'no']\n"
+        "doc_to_target: answer\n"
+    )
+
+
+def test_a_task_that_has_changed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    documents = [{"text": "one two", "answer": 0}, {"text": "two one", "answer": 1}]
+    own_task(tmp_path / "tasks", documents)
+    grid = {"tasks": ["own"], "num_fewshot": [0], "ranking": ["random:0"], "include_path": str(tmp_path / "tasks")}
+    assert run_sweep(settings(tmp_path / "sweep", **grid), progress=False).status().done == 2
+    own_task(tmp_path / "tasks", [*documents, {"text": "one one", "answer": 1}])
+    with pytest.raises(PruneError, match=r"the task own, 0-shot has changed \(documents_hash\) since"):
+        run_sweep(settings(tmp_path / "sweep", **grid), progress=False)
 
 
 def test_another_model_or_setup_is_refused(grid, checkpoint):
@@ -205,6 +324,28 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
         Sweep(finished).export(tmp_path / "t.xls")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["demo_facts", "demo_fact"]}, r"^task 'demo_fact': unknown to the harness; did you mean demo_facts"),
+        ({"tasks": [__file__]}, r"test_sweep.py: a file; give its folder as include_path, and the task's name"),
+        ({"ranking": ["task:demo_fact"]}, r"^task 'demo_fact': unknown to the harness; did you mean demo_facts"),
+        ({"ranking": ["absent.json"]}, r"^absent.json: no such file"),
+        ({"head_method": "best"}, r"^method 'best': unknown; expected one of gradient, knockout"),
+        ({"model_args": "scorer=fast"}, r"^scorer=fast: unknown; expected packed or padded"),
+        ({"model_args": "pretrained=absent"}, r"^pretrained=absent: no such model"),
+        ({"model_args": "dtype=float17"}, r"^the model cannot be loaded: AttributeError: .*float17"),
+        ({"executor": "ray"}, r"^executor=ray needs the package ray: pip install 'lm-eval-prune\[ray\]'"),
+    ],
+)
+def test_what_no_cell_is_to_blame_for_is_one_line_and_fails_no_cell(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    with pytest.raises(PruneError, match=message):
+        run_sweep(settings(tmp_path, **{"num_fewshot": [0], **changes}), progress=False)
+    assert not (tmp_path / "cells").exists()
+    assert not (tmp_path / "failed").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(
@@ -222,7 +363,14 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
         ("tasks: [a]\n\nprune_heads: [0, 1.2]\n", r"sweep.yaml, line 3: prune_heads: share=1.2: expected a number"),
         ("tasks: [a]\nranking: [best]\n", r"line 2: ranking: ranking 'best': expected own, aggregate"),
         ("tasks: [a\n", r"sweep.yaml, line 2: not valid YAML"),
-        ("limit: 4\n", r"tasks: Field required"),
+        ("limit: 4\n", r"sweep.yaml: tasks: missing; give --tasks, or tasks: in"),
+        ("tasks: [a]\nlimit: 4\ntasks: [b]\n", r"sweep.yaml, line 3: tasks: stands in line 1 already"),
+        ("tasks: [a]\n1: 2\n", r"sweep.yaml, line 2: 1: Keys should be strings"),
+        ("tasks: [a]\nlimit: 2.5\n", r"line 2: limit: expected a whole number, or a share below 1 \(given 2.5\)"),
+        ("tasks: [a]\nlimit: .inf\n", r"line 2: limit: expected a whole number, or a share below 1 \(given inf\)"),
+        ("tasks: [a]\nnum_fewshot: [0, -1]\n", r"line 2: num_fewshot: Input should be greater than or equal to 0"),
+        ("tasks: [a]\nbatch_size: 0\n", r"line 2: batch_size: Input should be greater than or equal to 1"),
+        ("tasks: [a]\nranking: []\n", r"line 2: ranking: .*at least 1 item"),
         ("- a\n", r"expected settings"),
     ],
 )
@@ -231,6 +379,15 @@ def test_wrong_settings_name_the_line_and_the_key(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(PruneError, match=message):
         load_config(path, output_path=tmp_path)
+
+
+def test_a_wrong_flag_is_not_said_to_be_in_the_file(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("tasks: [a]\nprune_heads: [0, 0.5]\n")
+    with pytest.raises(PruneError, match=r"^prune_heads: share=1.5: expected a number from 0 to 1"):
+        load_config(tmp_path / "sweep.yaml", output_path=tmp_path, prune_heads="0,1.5")
+    (tmp_path / "sweep.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(PruneError, match=r"sweep.yaml: not a text file"):
+        load_config(tmp_path / "sweep.yaml", output_path=tmp_path)
 
 
 def test_rankings_and_shares_are_read_as_written():
@@ -243,7 +400,8 @@ def test_rankings_and_shares_are_read_as_written():
         parse_ranking("random:x")
 
 
-def test_a_dry_run_counts_the_cells_and_writes_nothing(grid, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_dry_run_counts_the_cells_and_writes_nothing(grid):
     before = {path: path.stat().st_mtime_ns for path in grid.rglob("*")}
     config = settings(grid, ranking=["own", "random:0+1+2"], prune_ffns=["0", "0.5"])
     found = estimate_sweep(config)
@@ -256,6 +414,15 @@ def test_a_dry_run_counts_the_cells_and_writes_nothing(grid, tmp_path, monkeypat
     ]
     assert all(part.flops > 0 and part.seconds > 0 and not part.problem for part in [*found.importance, *found.cells])
     assert found.flops <= found.unshared_flops + sum(part.flops for part in found.importance)
+
+
+def test_a_dry_run_tells_what_is_left(grid, tmp_path, monkeypatch):
+    path = written(tmp_path, grid, ranking=["random:0+1+2"], num_fewshot=[0], tasks=["demo_facts"])
+    result = CliRunner().invoke(cli, ["sweep", "--config", str(path), "--dry_run"])
+    assert result.exit_code == 0, result.output
+    assert f"{grid}: 4 cells, 3 done, 1 to compute, 0 failed; 0 importance files to compute\n" in result.output
+    assert re.search(r"\n  demo_facts, 0-shot: 1 of 4 cells x 6 documents: [\d.]+ [MG]FLOP, [\d.]+ s\n", result.output)
+    assert re.search(r"\n  together about [\d.]+ [MG]FLOP, [\d.]+ s on one worker \(.*\)\n", result.output)
 
     monkeypatch.setattr(PrunedOPT, "create_from_arg_string", None)  # nothing to measure: the model is not loaded
     assert estimate_sweep(settings(grid)).seconds == 0

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,12 +22,12 @@ from lm_eval_prune.sweep.run import run_sweep
 
 
 @pytest.fixture
-def cluster():
-    """A head without room for workers, and two nodes with room for one each."""
+def cluster(request):
+    """A head without room for workers, and two nodes with room for one each; a test may name what else nodes have."""
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    started.nodes = [started.add_node(num_cpus=1) for _ in range(2)]
+    started.nodes = [started.add_node(num_cpus=1, **getattr(request, "param", {})) for _ in range(2)]
     yield started
     started.shutdown()
 
@@ -37,6 +38,9 @@ def actors():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "cluster", [{"num_gpus": 1}], ids=["gpus"], indirect=True
+)  # Ray counts them, and looks for none
 def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, caplog, monkeypatch):
     said, threads = [], torch.get_num_threads()
 
@@ -67,6 +71,25 @@ def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, cap
     assert cells(tmp_path / "ray") == cells(tmp_path / "local")
     assert samples(tmp_path / "ray") == samples(tmp_path / "local")
     assert leftovers(tmp_path / "ray") == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_sweep_on_ray_and_its_workers(cluster, tmp_path):
+    config = settings(tmp_path / "ray", executor="ray", ray_address=cluster.address, masks_at_once=1)
+    (tmp_path / "sweep.yaml").write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        sweep.stdout.readline()  # a cell is there
+        sweep.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, errors = sweep.communicate()
+    assert time.monotonic() - start < 10
+    assert sweep.returncode == 130
+    assert "stopped; the same command goes on" in errors
+    assert 0 < len(cells(tmp_path / "ray")) < NUM_CELLS
+    while actors():
+        assert time.monotonic() - start < 60
+        time.sleep(0.1)
 
 
 def test_ray_without_a_cluster_is_one_line(tmp_path):

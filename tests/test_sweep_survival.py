@@ -3,8 +3,10 @@
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune.cli import main as command
 from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.results import importance_at_work
 from lm_eval_prune.sweep.run import run_sweep
 
 
@@ -53,6 +56,30 @@ def test_four_processes_on_one_folder_compute_each_cell_once(finished, tmp_path)
     lines = forked(tmp_path / "shared", "shared")
     assert len(lines) == len(set(lines)) == NUM_CELLS
     same(tmp_path / "shared", finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["importance", "cells"])
+def test_ctrl_c_ends_it_within_a_batch_and_the_same_command_goes_on(finished, tmp_path, at):
+    folder = tmp_path / "stopped"
+    (tmp_path / "sweep.yaml").write_text(settings(folder).model_dump_json())
+    command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        while not (importance_at_work(folder) if at == "importance" else list(folder.glob("cells/*.json"))):
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        sweep.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, errors = sweep.communicate()
+    assert time.monotonic() - start < 5
+    assert sweep.returncode == 130
+    assert f"stopped; the same command goes on: {folder}" in errors
+    assert "Traceback" not in errors
+    assert len(cells(folder)) < NUM_CELLS
+    assert [path for path in leftovers(folder) if path.suffix != ".lock"] == []
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    same(folder, finished)
 
 
 def lines_of_error(monkeypatch, capsys, *arguments):

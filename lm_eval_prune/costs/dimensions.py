@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lm_eval_prune.decoders import opt
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.masks import PruningMask
@@ -53,6 +54,11 @@ class Dimensions:
         return PruningMask.from_dict(self.pruning_mask, f"{self.name}: pruning_mask")
 
     @property
+    def model_type(self) -> str:
+        """As in a configuration, in whose place these numbers may stand."""
+        return "opt"
+
+    @property
     def num_heads(self) -> int:
         """Heads that are there, in all layers together."""
         return self.lacking.num_heads - self.lacking.num_pruned_heads
@@ -70,14 +76,12 @@ class Dimensions:
     @property
     def parameters_per_head(self) -> int:
         """Query, key and value rows with their biases, and output columns; the output map's bias stays."""
-        head_dim = self.hidden_size // self.num_attention_heads
-        return 4 * head_dim * self.hidden_size + 3 * head_dim * self.enable_bias
+        return opt.parameters_per_head(self._config)
 
     @property
     def parameters_per_ffn(self) -> int:
         """Both maps with their biases, and the layer norm before them; one behind them is the residual stream's."""
-        own_norm = self._norm if self.do_layer_norm_before else 0
-        return 2 * self.hidden_size * self.ffn_dim + self.enable_bias * (self.ffn_dim + self.hidden_size) + own_norm
+        return opt.parameters_per_ffn(self._config)
 
     def parameters_of(self, layer: int) -> int:
         """One decoder layer, as it is."""
@@ -111,6 +115,10 @@ class Dimensions:
     def is_projected(self) -> bool:
         """Whether embeddings are of another width than the residual stream."""
         return self.word_embed_proj_dim != self.hidden_size
+
+    @property
+    def _config(self) -> Any:
+        return self
 
     @property
     def _norm(self) -> int:

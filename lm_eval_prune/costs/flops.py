@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load
+from lm_eval_prune.decoders import linear_weights
 
 __all__ = ["forward", "gradient_importance", "induction", "knockout_passes", "knockouts", "layers"]
 
 
 def layers(model: Dimensions, load: Load, kept_heads: float = 1, kept_ffns: float = 1) -> float:
     """All decoder layers; of the heads and FFNs that are there, these shares are computed."""
-    width = model.hidden_size
-    attention = 8 * width**2 * load.tokens + 4 * width * load.pairs
-    ffn = 4 * width * model.ffn_dim * load.tokens
+    weights = linear_weights(model)
+    attention = 2 * weights.head * model.num_attention_heads * load.tokens + 4 * model.hidden_size * load.pairs
+    ffn = 2 * weights.ffn * load.tokens
     return model.attentions * kept_heads * attention + model.num_ffns * kept_ffns * ffn
 
 
@@ -71,5 +72,5 @@ def induction(model: Dimensions, lengths: list[int], repeats: int = 4) -> float:
 
 def _ends(model: Dimensions, load: Load) -> float:
     """Output layer and, where embeddings are of another width, the projections."""
-    projections = 2 * model.hidden_size * model.word_embed_proj_dim * (load.tokens + load.outputs) * model.is_projected
-    return 2 * model.word_embed_proj_dim * model.vocab_size * load.outputs + projections
+    weights = linear_weights(model)
+    return 2 * weights.output * load.outputs + 2 * weights.projection * (load.tokens + load.outputs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.errors import MaskShapeError, UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 __all__ = [
     "FAMILIES",
     "Decoder",
+    "LinearWeights",
     "Trunk",
     "check_fits",
     "decoder_of",
     "flops_per_token",
     "input_device",
     "is_offloaded",
+    "linear_weights",
     "num_pruned_parameters",
     "num_removed_parameters",
     "removed_from",
@@ -56,6 +58,19 @@ class Decoder:
     ascending; None where there is none."""
     ffn_outputs: tuple[nn.Module | None, ...]
     """Modules whose output is what the FFN adds to the residual stream; None where there is none."""
+
+
+class LinearWeights(NamedTuple):
+    """Weights of the linear maps, each a multiplication and an addition for every token that passes it."""
+
+    head: int
+    """Of one head: half of them for keys and values, half for queries and outputs."""
+    ffn: int
+    """Of one FFN."""
+    projection: int
+    """From embeddings of another width than the layers', and as many back; else 0."""
+    output: int
+    """Of the output layer."""
 
 
 @dataclass(frozen=True)
@@ -183,11 +198,17 @@ def flops_per_token(config: Any, mask: PruningMask) -> int:
     between tokens) and what is small beside it: biases, norms, activations, softmax.
     Raises MaskShapeError, UnsupportedModelError.
     """
-    require_supported(config)
+    weights = linear_weights(config)
     check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
-    head, ffn, outside = _family(config).linear_weights(config)
     heads, ffns = mask.num_heads - mask.num_pruned_heads, mask.num_hidden_layers - mask.num_pruned_ffns
-    return 2 * (heads * head + ffns * ffn + outside)
+    return 2 * (heads * weights.head + ffns * weights.ffn + 2 * weights.projection + weights.output)
+
+
+def linear_weights(config: Any) -> LinearWeights:
+    """What FLOPs are counted from; `config` is a model's configuration. Raises UnsupportedModelError."""
+    require_supported(config)
+    found: LinearWeights = _family(config).linear_weights(config)
+    return found
 
 
 def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model") -> None:

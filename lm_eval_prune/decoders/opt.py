@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.decoders import Decoder, Trunk, removed_from
+from lm_eval_prune.decoders import Decoder, LinearWeights, Trunk, removed_from
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -134,12 +134,12 @@ def parameters_per_headless_layer(config: OPTConfig) -> int:
     return 2 * config.hidden_size if own_norm else 0
 
 
-def linear_weights(config: OPTConfig) -> tuple[int, int, int]:
-    """Weights of the linear maps that every token passes: (of one head, of one FFN, outside the layers).
-
-    Outside are the output layer and, in OPT-350m, the projections beside the embeddings.
-    """
+def linear_weights(config: OPTConfig) -> LinearWeights:
+    """Of every linear map; OPT-350m alone projects its embeddings."""
     width, embedding = config.hidden_size, config.word_embed_proj_dim or config.hidden_size
-    projections = 2 * width * embedding if embedding != width else 0
-    head = 4 * (width // config.num_attention_heads) * width
-    return head, 2 * width * config.ffn_dim, embedding * config.vocab_size + projections
+    return LinearWeights(
+        head=4 * (width // config.num_attention_heads) * width,
+        ffn=2 * width * config.ffn_dim,
+        projection=width * embedding if embedding != width else 0,
+        output=embedding * config.vocab_size,
+    )

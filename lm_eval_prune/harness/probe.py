@@ -19,7 +19,7 @@ from lm_eval_prune.harness.requests import (
     num_documents,
 )
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, shared_flops
+from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.packing import Pack, build_pack
 from lm_eval_prune.scoring.trie import TokenTrie, build_trie
 
@@ -90,8 +90,7 @@ def importance_flops(config: ImportanceConfig, lm: PrunedOPT) -> tuple[float, in
     dense = PruningMask.dense(layers, heads)
     if config.method != "knockout":
         trie = build_trie(calibration(lm, documents).examples, lm.max_length)
-        # Weights have no gradient: backwards costs what forwards does, but for attention.
-        return 2 * evaluation_flops(lm.config, _apart(trie), dense), len(documents.doc_ids)
+        return gradient_flops(lm.config, _apart(trie)), len(documents.doc_ids)
     trie = build_trie(TaskObjective(lm, documents, config.metric).requests, lm.max_length)
     one = {"num_hidden_layers": layers, "num_attention_heads": heads}
     masks = [PruningMask(**one, pruned_ffns=(layer,)) for layer in range(layers)]

@@ -45,6 +45,7 @@ __all__ = [
     "calibration",
     "load_tasks",
     "num_documents",
+    "require_known",
 ]
 
 log = logging.getLogger(__name__)
@@ -61,17 +62,28 @@ def load_tasks(names: Sequence[str], include_path: str | None = None, include_de
     manager = _task_manager(include_path, include_defaults)
     tasks: dict[str, Task] = {}
     for name in names:
-        found = [name] if Path(name).is_file() else manager.match_tasks([name])
-        if not found:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else "; `lm_eval ls tasks` lists them"
-            raise ArgumentError(f"task {name!r}: unknown to the harness{hint}")
+        found = _known(manager, name)
         try:
             tasks |= manager.load(found)["tasks"]
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:  # whatever a stranger's task raises
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ArgumentError(f"task {name!r} cannot be loaded: {reason}") from error
     return tasks
+
+
+def require_known(names: Sequence[str], include_path: str | None = None, include_defaults: bool = True) -> None:
+    """Raise ArgumentError for a name that `load_tasks` would not find; nothing is loaded."""
+    for name in names:
+        _known(_task_manager(include_path, include_defaults), name)
+
+
+def _known(manager: TaskManager, name: str) -> list[str]:
+    """The names that `name` stands for. Raises ArgumentError."""
+    if found := [name] if Path(name).is_file() else manager.match_tasks([name]):
+        return found
+    near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+    hint = f"; did you mean {', '.join(near)}?" if near else "; `lm_eval ls tasks` lists them"
+    raise ArgumentError(f"task {name!r}: unknown to the harness{hint}")
 
 
 def num_fewshot_of(task: Task, requested: int | None) -> int:

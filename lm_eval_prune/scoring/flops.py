@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from lm_eval_prune.decoders import linear_weights
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
@@ -12,7 +13,7 @@ from lm_eval_prune.scoring.budget import token_budget
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import TokenTrie
 
-__all__ = ["all_packs", "evaluation_flops", "shared_flops"]
+__all__ = ["all_packs", "evaluation_flops", "gradient_flops", "shared_flops"]
 
 
 def all_packs(forward: OPTForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
@@ -33,6 +34,17 @@ def evaluation_flops(config: Any, packs: Iterable[Pack], mask: PruningMask) -> f
 def shared_flops(config: Any, packs: Iterable[Pack], masks: Sequence[PruningMask]) -> float:
     """The same for several masks at once, which share what comes before the first difference between them."""
     return sum(_pack_flops(config, _Sizes.of(pack), masks) for pack in packs)
+
+
+def gradient_flops(config: Any, packs: Iterable[Pack]) -> float:
+    """Forwards and backwards through the dense model, activations alone having gradients.
+
+    Backwards each linear map costs what it cost forwards, and attention's two products become four.
+    """
+    dense = PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
+    sizes = [_Sizes.of(pack) for pack in packs]
+    attended = sum((config.num_hidden_layers - 1) * each.area + each.asked_area for each in sizes)
+    return 2 * sum(_pack_flops(config, each, [dense]) for each in sizes) + 4 * config.hidden_size * attended
 
 
 class _Sizes(NamedTuple):
@@ -66,19 +78,19 @@ def _pack_flops(config: Any, sizes: _Sizes, masks: Sequence[PruningMask]) -> flo
 
 def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[object, float]]:
     """What each stage does under `mask`, as a value that is equal for equal computations, and its cost."""
-    width = config.hidden_size
-    head_dim = width // config.num_attention_heads
+    weights, head_dim = linear_weights(config), config.hidden_size // config.num_attention_heads
+    yield "input", 2.0 * sizes.tokens * weights.projection
     last = max((layer for layer, kept in enumerate(mask.head_mask) if kept.any()), default=-1)
     for layer in range(mask.num_hidden_layers):
         pruned = mask.pruned_heads.get(layer, ())
         heads = config.num_attention_heads - len(pruned)
         narrow = min(max(layer - last, -1), 1)
         queries, area = (sizes.tokens, sizes.area) if layer < last else (sizes.asked, sizes.asked_area)
-        projections = 2 * width * head_dim * (2 * sizes.tokens + 2 * queries)
+        projections = weights.head * (sizes.tokens + queries)
         yield (layer, pruned, narrow), heads * (projections + 4 * area * head_dim) if heads else 0.0
         kept = layer not in mask.pruned_ffns
-        yield (layer, kept, layer < last), 4.0 * width * config.ffn_dim * queries if kept else 0.0
-    yield "output", 2.0 * sizes.asked * config.word_embed_proj_dim * config.vocab_size
+        yield (layer, kept, layer < last), 2.0 * weights.ffn * queries if kept else 0.0
+    yield "output", 2.0 * sizes.asked * (weights.projection + weights.output)
 
 
 def _area(call: AttentionCall) -> float:

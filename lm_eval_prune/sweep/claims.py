@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from lm_eval_prune.errors import FileFormatError
 
-__all__ = ["claim", "clear_claims", "is_claimed"]
+__all__ = ["claim", "claimed", "clear_claims", "is_claimed"]
 
 
 def _lock(folder: Path, name: str) -> FileLock:
@@ -36,7 +37,15 @@ def claim(folder: Path, name: str, *, writes: Iterable[Path] = (), wait: bool = 
     """
     lock = _lock(folder, name)
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        with warnings.catch_warnings():
+            # filelock's way out, marker files, would keep the claims of processes that died on another machine.
+            warnings.filterwarnings("error", "flock not supported")
+            lock.acquire(timeout=-1 if wait else 0)
+    except (NotImplementedError, UserWarning):
+        raise FileFormatError(
+            f"{folder}: its file system has no locks (flock), by which processes share a sweep; give an --output_path "
+            "elsewhere"
+        ) from None
     except Timeout:
         yield False
         return
@@ -64,6 +73,12 @@ def is_claimed(folder: Path, name: str) -> bool:
         return False
     lock.release()
     return False
+
+
+def claimed(folder: Path, prefix: str) -> list[str]:
+    """What begins so and a living process has now."""
+    names = sorted(path.stem for path in (folder / "claims").glob(f"{prefix}*.lock"))
+    return [name for name in names if is_claimed(folder, name)]
 
 
 def clear_claims(folder: Path, is_done: Callable[[str], bool]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -32,14 +33,14 @@ class SweepConfig(BaseModel):
     """As for `pruned-opt`; without `pretrained` the bundled model. Masks come from the grid, not from here."""
     tasks: tuple[str, ...] = Field(min_length=1)
     """Harness tasks, groups or tags."""
-    num_fewshot: tuple[int, ...] = (0,)
-    prune_heads: tuple[str, ...] = ("0",)
+    num_fewshot: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    prune_heads: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all heads, exact decimals."""
-    prune_ffns: tuple[str, ...] = ("0",)
+    prune_ffns: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all FFNs; every share of heads is combined with every one of these."""
-    ranking: tuple[str, ...] = ("own",)
+    ranking: tuple[str, ...] = Field(("own",), min_length=1)
     """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round."""
-    fewshot_seeds: tuple[int, ...] = (1234,)
+    fewshot_seeds: tuple[int, ...] = Field((1234,), min_length=1)
     limit: float | None = Field(None, gt=0)
     """Documents a task, or their share below 1."""
     seed: int = 1234
@@ -49,7 +50,7 @@ class SweepConfig(BaseModel):
     importance_split: Literal["training", "validation", "test"] | None = None
     head_method: str = "gradient"
     ffn_method: str = "knockout"
-    batch_size: int | Literal["auto"] = 8
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
     device: str | None = None
     include_path: str | None = None
     include_defaults: bool = True
@@ -75,6 +76,13 @@ class SweepConfig(BaseModel):
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("limit", "importance_limit")
+    @classmethod
+    def _whole_or_share(cls, value: float | None) -> float | None:
+        if value is not None and not (value < 1 or value.is_integer()):
+            raise ValueError("expected a whole number, or a share below 1")
+        return value
 
     @field_validator("prune_heads", "prune_ffns", mode="before")
     @classmethod
@@ -145,33 +153,46 @@ def load_config(path: Path, **changes: Any) -> SweepConfig:
         content = yaml.safe_load(text) or {}
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{path}: not a text file; expected YAML") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise FileFormatError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected settings, such as tasks: [piqa]")
-    return make_config({**content, **changes}, path, _lines(text))
+    lines = _lines(path, text)
+    places = {key: f"{path}, line {line}: " for key, line in lines.items()} | dict.fromkeys(changes, "")
+    return make_config({**content, **changes}, lambda key: places.get(key, f"{path}: "))
 
 
-def make_config(settings: dict[str, Any], where: object = None, lines: dict[str, int] | None = None) -> SweepConfig:
-    """SweepConfig, its errors as one line each that names the setting."""
+def make_config(settings: dict[str, Any], place: Callable[[str], str] = lambda key: "") -> SweepConfig:
+    """SweepConfig, its errors as one line each that names the setting behind where it stands, its `place`."""
     try:
-        return SweepConfig(**settings)
+        return SweepConfig.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
-        line = f", line {lines[key]}" if lines and key in lines else ""
-        place = f"{where}{line}: " if where else ""
-        given = f" (given {first['input']!r})" if first["type"] not in ("missing", "extra_forbidden") else ""
-        known = f"; known are {', '.join(SweepConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
         message = str(first["msg"]).removeprefix("Value error, ")
-        raise ArgumentError(f"{place}{key}: {message}{given}{known}") from None
+        if first["type"] == "missing":
+            message = f"missing; give --{key}, or {key}: in the settings file"
+        elif first["type"] == "extra_forbidden":
+            message += f"; known are {', '.join(SweepConfig.model_fields)}"
+        else:
+            message += f" (given {first['input']!r})"
+        raise ArgumentError(f"{place(key)}{key}: {message}") from None
 
 
-def _lines(text: str) -> dict[str, int]:
+def _lines(path: Path, text: str) -> dict[str, int]:
+    """The line of each setting. Raises FileFormatError for one that is there twice."""
+    lines: dict[str, int] = {}
     node = yaml.compose(text, Loader=yaml.SafeLoader)
-    return {key.value: key.start_mark.line + 1 for key, _ in node.value} if node is not None else {}
+    for key, _ in node.value if node is not None else ():
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise FileFormatError(f"{path}, line {line}: {key.value}: stands in line {lines[key.value]} already")
+        lines[key.value] = line
+    return lines
 
 
 def _decimal(value: Any) -> str:

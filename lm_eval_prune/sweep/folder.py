@@ -130,10 +130,13 @@ def write_plan(folder: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]
 
 def read_plan(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """(the file's content, its rows). Raises FileFormatError."""
-    content = read_json(path)
-    require_format(content, path, name=PLAN_FORMAT, version=VERSION, required={"config", "rows"}, optional={"fixed"})
+    known: Any = {"name": PLAN_FORMAT, "version": VERSION, "required": {"config", "rows"}, "optional": {"fixed"}}
     try:
+        content = read_json(path)
+        require_format(content, path, **known)
         return content, [Row(**{**row, "variant": Variant(**row["variant"])}) for row in content["rows"]]
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; delete it, and the sweep's command writes it again") from None
     except (TypeError, KeyError) as error:
         raise FileFormatError(f"{path}: a row is not as expected: {error}") from None
 
@@ -277,4 +280,11 @@ def write_failure(folder: Path, row: Row, kind: str, message: str) -> None:
 
 def read_failure(folder: str | os.PathLike[str], cell: str) -> dict[str, Any]:
     """The record of a failed cell. Raises FileFormatError."""
-    return read_json(failure_path(folder, cell))
+    path = failure_path(folder, cell)
+    required = {"id", "variant", "task", "num_fewshot", "error", "message"}
+    try:
+        content = read_json(path)
+        require_format(content, path, name=FAILURE_FORMAT, version=VERSION, required=required, optional=set())
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; --retry_failed computes the cell again") from None
+    return content

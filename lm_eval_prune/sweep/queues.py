@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.cells import CellResult
-from lm_eval_prune.harness.importance import compute_importance
+from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim
@@ -57,6 +58,7 @@ class ImportanceQueue:
         self.missing = {job.name: job for job in jobs}
         self.held: dict[str, ExitStack] = {}
         for job in list(self.missing.values()):
+            self._settings(job)
             self._look(job)
 
     def next(self) -> ImportanceJob | None:
@@ -90,13 +92,18 @@ class ImportanceQueue:
         if not path.exists():
             return False
         try:
-            list(compute_importance(importance_config(self.config, job, path.parent), _never))
+            with quiet_harness():
+                list(compute_importance(self._settings(job), _never))
             self.found[job] = ImportanceScores.load(path, job.component)
         except PruneError as error:
             message = str(error).replace("; --overwrite computes it again", "")
             raise ArgumentError(f"{message}; delete the file, or give another --output_path") from None
         self.missing.pop(job.name, None)
         return True
+
+    def _settings(self, job: ImportanceJob) -> ImportanceConfig:
+        """Raises ArgumentError where they are wrong: before anything is computed."""
+        return importance_config(self.config, job, importance_path(self.config, job).parent)
 
 
 class CellQueue:

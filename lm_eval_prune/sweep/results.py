@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.claims import is_claimed
+from lm_eval_prune.sweep.claims import claimed, is_claimed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Status", "Sweep", "headline"]
+__all__ = ["Status", "Sweep", "headline", "importance_at_work"]
 
 METRICS = ("acc", "em", "exact_match", "f1")
 """The first that a task has is its headline."""
@@ -30,6 +30,8 @@ class Status(NamedTuple):
     """Neither done nor failed nor running."""
     failures: list[str]
     """A line a failed cell."""
+    importance: list[str]
+    """Importance that is being computed now; the cells that need it are in no plan yet."""
 
 
 class Sweep:
@@ -60,7 +62,7 @@ class Sweep:
             for found in records
         ]
         missing = len(cells) - len(done) - len(failed) - len(running)
-        return Status(len(done), len(running), len(failed), missing, lines)
+        return Status(len(done), len(running), len(failed), missing, lines, importance_at_work(self.folder))
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each variant, task, shots and draw; metrics are columns; cells not there have none."""
@@ -99,6 +101,11 @@ class Sweep:
             found = content["results"][row.task]
             record |= {key: value for key, value in found.items() if isinstance(value, int | float) and "," in key}
         return record
+
+
+def importance_at_work(folder: Path) -> list[str]:
+    """Importance that a living process computes for the sweep in `folder`, which may have no plan yet."""
+    return [name.removeprefix("importance-") for name in claimed(folder, "importance-")]
 
 
 def headline(results: dict[str, Any], task: str) -> tuple[str, float]:

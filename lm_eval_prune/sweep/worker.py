@@ -37,14 +37,22 @@ class Worker:
         """The model, loaded when it is first asked for. Raises PruneError."""
         if self._lm is None:
             settings = {"batch_size": self.config.batch_size, "device": self.config.device}
-            self._lm = PrunedOPT.create_from_arg_string(self.config.model_args, settings)
+            try:
+                self._lm = PrunedOPT.create_from_arg_string(self.config.model_args, settings)
+            except PruneError:
+                raise
+            except Exception as error:
+                failure = Failure.of(error)
+                raise PruneError(f"the model cannot be loaded: {failure.kind}: {failure.message}") from error
         return self._lm
 
     def run(self, job: Job, progress: Callable[[float], None] = lambda share: None) -> Iterator[Outcome]:
         """An outcome for each of the job's keys, as they come. Of several launched processes the first yields them.
 
-        `progress` is told of shares of one cell's work.
+        `progress` is told of shares of one cell's work. Raises PruneError where the model cannot be loaded: no cell is
+        to blame for that.
         """
+        self.model()
         if isinstance(job, ImportanceJob):
             yield self._importance(job)
         else:
