@@ -10,7 +10,6 @@ a file that is there. With `--extras` also: a 70 % heads + 20 % FFNs mask agains
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import sys
 from datetime import date
@@ -111,21 +110,22 @@ def _table(results: dict[str, Any]) -> str:
         "",
         *(f"    {command}" for command in results["commands"]),
         "",
-        "| task | shots | hf s (batch) | packed s | ratio | tokens asked | computed | of peak | max difference | "
-        "memory hf / packed MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| task | shots | hf s (batch) | packed s | ratio | by FLOPs | tokens asked | computed | of peak | "
+        "max difference | memory hf / packed MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for cell in results["cells"]:
         memory = f"{cell.get('hf_peak_mib', 0):.0f} / {cell.get('packed_peak_mib', 0):.0f}"
         lines.append(
             f"| {cell['task']} | {cell['num_fewshot']} | {cell['hf_s']:.2f} ({cell['batch_size']}) | "
-            f"{cell['packed_s']:.2f} | {cell['ratio']:.2f} | {cell['tokens_asked']:,} | {cell['tokens_computed']:,} | "
+            f"{cell['packed_s']:.2f} | {cell['ratio']:.2f} | {cell['ratio_by_flops']:.2f} | "
+            f"{cell['tokens_asked']:,} | {cell['tokens_computed']:,} | "
             f"{cell['packed_gflops'] / results['matmul_peak_gflops']:.0%} | {cell['max_difference']:.1e} | {memory} |"
         )
     for shots in sorted({cell["num_fewshot"] for cell in results["cells"]}):
-        ratios = [cell["ratio"] for cell in results["cells"] if cell["num_fewshot"] == shots]
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        lines.append(f"| **geometric mean of {len(ratios)}** | {shots} | | | **{mean:.2f}** | | | | | |")
+        cells = [cell for cell in results["cells"] if cell["num_fewshot"] == shots]
+        ratio, bound = (statistics.geometric_mean(cell[key] for cell in cells) for key in ("ratio", "ratio_by_flops"))
+        lines.append(f"| **geometric mean of {len(cells)}** | {shots} | | | **{ratio:.2f}** | {bound:.2f} | | | | | |")
     if "extras" in results:
         lines += ["", *(f"- {name}: {value}" for name, value in results["extras"].items())]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from multiprocessing import get_context
@@ -16,6 +16,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune import PruningMask
+from lm_eval_prune.decoders import flops_per_token
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.scoring import score
@@ -90,12 +91,24 @@ def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repea
         "packed_s": packed_s,
         "ratio": hf_s / packed_s,
         "hf_s_by_batch_size": {str(size): seconds for size, seconds in by_size.items()},
+        "ratio_by_flops": _hf_flops(scorers.model.config, trie.inputs) / flops,
         "tokens_asked": sum(map(len, trie.inputs)),
         "tokens_computed": sum(map(len, packs)),
         "packed_gflops": flops / packed_s / 1e9,
         "max_difference": max(abs(one[0] - other[0]) for one, other in pairs),
         "greedy_differing": sum(one[1] != other[1] for one, other in pairs),
     }
+
+
+def _hf_flops(config: Any, inputs: Iterable[Sequence[int]]) -> float:
+    """What hf computes: each different input whole, with logits at every position; its padding is not counted.
+
+    Choices of one token are one input: hf's logits cache serves them from one pass.
+    """
+    dense = PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
+    lengths = [len(tokens) for tokens in {tuple(tokens) for tokens in inputs}]
+    attention = config.num_hidden_layers * 4 * config.hidden_size * sum(n * (n + 1) / 2 for n in lengths)
+    return flops_per_token(config, dense) * sum(lengths) + attention
 
 
 def extras(scorers: Scorers, requests: list[Any], repeats: int) -> dict[str, float]:
