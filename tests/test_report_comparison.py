@@ -16,6 +16,7 @@ from lm_eval_prune.report.averages import verdict_of
 from lm_eval_prune.report.board import Column, Difference
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.records import arranged
 from lm_eval_prune.sweep.folder import DENSE, Row, Variant, cell_path, read_cell, read_rows, read_samples, write_failure
 
 OWN = grid(heads=("0.3", "0.5", "0.9"))
@@ -101,6 +102,19 @@ def test_differences_are_mcnemars_on_the_raw_outcomes_with_holm_over_the_variant
         assert entry_of(board, "own", variant.prune_heads).cells[ACC].difference.p_holm == pytest.approx(holm)
 
 
+def test_holm_is_over_the_variants_of_all_models(tmp_path):
+    variants = {"facebook/opt-125m": OWN[:1], "facebook/opt-350m": OWN[1:2]}
+    losses = dict.fromkeys(OWN, 0.2)
+    folders = [
+        sweep(tmp_path / model, own, tasks=("piqa",), losses=losses, model=model, fingerprint=model)
+        for model, own in variants.items()
+    ]
+    differences = [cell.difference for e in board_of(*folders).entries for cell in e.cells.values() if cell.difference]
+    low, high = sorted(differences, key=lambda difference: difference.p)
+    assert low.p < high.p < 1
+    assert (low.p_holm, high.p_holm) == pytest.approx((min(1, 2 * low.p), max(2 * low.p, high.p)))
+
+
 def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
     entry = entry_of(board, "random", "0.5", 5)
     values = [file_value(folder, variant, "copa", 5) for variant in RANDOM]
@@ -182,6 +196,17 @@ def test_flips_are_the_documents_that_differ(folder, board):
     assert found == {(key[0], dense[key], pruned[key]) for key in dense if dense[key] != pruned[key]}
     assert found
     assert board_of(folder, shots=(0,)).flips == []
+
+
+def test_rows_are_sorted_by_every_column_of_the_page(board):
+    for sort, share in (("heads", "prune_heads"), ("ffns", "prune_ffns")):
+        for shots in (0, 5):
+            found = [entry for entry in arranged(board, sort=sort) if entry.num_fewshot == shots]
+            assert [getattr(e, share) for e in found] == sorted((getattr(e, share) for e in found), key=float)
+    best = arranged(board, sort="piqa")[0]
+    assert best.cells[ACC].value == max(e.cells[ACC].value for e in board.entries if e.num_fewshot == 0)
+    with pytest.raises(ArgumentError, match="sort nope: unknown; expected rank, variant, heads, ffns, parameters"):
+        arranged(board, sort="nope")
 
 
 def test_sizes_are_shares_of_the_dense_model(board):

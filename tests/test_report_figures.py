@@ -141,6 +141,15 @@ def test_the_combined_grid_has_ffns_down_and_heads_across(shown):
     assert row["value"] == [pytest.approx(expected[place], rel=1e-3) for place in order]
 
 
+def test_the_combined_grid_leaves_out_shares_of_one_component_alone(tmp_path):
+    both = grid(("own",), heads=("0", "0.3"), ffns=("0", "0.25"))
+    alone = grid(("own",), heads=("0.1", "0.2"))
+    _, found = made(sweep(tmp_path, [*both, *alone], TASKS))
+    (row,) = points_of(found["combined-own"])
+    assert len(row["value"]) == 4
+    assert None not in row["value"]
+
+
 def scores_of(folder, name):
     return np.array(next(s.scores for p, s in read_collection([folder]).importance if p.stem == name))
 

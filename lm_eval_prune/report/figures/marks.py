@@ -148,7 +148,7 @@ def heat(
         .properties(width=alt.Step(_step(x, labelled)), height=alt.Step(_step(y, labelled)))
     )
     field, title = ("rank:Q", RANK) if by_rank else ("value:Q", colour.title)
-    shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".2~g"))
+    shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".3~g"))
     layers = [base.mark_rect().encode(shown)]
     if labelled:
         written = alt.Text("value:Q", format=text)

@@ -1,4 +1,4 @@
-"""What was run, at the page's end: models, tasks, versions, and the commands that repeat it."""
+"""What was run, at the page's end: models, tasks, versions, and the commands that repeat it. For masks: `masks.py`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig
+from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Run
 from lm_eval_prune.sweep.config import SweepConfig
@@ -161,7 +162,7 @@ def _option(name: str, value: Any) -> list[str]:
 
 def _shell(words: Iterable[str]) -> str:
     """A command line, options on lines of their own where it is long."""
-    quoted = [shlex.quote(word) for word in words]
+    quoted = [printable(shlex.quote(word)) for word in words]
     line = " ".join(quoted)
     if len(line) <= 100:
         return line
