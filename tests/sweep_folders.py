@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from fractions import Fraction
@@ -49,11 +50,15 @@ def standard_error(values):
     return (sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5
 
 
+@functools.cache
+def shuffled(seed, size):
+    return random.Random(seed).sample(range(size), size)
+
+
 def mask_of(variant, layers, heads, task="", shots=0):
     """Pruned heads by layer and pruned FFNs: those of a larger share hold those of a smaller one."""
     own = f"{task}{shots}" if variant.ranking == "own" else ""
-    order = [random.Random(f"{variant.ranking}{variant.seed}{own}{size}") for size in ("heads", "ffns")]
-    places = [draw.sample(range(size), size) for draw, size in zip(order, (layers * heads, layers), strict=True)]
+    places = [shuffled(f"{variant.ranking}{variant.seed}{own}{size}", size) for size in (layers * heads, layers)]
     pruned = sorted(places[0][: int(Fraction(variant.prune_heads) * layers * heads)])
     by_layer = {}
     for place in pruned:

@@ -9,14 +9,16 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 import scipy.stats
-from sweep_folders import cell, grid, harness_run, results, samples, sweep
+from sweep_folders import cell, grid, harness_run, pruning, results, samples, sweep
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.averages import verdict_of
 from lm_eval_prune.report.board import Column, Difference
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
+from lm_eval_prune.selection import select_mask
 from lm_eval_prune.sweep.folder import DENSE, Row, Variant, cell_path, read_cell, read_rows, read_samples, write_failure
 
 OWN = grid(heads=("0.3", "0.5", "0.9"))
@@ -404,6 +406,34 @@ def test_oracles_are_called_what_they_are(tmp_path):
     board = board_of(sweep(tmp_path, [oracle, OWN[1]], tasks=("piqa",)))
     labels = {entry.label for entry in board.entries}
     assert labels == {"dense", "own, heads 0.5, FFNs 0", "own, heads 0.5, FFNs 0, oracle"}
+
+
+def test_a_ranking_that_is_an_oracle_on_one_task_is_one_row(tmp_path):
+    oracle = OWN[1]._replace(oracle=True)
+    skip = [(oracle, "piqa", 0), (OWN[1], "copa", 0)]
+    folder = sweep(tmp_path, [oracle, OWN[1]], tasks=("piqa", "copa"), skip=skip)
+    (entry,) = (entry for entry in board_of(folder).entries if not entry.is_dense)
+    assert entry.label == "own, heads 0.5, FFNs 0, oracle on copa"
+    assert entry.oracle
+    assert entry.average is not None
+
+
+def test_a_mask_selected_on_evaluated_documents_is_an_oracle_outside_a_sweep_too(tmp_path, folder):
+    settings = {"method": "gradient", "task": "piqa", "split": "validation"}
+    scores = ImportanceScores(
+        component="heads", num_hidden_layers=4, num_attention_heads=4, scores=((0.0, 1.0, 2.0, 3.0),) * 4,
+        settings=settings,
+    )  # fmt: skip
+    scores.save(tmp_path / "scores.json")
+    mask = select_mask(head_importance=tmp_path / "scores.json", prune_heads="0.5")
+    path = harness_run(tmp_path / "run", tasks=("piqa", "copa"), model="pruned-opt")
+    content = json.loads(path.read_text())
+    content["pruning"] = {**pruning(OWN[1]), "mask": mask.to_dict()}
+    path.write_text(json.dumps(content))
+    names = [entry.label for entry in board_of(folder, path, shots=(0,), tasks=("piqa", "copa")).entries]
+    assert "scores.json, heads 0.5, FFNs 0, oracle on piqa" in names
+    names = [entry.label for entry in board_of(folder, path, shots=(0,), tasks=("piqa",)).entries]
+    assert "scores.json, heads 0.5, FFNs 0, oracle" in names
 
 
 def test_few_shot_draws_are_paired_each_with_its_own_dense_run(tmp_path):

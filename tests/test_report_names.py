@@ -14,15 +14,17 @@ import pytest
 from rich.console import Console
 from sweep_folders import harness_run, importance, sweep
 
-from lm_eval_prune.report.comparison import BoardConfig
+from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.figures.files import write_figures
 from lm_eval_prune.report.leaderboard import leaderboard
 from lm_eval_prune.report.names import printable
+from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.terminal import print_board
 from lm_eval_prune.sweep.folder import Variant, read_rows, write_failure
 
-HARMFUL = "</script><b>\x00\x1b[31m\u2028\u2029\u202e\x9b\"'&|`🧠" + "long" * 125
-SHOWN = "</script><b>\\x00\\x1b[31m\\u2028\\u2029\\u202e\\x9b\"'&|`🧠" + "long" * 125
-FORMATS = ("svg", "png", "pdf")
+HARMFUL = "</script><b>\x00\x1b[31m\u2028\u2029\u202e\x9b\"'&|`\\x00🧠" + "long" * 125
+SHOWN = "</script><b><U+0000><U+001B>[31m<U+2028><U+2029><U+202E><U+009B>\"'&|`\\x00🧠" + "long" * 125
 MINUS_ZERO = re.compile(r"[-−]0(\.0+)?(?![.\d])")
 
 
@@ -42,7 +44,7 @@ def harmful_characters(text):
     [
         (HARMFUL, SHOWN),
         ("two\nlines\tand\r\ntabs", "two lines and  tabs"),
-        ("half a pair \ud800", "half a pair \\ud800"),
+        ("half a pair \ud800", "half a pair <U+D800>"),
         ("שלום 👩‍🔬 naïve\u00a0ß", "שלום 👩‍🔬 naïve\u00a0ß"),
     ],
 )
@@ -64,8 +66,7 @@ def harmful(tmp_path_factory):
     other = tmp_path_factory.mktemp("runs") / os.fsdecode(b"\xff \x1b[31m")
     harness_run(other, tasks=("piqa",), count=8, model_args={"pretrained": "half a pair \ud800"})
     output = tmp_path_factory.mktemp("out")
-    made = leaderboard([folder, other], output, figure_formats=FORMATS, exports=("model-index", "every_eval_ever"))
-    return made, output
+    return leaderboard([folder, other], output, exports=("model-index", "every_eval_ever")), output
 
 
 def test_no_file_holds_what_is_harmful_and_all_show_the_name(harmful):
@@ -73,10 +74,10 @@ def test_no_file_holds_what_is_harmful_and_all_show_the_name(harmful):
     texts = {path: path.read_text(encoding="utf-8") for path in made.paths if path.suffix in (".md", ".csv", ".html")}
     for path, text in texts.items():
         assert not harmful_characters(text.replace(_library(text), "")), path
-    assert "\\x1b" in texts[output / "leaderboard.csv"]
+    assert "<U+001B>" in texts[output / "leaderboard.csv"]
     assert {entry["model"] for entry in json.loads((output / "leaderboard.json").read_text())["entries"]} == {
         SHOWN,
-        "half a pair \\ud800",
+        "half a pair <U+D800>",
     }
     records = pyarrow.parquet.read_table(output / "leaderboard.parquet").to_pylist()
     assert {record["ranking"] for record in records} == {"dense", SHOWN}
@@ -91,22 +92,22 @@ def _library(html):
 def test_the_terminal_is_not_steered(harmful):
     text = shown_in_terminal(harmful[0].board)
     assert not harmful_characters(text)
-    assert "\\x1b[31m" in text
+    assert "<U+001B>[31m" in text
     assert "failed: Error" in text
 
 
-def test_figures_of_every_format_are_whole(harmful):
-    made, output = harmful
-    paths = [path for path in made.paths if path.parent == output / "figures"]
-    assert {path.suffix for path in paths} == {".svg", ".png", ".pdf"}
-    for path in paths:
+@pytest.mark.slow
+def test_figures_of_every_format_are_whole(harmful, tmp_path):
+    sources = {run.source for entry in harmful[0].board.entries for run in entry.runs}
+    collection = read_collection(sorted(sources))
+    for path in write_figures(figures(compare(collection), collection), tmp_path, ("svg", "png", "pdf")):
         if path.suffix == ".svg":
-            elements = list(ElementTree.fromstring(path.read_text(encoding="utf-8")).iter())  # ours; fails unless XML
+            elements = list(ElementTree.fromstring(path.read_text(encoding="utf-8")).iter())  # fails unless XML
             assert not any(element.tag.endswith("}script") for element in elements)
             assert not harmful_characters("".join(element.text or "" for element in elements))
         else:
-            start = {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
-            assert path.read_bytes().startswith(start)
+            assert path.read_bytes().startswith({".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix])
+    assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".pdf"}
 
 
 def test_nothing_is_minus_zero(tmp_path):

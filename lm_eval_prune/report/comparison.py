@@ -152,7 +152,7 @@ def _entry(
         ranking=key.variant.ranking,
         prune_heads=key.variant.prune_heads,
         prune_ffns=key.variant.prune_ffns,
-        oracle=key.variant.oracle,
+        oracle=any(run.variant.oracle for run in runs),
         num_fewshot=key.num_fewshot,
         seeds=_seeds(by_task),
         is_dense=key.variant == DENSE,

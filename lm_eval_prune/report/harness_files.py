@@ -39,6 +39,8 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
     """
     config = results.get("config") or {}
     pruning = results.get("pruning") or config.get("pruning") or {}
+    variant = variant_of_pruning(pruning)
+    seen = _provenance(pruning).get("oracle_on") if variant != DENSE else None
     groups = set(results.get("groups") or {})
     tasks = [task for task in results["results"] if task not in groups]
     common: dict[str, Any] = {
@@ -47,7 +49,6 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
         "model": _model_name(results, config),
         "fingerprint": config.get("model_sha") or None,
         "backend": printable(str(config.get("model") or "unknown")),
-        "variant": variant_of_pruning(pruning),
         "fewshot_seed": config.get("fewshot_seed"),
         "limit": config.get("limit"),
         "dtype": _dtype(pruning, config),
@@ -60,7 +61,12 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
         "versions": versions_of(results, pruning),
     }
     return [
-        Run(**common, **task_fields(results, task), samples=_samples_beside(path, task))
+        Run(
+            **common,
+            **task_fields(results, task),
+            variant=variant._replace(oracle=isinstance(seen, list) and task in seen),
+            samples=_samples_beside(path, task),
+        )
         for task in tasks
         if values_of(results, task)
     ]
@@ -130,7 +136,7 @@ def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
     heads, ffns = pruning.get("heads_pruned") or 0, pruning.get("ffns_pruned") or 0
     if not heads and not ffns:
         return DENSE
-    provenance = (pruning.get("mask") or {}).get("provenance") or {}
+    provenance = _provenance(pruning)
     order, seed = provenance.get("order", "least"), provenance.get("seed")
     named = [_file_name(provenance.get(key)) for key in ("head_importance", "ffn_importance", "mask_file")]
     ranking = provenance.get("ranking")
@@ -146,6 +152,10 @@ def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
         _share(provenance.get("prune_ffns"), ffns, pruning.get("ffns_total")),
         seed=seed if order == "random" and type(seed) is int else None,
     )
+
+
+def _provenance(pruning: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (pruning.get("mask") or {}).get("provenance") or {}
 
 
 def mask_text(pruning: Mapping[str, Any]) -> str:

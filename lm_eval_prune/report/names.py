@@ -13,7 +13,7 @@ SPELT_OUT = {"Cc", "Cs", "Zl", "Zp"}
 
 
 def printable(text: str) -> str:
-    """`text` on one line, such characters as escapes (`\\u202e`) and other whitespace than blanks as blanks."""
+    """`text` on one line, such characters by number (`<U+202E>`) and other whitespace than blanks as blanks."""
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
@@ -23,5 +23,5 @@ def _shown(character: str) -> str:
     if character in "\t\n\r":
         return " "
     if character in TURNING or unicodedata.category(character) in SPELT_OUT:
-        return character.encode("unicode_escape").decode()
+        return f"<U+{ord(character):04X}>"
     return character

@@ -26,7 +26,7 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
         alone = [entry for entry in entries if not _share(entry, other)]
         rankings = _rankings(entry for entry in alone if _share(entry, component))
         plain = [ranking for ranking in rankings if not ranking.startswith(TASK)]
-        if plain:
+        if any(entry.average for entry in alone if ranking_of(entry) in plain):
             yield _by_ranking(board, alone, component, plain, of)
         for ranking in plain:
             yield _by_task(board, _of_ranking(alone, ranking), component, ranking, of)
@@ -34,7 +34,8 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
             group = [entry for entry in alone if entry.num_fewshot == shots]
             if any(entry.ranking.startswith(TASK) and _share(entry, component) for entry in group):
                 yield _transfer(board, group, component, of)
-    for ranking in _rankings(entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns")):
+    both = (entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns"))
+    for ranking in _rankings(entry for entry in both if entry.average):
         yield _combined(board, _of_ranking(entries, ranking), ranking, of)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm_eval_prune.report.board import Average, Board, Cell, Entry, Flip
+from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.records import arranged, searched
 from lm_eval_prune.report.wording import (
     VERDICT_SIGNS,
@@ -135,7 +136,7 @@ def _about(entry: Entry) -> list[tuple[str, str]]:
     """What a row is of."""
     masks = list(dict.fromkeys(run.mask for run in entry.runs if run.mask))
     alone = len(masks) == 1 and len(masks[0]) <= LONGEST_MASK
-    sources = list(dict.fromkeys(str(run.source) for run in entry.runs))
+    sources = list(dict.fromkeys(printable(str(run.source)) for run in entry.runs))
     return [
         ("model", entry.model),
         ("harness model", entry.backend),
