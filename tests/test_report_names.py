@@ -75,6 +75,7 @@ def test_no_file_holds_what_is_harmful_and_all_show_the_name(harmful):
     for path, text in texts.items():
         assert not harmful_characters(text.replace(_library(text), "")), path
     assert "<U+001B>" in texts[output / "leaderboard.csv"]
+    assert "missing cells: failed: Error" in texts[output / "leaderboard.md"]
     assert {entry["model"] for entry in json.loads((output / "leaderboard.json").read_text())["entries"]} == {
         SHOWN,
         "half a pair <U+D800>",
