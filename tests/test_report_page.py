@@ -149,7 +149,9 @@ def test_warnings_declines_and_oracles_are_there_to_be_seen(board, page):
 
 def listed_masks(page):
     """Variant -> its masks as the page has them: (where, what is pruned)."""
-    lists = json.loads(zlib.decompress(base64.b64decode(page.scripts["masks"])))
+    unpacked = json.loads(zlib.decompress(base64.b64decode(page.scripts["masks"])))
+    parts = unpacked["parts"]
+    lists = [[(where, "; ".join(parts[n] for n in own)) for where, own in masks] for masks in unpacked["masks"]]
     places = [a["data-masks"] for tag, a in page.elements if tag == "details" and "data-masks" in a]
     names = [name.partition(" · ")[0] for name in page.summaries[: len(places)]]
     return {name: lists[int(place)] for name, place in zip(names, places, strict=True)}

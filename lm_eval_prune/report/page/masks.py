@@ -12,6 +12,9 @@ from lm_eval_prune.report.board import Board
 
 __all__ = ["VariantMasks", "masks_of", "packed"]
 
+SEPARATOR = "; "
+"""Between the heads and the FFNs of a mask's text."""
+
 
 class VariantMasks(NamedTuple):
     """The masks of a variant: with a ranking of its own, one for each task and number of shots."""
@@ -42,8 +45,17 @@ def masks_of(board: Board) -> list[VariantMasks]:
 
 
 def packed(variants: Sequence[VariantMasks]) -> str:
-    """Their lists of masks as JSON, deflated, in base64; the page unpacks it when one is opened."""
-    text = json.dumps([variant.masks for variant in variants], ensure_ascii=False, separators=(",", ":"))
+    """Their lists of masks as JSON, deflated, in base64; the page unpacks it when one is opened.
+
+    `parts` are the texts of heads and of FFNs, each once: masks that differ in one only are most of a grid. A mask is
+    the place where it was used, and the numbers of its parts.
+    """
+    parts: dict[str, int] = {}
+    masks = [
+        [[where, [parts.setdefault(part, len(parts)) for part in mask.split(SEPARATOR)]] for where, mask in own]
+        for _, own in variants
+    ]
+    text = json.dumps({"parts": list(parts), "masks": masks}, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(errors="backslashreplace"), 9)).decode()
 
 

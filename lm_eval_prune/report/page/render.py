@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,7 @@ from lm_eval_prune.report.records import nested
 from lm_eval_prune.report.wording import VERDICT_SIGNS, lowest, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["in_script", "render_page", "write_page"]
+__all__ = ["in_script", "render_page", "start_bundling", "write_page"]
 
 
 def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str) -> Path:
@@ -46,7 +47,7 @@ def render_page(
     """The page's HTML. It opens sorted by `sort` and filtered by `text` (see `records.arranged`)."""
     scripts = {"datatables": in_script(_asset("datatables.min.js")), "page": in_script(_asset("page.js"))}
     if figures:
-        scripts["vega"] = in_script(_vega())
+        scripts["vega"] = in_script(start_bundling().result())
     pruned = masks_of(board)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_asset("page.html")).render(
@@ -108,7 +109,7 @@ def _policy(scripts: Any) -> str:
 
 def _spec(figure: Figure) -> dict[str, Any]:
     """The chart as a Vega-Lite specification; the page gives it the configuration that fits its background."""
-    return {key: value for key, value in figure.chart.to_dict().items() if key != "config"}
+    return {key: value for key, value in figure.chart.to_dict(validate=False).items() if key != "config"}
 
 
 @cache
@@ -117,6 +118,14 @@ def _asset(name: str) -> str:
 
 
 @cache
+def start_bundling() -> Future[str]:
+    """Have the charts' library put together in a thread: it takes seconds, and waits for nothing of ours."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    bundling = pool.submit(_vega)
+    pool.shutdown(wait=False)
+    return bundling
+
+
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, for charts of the altair that is installed."""
     import altair

@@ -115,8 +115,12 @@
     const bytes = Uint8Array.from(atob(document.getElementById("masks").textContent), (byte) => byte.charCodeAt(0));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
   }
-  for (const place of document.querySelectorAll("[data-masks]"))
-    place.addEventListener("toggle", async () => place.append(listed((await (masks ??= unpacked()))[place.dataset.masks])), { once: true });
+  for (const place of document.querySelectorAll("[data-masks]")) {
+    place.addEventListener("toggle", async () => {
+      const all = await (masks ??= unpacked()), own = all.masks[place.dataset.masks];
+      place.append(listed(own.map(([where, parts]) => [where, parts.map((part) => all.parts[part]).join("; ")])));
+    }, { once: true });
+  }
 
   // -- charts
 
