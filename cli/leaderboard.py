@@ -33,7 +33,12 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--metric", callback=TASKS, help="Preferred metrics, such as acc_norm. Default: acc, em, exact_match.")
 @click.option("--margin", type=float, default=0.01, show_default=True, help="How much worse than dense is acceptable.")
 @click.option("--baseline", help="The model whose dense runs all rows are compared with. Default: each its own.")
-@click.option("--sort", default="rank", show_default=True, help="rank, variant, parameters, flops, average or a task.")
+@click.option(
+    "--sort",
+    default="rank",
+    show_default=True,
+    help="rank, variant, heads, ffns, parameters, flops, average or a task.",
+)
 @click.option("--filter", "text", default="", help="Only rows whose name or verdicts hold these words.")
 @click.option("--flips", is_flag=True, help="List the documents whose answers flipped: flips.csv.")
 @click.option("--figures", callback=TASKS, help="Write the figures as svg, png or pdf, comma-separated.")

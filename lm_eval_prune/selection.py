@@ -44,7 +44,8 @@ def select_mask(
     """The mask that the arguments ask for; None where they ask for none (a dense model).
 
     Either `mask`, or `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`; the other arguments
-    are those of `ranked_mask`. The mask's provenance names the files with their SHA-256.
+    are those of `ranked_mask`. The mask's provenance names the files with their SHA-256, and as `oracle_on` the tasks
+    whose scores were taken from other than training documents.
     Raises ArgumentError, FractionError, FileFormatError, MaskError.
     """
     pairs = (("head", "prune_heads", head_importance, prune_heads), ("ffn", "prune_ffns", ffn_importance, prune_ffns))
@@ -70,6 +71,8 @@ def select_mask(
             arguments[f"{kind}_scores"], arguments[f"{kind}_fraction"] = scores.tensor(), share
             shapes[str(file)] = (scores.num_hidden_layers, scores.num_attention_heads)
             provenance |= {name: float(share), f"{kind}_importance": _file_record(file)}
+            if scores.oracle_on and order != "random":
+                provenance["oracle_on"] = sorted({*provenance.get("oracle_on", ()), *scores.oracle_on})
     if not arguments:
         return None
     if len(set(shapes.values())) > 1:

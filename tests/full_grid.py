@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from sweep_folders import mask_of
+
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Decline, Difference, Entry
+from lm_eval_prune.report.harness_files import mask_text
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Cost, Run, Value
 from lm_eval_prune.sweep.folder import DENSE, Variant
@@ -88,6 +91,7 @@ def _run(variant, shots, column, cell, cost):
         fewshot_seed=1234, values={column.metric: Value(cell.value, cell.stderr, True)}, task_version="1.0",
         task_config=None, limit=None, num_documents=1838, dtype="float16", scorer="packed", lm_eval="0.4.13", date=1.0,
         cost=cost, samples=None,
+        mask=mask_text({"mask": mask_of(variant, LAYERS, HEADS, column.task, shots)}),
     )  # fmt: skip
 
 

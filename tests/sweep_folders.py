@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from fractions import Fraction
@@ -49,7 +50,23 @@ def standard_error(values):
     return (sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5
 
 
-def pruning(variant, layers=LAYERS, heads=HEADS):
+@functools.cache
+def shuffled(seed, size):
+    return random.Random(seed).sample(range(size), size)
+
+
+def mask_of(variant, layers, heads, task="", shots=0):
+    """Pruned heads by layer and pruned FFNs: those of a larger share hold those of a smaller one."""
+    own = f"{task}{shots}" if variant.ranking == "own" else ""
+    places = [shuffled(f"{variant.ranking}{variant.seed}{own}{size}", size) for size in (layers * heads, layers)]
+    pruned = sorted(places[0][: int(Fraction(variant.prune_heads) * layers * heads)])
+    by_layer = {}
+    for place in pruned:
+        by_layer.setdefault(str(place // heads), []).append(place % heads)
+    return {"pruned_heads": by_layer, "pruned_ffns": sorted(places[1][: int(Fraction(variant.prune_ffns) * layers)])}
+
+
+def pruning(variant, layers=LAYERS, heads=HEADS, **place):
     """The `pruning` block of a model of the made-up dimensions."""
     pruned_heads = int(Fraction(variant.prune_heads) * layers * heads)
     pruned_ffns = int(Fraction(variant.prune_ffns) * layers)
@@ -57,7 +74,7 @@ def pruning(variant, layers=LAYERS, heads=HEADS):
     total = layers * heads * PER_HEAD + layers * PER_FFN + OTHER
     flops = 2 * (layers * heads * PER_HEAD + layers * PER_FFN + FLOPS_OTHER)
     return {
-        "mask": {"pruned_heads": {}, "pruned_ffns": [], "provenance": {}},
+        "mask": {**mask_of(variant, layers, heads, **place), "provenance": {}},
         "heads_pruned": pruned_heads,
         "heads_total": layers * heads,
         "ffns_pruned": pruned_ffns,
@@ -115,7 +132,7 @@ def cell(folder, row, count, *, loss=0.0, model="facebook/opt-125m", fingerprint
         "lm_eval": "0.4.13",
     }
     content |= {
-        "pruning": pruning(row.variant),
+        "pruning": pruning(row.variant, task=row.task, shots=row.num_fewshot),
         "cell": {"format": "lm-eval-prune-cell", "version": 1, "id": row.cell, "identity": identity, "timing": {}},
     }
     write_cell(folder, row.cell, content, lines)
@@ -169,11 +186,13 @@ def grid(rankings=("own",), heads=("0.3", "0.7"), ffns=("0",)):
     return [Variant(ranking, h, f) for ranking in rankings for h in heads for f in ffns if (h, f) != ("0", "0")]
 
 
-def importance(folder, name, component, method, task, shots, *, seed=0, layers=LAYERS, heads=HEADS):
-    """An importance file of made-up scores."""
+def importance(folder, name, component, method, task, shots, *, seed=0, layers=LAYERS, heads=HEADS, near_zero=False):
+    """An importance file of made-up scores; `near_zero` ones are rounded to 0 where they are shown."""
     draw = random.Random(f"{name}{seed}")
     rows = tuple(tuple(draw.random() for _ in range(heads)) for _ in range(layers))
     scores = rows if component == "heads" else tuple(draw.random() - 0.2 for _ in range(layers))
+    if near_zero:
+        scores = tuple(-1e-4 * score for score in scores)
     settings = {"method": method, "model": "facebook/opt-125m", "task": task, "num_fewshot": shots}
     if task is None:
         settings = {"method": method, "model": "facebook/opt-125m"}

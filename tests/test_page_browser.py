@@ -163,6 +163,20 @@ def test_a_row_opens_with_every_number_in_full(opened, made):
     assert opened.page.locator("#board .details").count() == 0
 
 
+def test_masks_open_at_the_end(opened, made):
+    entry = next(entry for entry in made.board.entries if entry.ranking == "own")
+    assert not opened.page.locator("[data-masks] dl").count()
+    masks = opened.page.locator("[data-masks]", has_text=entry.label)
+    masks.locator("summary").focus()
+    opened.page.keyboard.press("Enter")
+    masks.locator("dl").wait_for()
+    texts = masks.locator("dd").all_text_contents()
+    assert {run.mask for run in entry.runs} <= set(texts)
+    assert all(text.startswith("heads ") for text in texts)
+    opened.page.keyboard.press("Enter")
+    assert not masks.locator("dl").is_visible()
+
+
 def test_differences_and_p_values_are_shown_on_demand(opened):
     page = opened.page
     assert page.locator("#board .difference").first.is_visible()

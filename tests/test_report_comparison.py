@@ -9,13 +9,16 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 import scipy.stats
-from sweep_folders import cell, grid, harness_run, results, samples, sweep
+from sweep_folders import cell, grid, harness_run, pruning, results, samples, sweep
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.averages import verdict_of
 from lm_eval_prune.report.board import Column, Difference
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.records import arranged
+from lm_eval_prune.selection import select_mask
 from lm_eval_prune.sweep.folder import DENSE, Row, Variant, cell_path, read_cell, read_rows, read_samples, write_failure
 
 OWN = grid(heads=("0.3", "0.5", "0.9"))
@@ -101,6 +104,19 @@ def test_differences_are_mcnemars_on_the_raw_outcomes_with_holm_over_the_variant
         assert entry_of(board, "own", variant.prune_heads).cells[ACC].difference.p_holm == pytest.approx(holm)
 
 
+def test_holm_is_over_the_variants_of_all_models(tmp_path):
+    variants = {"facebook/opt-125m": OWN[:1], "facebook/opt-350m": OWN[1:2]}
+    losses = dict.fromkeys(OWN, 0.2)
+    folders = [
+        sweep(tmp_path / model, own, tasks=("piqa",), losses=losses, model=model, fingerprint=model)
+        for model, own in variants.items()
+    ]
+    differences = [cell.difference for e in board_of(*folders).entries for cell in e.cells.values() if cell.difference]
+    low, high = sorted(differences, key=lambda difference: difference.p)
+    assert low.p < high.p < 1
+    assert (low.p_holm, high.p_holm) == pytest.approx((min(1, 2 * low.p), max(2 * low.p, high.p)))
+
+
 def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
     entry = entry_of(board, "random", "0.5", 5)
     values = [file_value(folder, variant, "copa", 5) for variant in RANDOM]
@@ -182,6 +198,17 @@ def test_flips_are_the_documents_that_differ(folder, board):
     assert found == {(key[0], dense[key], pruned[key]) for key in dense if dense[key] != pruned[key]}
     assert found
     assert board_of(folder, shots=(0,)).flips == []
+
+
+def test_rows_are_sorted_by_every_column_of_the_page(board):
+    for sort, share in (("heads", "prune_heads"), ("ffns", "prune_ffns")):
+        for shots in (0, 5):
+            found = [entry for entry in arranged(board, sort=sort) if entry.num_fewshot == shots]
+            assert [getattr(e, share) for e in found] == sorted((getattr(e, share) for e in found), key=float)
+    best = arranged(board, sort="piqa")[0]
+    assert best.cells[ACC].value == max(e.cells[ACC].value for e in board.entries if e.num_fewshot == 0)
+    with pytest.raises(ArgumentError, match="sort nope: unknown; expected rank, variant, heads, ffns, parameters"):
+        arranged(board, sort="nope")
 
 
 def test_sizes_are_shares_of_the_dense_model(board):
@@ -379,6 +406,34 @@ def test_oracles_are_called_what_they_are(tmp_path):
     board = board_of(sweep(tmp_path, [oracle, OWN[1]], tasks=("piqa",)))
     labels = {entry.label for entry in board.entries}
     assert labels == {"dense", "own, heads 0.5, FFNs 0", "own, heads 0.5, FFNs 0, oracle"}
+
+
+def test_a_ranking_that_is_an_oracle_on_one_task_is_one_row(tmp_path):
+    oracle = OWN[1]._replace(oracle=True)
+    skip = [(oracle, "piqa", 0), (OWN[1], "copa", 0)]
+    folder = sweep(tmp_path, [oracle, OWN[1]], tasks=("piqa", "copa"), skip=skip)
+    (entry,) = (entry for entry in board_of(folder).entries if not entry.is_dense)
+    assert entry.label == "own, heads 0.5, FFNs 0, oracle on copa"
+    assert entry.oracle
+    assert entry.average is not None
+
+
+def test_a_mask_selected_on_evaluated_documents_is_an_oracle_outside_a_sweep_too(tmp_path, folder):
+    settings = {"method": "gradient", "task": "piqa", "split": "validation"}
+    scores = ImportanceScores(
+        component="heads", num_hidden_layers=4, num_attention_heads=4, scores=((0.0, 1.0, 2.0, 3.0),) * 4,
+        settings=settings,
+    )  # fmt: skip
+    scores.save(tmp_path / "scores.json")
+    mask = select_mask(head_importance=tmp_path / "scores.json", prune_heads="0.5")
+    path = harness_run(tmp_path / "run", tasks=("piqa", "copa"), model="pruned-opt")
+    content = json.loads(path.read_text())
+    content["pruning"] = {**pruning(OWN[1]), "mask": mask.to_dict()}
+    path.write_text(json.dumps(content))
+    names = [entry.label for entry in board_of(folder, path, shots=(0,), tasks=("piqa", "copa")).entries]
+    assert "scores.json, heads 0.5, FFNs 0, oracle on piqa" in names
+    names = [entry.label for entry in board_of(folder, path, shots=(0,), tasks=("piqa",)).entries]
+    assert "scores.json, heads 0.5, FFNs 0, oracle" in names
 
 
 def test_few_shot_draws_are_paired_each_with_its_own_dense_run(tmp_path):

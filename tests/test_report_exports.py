@@ -30,7 +30,7 @@ from lm_eval_prune.sweep.folder import Variant, cell_path, read_cell, read_rows
 
 VARIANTS = [*grid(heads=("0.3", "0.7")), *(Variant("random", "0.5", "0", seed=seed) for seed in (0, 1))]
 TASKS = ("piqa", "copa")
-ODD = 'x<script>alert("1")</script>\'&😀|*_`[a](b)\n' + "long" * 120
+ODD = 'x<script>alert("1")</script>\'&😀|*_`[a](b) ' + "long" * 120
 
 
 @pytest.fixture(scope="module")

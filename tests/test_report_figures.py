@@ -141,6 +141,26 @@ def test_the_combined_grid_has_ffns_down_and_heads_across(shown):
     assert row["value"] == [pytest.approx(expected[place], rel=1e-3) for place in order]
 
 
+def test_the_combined_grid_leaves_out_shares_of_one_component_alone(tmp_path):
+    both = grid(("own",), heads=("0", "0.3"), ffns=("0", "0.25"))
+    alone = grid(("own",), heads=("0.1", "0.2"))
+    _, found = made(sweep(tmp_path, [*both, *alone], TASKS))
+    (row,) = points_of(found["combined-own"])
+    assert len(row["value"]) == 4
+    assert None not in row["value"]
+
+
+def test_an_unfinished_sweep_has_the_figures_of_what_is_there(tmp_path):
+    import vl_convert
+
+    variants = grid(("own",), heads=("0", "0.3"), ffns=("0", "0.25"))
+    board, found = made(sweep(tmp_path, variants, TASKS, skip=[(variant, "copa", 0) for variant in variants]))
+    assert all(entry.average is None for entry in board.entries if not entry.is_dense)
+    assert set(found) == {"heads-tasks-own", "ffns-tasks-own"}
+    for figure in found.values():
+        assert "piqa acc" in vl_convert.vegalite_to_svg(spec(figure.chart))
+
+
 def scores_of(folder, name):
     return np.array(next(s.scores for p, s in read_collection([folder]).importance if p.stem == name))
 

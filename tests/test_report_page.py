@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+import zlib
 from html.parser import HTMLParser
 
 import pytest
@@ -19,13 +20,13 @@ from lm_eval_prune.report.page.provenance import board_command, run_commands
 from lm_eval_prune.report.page.render import in_script, render_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import nested
-from lm_eval_prune.sweep.folder import Variant, plan_paths, read_plan
+from lm_eval_prune.sweep.folder import Variant, cell_path, plan_paths, read_cell, read_plan, read_rows
 
 STRANGE = [
     "<script>window.hacked = 1</script>",
     "</script><img src=x onerror='window.hacked = 1'>",
     "\"quotes\" & 'apostrophes' {{ 7 * 7 }} {% raw %} <!-- -->",
-    "emoji 🦙🧠 \u2028 \u202e right to left",
+    "emoji 🦙🧠 \u2028 \u202e right to left \x1b[31m",
     "long" * 125,
 ]
 
@@ -35,8 +36,9 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
-        self.tables, self.scripts, self.elements, self.text = {}, {}, [], []
+        self.tables, self.scripts, self.elements, self.text, self.summaries = {}, {}, [], [], []
         self._table = self._script = self._cell = None
+        self._in_summary = False
         self.feed(html)
         self.text = "".join(self.text)
 
@@ -50,6 +52,9 @@ class Page(HTMLParser):
         elif tag in ("td", "th") and self._table is not None:
             self._cell = {**attributes, "text": ""}
             self._table[-1][1].append(self._cell)
+        elif tag == "summary":
+            self._in_summary = True
+            self.summaries.append("")
         elif tag == "script":
             self._script = attributes.get("id", f"script {len(self.scripts)}")
             self.scripts[self._script] = ""
@@ -59,6 +64,8 @@ class Page(HTMLParser):
             self._script = None
         elif tag == "table":
             self._table = None
+        elif tag == "summary":
+            self._in_summary = False
         elif tag in ("td", "th"):
             self._cell = None
 
@@ -69,6 +76,8 @@ class Page(HTMLParser):
             self.text.append(data)
             if self._cell is not None:
                 self._cell["text"] += data
+            if self._in_summary:
+                self.summaries[-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +147,69 @@ def test_warnings_declines_and_oracles_are_there_to_be_seen(board, page):
     assert "missing" in " ".join(cell["text"] for _, cells in page.tables["board"] for cell in cells)
 
 
+def listed_masks(page):
+    """Variant -> its masks as the page has them: (where, what is pruned)."""
+    unpacked = json.loads(zlib.decompress(base64.b64decode(page.scripts["masks"])))
+    parts = unpacked["parts"]
+    lists = [[(where, "; ".join(parts[n] for n in own)) for where, own in masks] for masks in unpacked["masks"]]
+    places = [a["data-masks"] for tag, a in page.elements if tag == "details" and "data-masks" in a]
+    names = [name.partition(" · ")[0] for name in page.summaries[: len(places)]]
+    return {name: lists[int(place)] for name, place in zip(names, places, strict=True)}
+
+
+def components(text):
+    """Pruned heads as (layer, head) and pruned FFNs, of a text such as `heads 0: 1, 3-4 | 2: 0; FFNs 5`."""
+
+    def numbers(listed):
+        ends = [part.split("-") for part in listed.split(", ")]
+        return [number for pair in ends for number in range(int(pair[0]), int(pair[-1]) + 1)]
+
+    heads, ffns = re.fullmatch(r"(?:heads ([^;]*))?(?:; )?(?:FFNs (.*))?", text).groups()
+    layers = [part.split(": ") for part in heads.split(" | ")] if heads else []
+    return {(int(layer), head) for layer, found in layers for head in numbers(found)}, set(
+        numbers(ffns) if ffns else ()
+    )
+
+
+def test_every_mask_is_listed_at_the_end(folder, page):
+    listed = listed_masks(page)
+    for row in read_rows(folder):
+        path = cell_path(folder, row.cell)
+        if row.variant.ranking == "dense" or not path.exists():
+            continue
+        mask = read_cell(path)["pruning"]["mask"]
+        expected = (
+            {(int(layer), head) for layer, heads in mask["pruned_heads"].items() for head in heads},
+            set(mask["pruned_ffns"]),
+        )
+        (masks,) = (masks for name, masks in listed.items() if name.startswith(str(row.variant._replace(seed=None))))
+        seed = "" if row.variant.seed is None else f", seed {row.variant.seed}"
+        texts = [
+            text
+            for where, text in masks
+            for place in where.split("; ")
+            if re.match(f"(all tasks|.*{row.task}.*?){seed}, ", place) and f"{row.num_fewshot}-shot" in place
+        ]
+        assert [components(text) for text in texts] == [expected], row
+    assert all("dense" not in name for name in listed)
+
+
+def test_flipped_documents_are_in_the_opened_rows(folder):
+    board = compare(read_collection([folder]), BoardConfig(flips=True))
+    page = Page(render_page(board, []))
+    for (attributes, _), entry in zip(page.tables["board"][1:], board.entries, strict=True):
+        about = dict(json.loads(attributes["data-about"]))
+        for column in board.columns:
+            here = entry.label, column.task, entry.num_fewshot
+            flips = [flip for flip in board.flips if (flip.label, flip.task, flip.num_fewshot) == here]
+            lost = sorted({flip.doc_id for flip in flips if flip.variant < flip.dense})
+            text = about.get(f"{column} flipped", "")
+            assert bool(text) == bool(flips)
+            if lost and not entry.seeds:
+                assert f"lost {', '.join(map(str, lost))}" in text
+    assert "flipped" not in render_page(compare(read_collection([folder])), [])
+
+
 def test_averages_stand_side_by_side(board, page):
     (_, heading), *rows = page.tables["sides"]
     assert [cell["data-sort"] for cell in heading] == ["variant", "0", "5"]
@@ -175,6 +247,7 @@ def test_strange_names_are_text(tmp_path):
     assert [tag for tag, _ in page.elements].count("script") == [tag for tag, _ in plain.elements].count("script")
     assert not any(tag == "img" for tag, _ in page.elements)
     assert [cells[1]["text"].strip() for _, cells in page.tables["board"][1:]] == [e.label for e in board.entries]
+    assert {name.partition(" · ")[0] for name in page.summaries} >= {e.label for e in board.entries if not e.is_dense}
     assert {attributes["value"] for tag, attributes in page.elements if attributes.get("type") == "search"} == {
         STRANGE[2]
     }

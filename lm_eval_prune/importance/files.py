@@ -61,6 +61,15 @@ class ImportanceScores:
         """(num_hidden_layers, num_attention_heads) of the model that was scored."""
         return self.num_hidden_layers, self.num_attention_heads
 
+    @property
+    def oracle_on(self) -> tuple[str, ...]:
+        """The tasks from whose documents the scores were taken, but not from those of the training split."""
+        splits = {self.settings.get("task"): self.settings.get("split")}
+        if self.settings.get("task") == "aggregate":
+            files = self.settings.get("files", ())
+            splits = dict(zip(self.settings.get("tasks", ()), (file.get("split") for file in files), strict=True))
+        return tuple(str(task) for task, split in splits.items() if task and split not in (None, "training"))
+
     def tensor(self) -> Tensor:
         """A new float64 tensor: (num_hidden_layers, num_attention_heads) for heads, (num_hidden_layers,) for FFNs."""
         import torch

@@ -13,6 +13,7 @@ from lm_eval_prune.report.board import Average, Column, Decline, Difference, Ent
 from lm_eval_prune.report.cells import Made
 from lm_eval_prune.report.runs import Run
 from lm_eval_prune.report.statistics import interval
+from lm_eval_prune.report.wording import lowest, signed
 
 __all__ = ["average_of", "averaged_columns", "declines", "verdict_of"]
 
@@ -100,7 +101,7 @@ def _decline(
             break
         best = entry
     percent = _percent(best, component) if best else "0 %"
-    sentence = f"{ranking}, {shots}-shot: {percent} of {component} can go with the average above dense {-margin:+g}"
+    sentence = f"{ranking}, {shots}-shot: {percent} of {component} can go with the average above dense {lowest(margin)}"
     details = [f"at {_percent(entry, component)} it is {_described(entry)}" for entry in (best, beyond) if entry]
     fraction = (best.prune_heads if component == "heads" else best.prune_ffns) if best else "0"
     return Decline(model, ranking, component, shots, fraction, f"{sentence}; {', '.join(details)}")
@@ -116,7 +117,7 @@ def _described(entry: Entry) -> str:
     assert entry.average is not None
     assert entry.average.difference is not None
     difference = entry.average.difference
-    return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    return f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
 def _percent(entry: Entry, component: str) -> str:

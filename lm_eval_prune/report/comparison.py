@@ -25,6 +25,7 @@ from lm_eval_prune.report.grouping import (
     one_name_a_model,
     without_repeats,
 )
+from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Missing, Problem, Run
 from lm_eval_prune.report.statistics import holm
@@ -76,6 +77,7 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     entries, flips = _entries(runs, dense, columns, config)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
     problems += [*found, *more, *problems_of_missing(wanted, _absent(entries, columns)), *_unpaired(entries)]
+    problems = [problem._replace(message=printable(problem.message)) for problem in problems]  # errors, paths
     if config.strict:
         require_none(problems)
     return Board(
@@ -99,14 +101,15 @@ def _entries(
     made: dict[RowKey, dict[Column, Made]] = {}
     for key, by_task in rows.items():
         made[key] = {}
+        label = _with_seeds(named[key], by_task)
         for column in columns:
             rng = np.random.default_rng([config.seed, zlib.crc32(f"{named[key]}|{column}|{key.num_fewshot}".encode())])
             baseline = dense.get((key.model, column.task, key.num_fewshot), [])
-            cell = maker(named[key], by_task.get(column.task, []), column, baseline, rng)
+            cell = maker(label, by_task.get(column.task, []), column, baseline, rng)
             if cell is not None:
                 made[key][column] = cell
     made = _judged(made, columns, config.margin)
-    entries = [_entry(key, named[key], rows[key], made[key], columns, config) for key in rows]
+    entries = [_entry(key, _with_seeds(named[key], rows[key]), rows[key], made[key], columns, config) for key in rows]
     return _ranked(entries, columns), [flip for row in made.values() for cell in row.values() for flip in cell.flips]
 
 
@@ -114,13 +117,13 @@ def _judged(
     made: dict[RowKey, dict[Column, Made]], columns: Sequence[Column], margin: float
 ) -> dict[RowKey, dict[Column, Made]]:
     """The same cells, p-values corrected over the variants of a task at one number of shots, with verdicts."""
-    families: dict[tuple[str, int, Column], list[tuple[RowKey, Difference]]] = defaultdict(list)
+    families: dict[tuple[int, Column], list[tuple[RowKey, Difference]]] = defaultdict(list)
     for key, row in made.items():
         for column, one in row.items():
             if one.cell.difference is not None:
-                families[key.model, key.num_fewshot, column].append((key, one.cell.difference))
+                families[key.num_fewshot, column].append((key, one.cell.difference))
     judged = {key: dict(row) for key, row in made.items()}
-    for (_, _, column), found in families.items():
+    for (_, column), found in families.items():
         testable = [(key, difference) for key, difference in found if not math.isnan(difference.p)]
         adjusted = dict(zip([key for key, _ in testable], holm([d.p for _, d in testable]), strict=True))
         for key, difference in found:
@@ -142,23 +145,32 @@ def _entry(
     runs = [run for column in columns for run in by_task.get(column.task, [])]
     # Masks of one share have one size: any run's counts are the row's; the fullest record is taken.
     cost = max((run.cost for run in runs), key=lambda cost: sum(value is not None for value in vars(cost).values()))
-    seeds = tuple(sorted({run.variant.seed for run in runs if run.variant.seed is not None}))
     return Entry(
-        label=f"{label} ({len(seeds)} seeds)" if len(seeds) > 1 else label,
+        label=label,
         model=key.model,
         backend=key.backend,
         ranking=key.variant.ranking,
         prune_heads=key.variant.prune_heads,
         prune_ffns=key.variant.prune_ffns,
-        oracle=key.variant.oracle,
+        oracle=any(run.variant.oracle for run in runs),
         num_fewshot=key.num_fewshot,
-        seeds=seeds,
+        seeds=_seeds(by_task),
         is_dense=key.variant == DENSE,
         cost=cost,
         cells={column: made[column].cell for column in columns if column in made},
         average=average_of(made, columns, runs, config.margin),
         runs=runs,
     )
+
+
+def _seeds(by_task: Mapping[str, list[Run]]) -> tuple[int, ...]:
+    seeds = {run.variant.seed for runs in by_task.values() for run in runs}
+    return tuple(sorted(seed for seed in seeds if seed is not None))
+
+
+def _with_seeds(name: str, by_task: Mapping[str, list[Run]]) -> str:
+    number = len(_seeds(by_task))
+    return f"{name} ({number} seeds)" if number > 1 else name
 
 
 def _ranked(entries: Sequence[Entry], columns: Sequence[Column]) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -74,22 +74,33 @@ def without_repeats(runs: Iterable[Run]) -> tuple[list[Run], list[Problem]]:
 
 
 def grouped(runs: Iterable[Run]) -> dict[RowKey, dict[str, list[Run]]]:
-    """Row -> task -> its runs (several for random seeds and few-shot draws), rows in order of appearance."""
+    """Row -> task -> its runs (several for random seeds and few-shot draws), rows in order of appearance.
+
+    A ranking that is an oracle on some tasks and none on the others is one row.
+    """
     rows: dict[RowKey, dict[str, list[Run]]] = {}
     for run in runs:
         key = RowKey(run.model, run.backend, run.variant._replace(seed=None), run.num_fewshot)
         rows.setdefault(key, {}).setdefault(run.task, []).append(run)
+    for key in [key for key in rows if key.variant.oracle]:
+        plain = key._replace(variant=key.variant._replace(oracle=False))
+        if plain in rows and not rows[plain].keys() & rows[key].keys():
+            rows[plain] |= rows.pop(key)
     return rows
 
 
-def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+def labels(rows: Mapping[RowKey, Mapping[str, Sequence[Run]]]) -> dict[RowKey, str]:
     """Row -> its name: the variant; with the model where there are several, and the backend where it is not ours."""
-    keys = list(keys)
-    several = len({key.model for key in keys}) > 1
+    several = len({key.model for key in rows}) > 1
     named = {}
-    for key in keys:
-        backend = "" if key.backend == NATIVE else f" ({key.backend})"
-        named[key] = f"{key.model}: {key.variant}{backend}" if several else f"{key.variant}{backend}"
+    for key, by_task in rows.items():
+        oracles = [task for task, runs in by_task.items() if any(run.variant.oracle for run in runs)]
+        name = str(key.variant)
+        if oracles and not key.variant.oracle:
+            name += f", oracle on {', '.join(oracles)}"
+        if key.backend != NATIVE:
+            name += f" ({key.backend})"
+        named[key] = f"{key.model}: {name}" if several else name
     return named
 
 

@@ -13,7 +13,7 @@ from lm_eval_prune.report.exports import require_exports, write_exports
 from lm_eval_prune.report.figures import figures
 from lm_eval_prune.report.figures.files import require_formats, write_figures
 from lm_eval_prune.report.page.provenance import board_command, run_commands
-from lm_eval_prune.report.page.render import write_page
+from lm_eval_prune.report.page.render import start_bundling, write_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.report.tables import write_flips, write_tables
@@ -55,6 +55,7 @@ def leaderboard(
     config = config or BoardConfig()
     folder = Path(output_path)
     collection = read_collection(paths)
+    start_bundling()
     board = compare(collection, config)
     arranged(board, sort=sort)  # an unknown column is said before anything is written
     written = write_tables(board, folder, sort=sort, text=text)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lm_eval_prune.errors import FileFormatError
-from lm_eval_prune.report.runs import Run, metric_name
+from lm_eval_prune.report.harness_files import metric_name
+from lm_eval_prune.report.runs import Run
 from lm_eval_prune.sweep.folder import read_sample_lines
 
 if TYPE_CHECKING:

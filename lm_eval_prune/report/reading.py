@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,16 @@ from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.report.runs import (
+from lm_eval_prune.report.harness_files import (
     BUNDLED,
-    Missing,
-    Problem,
-    Run,
     cost_of,
     mask_text,
     runs_of_results,
     task_fields,
     versions_of,
 )
+from lm_eval_prune.report.names import printable
+from lm_eval_prune.report.runs import Missing, Problem, Run
 from lm_eval_prune.sweep.folder import (
     Row,
     cell_path,
@@ -96,11 +95,12 @@ def _read_sweep(folder: Path, found: Collection) -> None:
     found.plans += [(path, read_plan(path)[0]) for path in plan_paths(folder)]
     read: dict[str, Run | str] = {}
     for row in read_rows(folder):
+        row = row._replace(variant=row.variant._replace(ranking=printable(row.variant.ranking)))
         if row.cell not in read:
             read[row.cell] = _cell(folder, row, found)
         cell = read[row.cell]
         if isinstance(cell, str):
-            found.missing.append(Missing(row.variant, row.task, row.num_fewshot, row.fewshot_seed, cell))
+            found.missing.append(Missing(row.variant, printable(row.task), row.num_fewshot, row.fewshot_seed, cell))
         else:
             found.runs.append(_as_row(cell, row))
     _add_importance(sorted((folder / "importance").rglob("*.json")), found)
@@ -134,7 +134,7 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) ->
         **fields,
         source=folder,
         path=path,
-        model=str(model.get("name") or BUNDLED),
+        model=printable(str(model.get("name") or BUNDLED)),
         fingerprint=model.get("fingerprint"),
         backend="pruned-opt",
         variant=row.variant,
@@ -154,8 +154,6 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) ->
 
 def _as_row(run: Run, row: Row) -> Run:
     """The run of a shared cell under the row's own name."""
-    from dataclasses import replace
-
     if run.variant == row.variant and run.fewshot_seed == row.fewshot_seed:
         return run
     return replace(run, variant=row.variant, fewshot_seed=row.fewshot_seed)

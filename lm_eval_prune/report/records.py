@@ -11,18 +11,19 @@ from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Average, Board, Cell, Difference, Entry
+from lm_eval_prune.report.names import printable
 
 __all__ = ["FORMAT", "arranged", "flat_records", "nested", "searched"]
 
 FORMAT = "lm-eval-prune-leaderboard"
-SORTS = ("rank", "variant", "parameters", "flops", "average")
+SORTS = ("rank", "variant", "heads", "ffns", "parameters", "flops", "average")
 
 
 def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]:
     """The entries whose name holds every word of `text`, sorted within each number of shots.
 
-    `sort` is one of `rank`, `variant`, `parameters`, `flops`, `average`, or a column (`piqa`, `piqa acc`); best first,
-    smallest first for sizes. Raises ArgumentError for another.
+    `sort` is one of `rank`, `variant`, `heads`, `ffns`, `parameters`, `flops`, `average`, or a column (`piqa`,
+    `piqa acc`); best first, smallest first for sizes and shares pruned. Raises ArgumentError for another.
     """
     words = text.lower().split()
     entries = [entry for entry in board.entries if all(word in searched(entry) for word in words)]
@@ -35,6 +36,8 @@ def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]
     def key(entry: Entry) -> tuple[Any, ...]:
         if sort == "variant":
             return (entry.num_fewshot, entry.label)
+        if sort in ("heads", "ffns"):
+            return (entry.num_fewshot, float(entry.prune_heads if sort == "heads" else entry.prune_ffns))
         if sort in ("parameters", "flops"):
             value = entry.parameters_left if sort == "parameters" else entry.flops_left
             return (entry.num_fewshot, math.inf if value is None else value)
@@ -127,7 +130,7 @@ def _nested_entry(board: Board, entry: Entry) -> dict[str, Any]:
         "seeds": list(entry.seeds),
         "average": _nested_value(entry.average),
         "tasks": {str(column): _nested_value(entry.cells[column]) for column in board.columns if column in entry.cells},
-        "files": sorted({str(run.path) for run in entry.runs}),
+        "files": sorted({printable(str(run.path)) for run in entry.runs}),
     }
 
 

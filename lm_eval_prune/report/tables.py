@@ -15,6 +15,7 @@ from lm_eval_prune.report.records import arranged, flat_records, nested
 from lm_eval_prune.report.wording import (
     describe_average,
     describe_cell,
+    fixed,
     heads_and_ffns,
     notes_of,
     percent,
@@ -35,7 +36,7 @@ def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = 
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
     write_bytes(paths[1], buffer.getvalue())
     write_json(paths[2], nested(board))
-    write_bytes(paths[3], markdown(board, arranged(board, sort=sort, text=text)).encode())
+    write_bytes(paths[3], markdown(board, arranged(board, sort=sort, text=text)).encode(errors="backslashreplace"))
     return paths
 
 
@@ -92,7 +93,7 @@ def harness_table(board: Board) -> str:
                 error = "N/A" if value.stderr is None else f"{value.stderr:.4f}"
                 filter_name = filter_name.rstrip(")") or "none"
                 version = run.task_version.removesuffix(".0")
-                shots, number = str(run.num_fewshot), f"{value.value:.4f}"
+                shots, number = str(run.num_fewshot), fixed(value.value)
                 rows.append(
                     [entry.label + seed, run.task, version, filter_name, shots, metric, arrow, number, "±", error]
                 )

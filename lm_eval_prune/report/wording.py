@@ -13,11 +13,14 @@ __all__ = [
     "describe_cell",
     "describe_difference",
     "explain_difference",
+    "fixed",
     "heads_and_ffns",
+    "lowest",
     "notes_of",
     "percent",
     "percent_of_text",
     "probability_text",
+    "signed",
     "value_text",
 ]
 
@@ -27,6 +30,21 @@ VERDICT_SIGNS = {"worse": "▼", "better": "▲", "tied": "=", "within the margi
 def percent(share: float | None) -> str:
     """A share left, in whole percent where it is one."""
     return "" if share is None else f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def fixed(value: float, digits: int = 4, sign: str = "") -> str:
+    """A value with that many decimals; what is rounded to 0 has no minus."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """A difference."""
+    return fixed(value, sign="+")
+
+
+def lowest(margin: float) -> str:
+    """The difference to dense that is still acceptable."""
+    return f"{0 - margin:+g}"
 
 
 def percent_of_text(share: str) -> str:
@@ -41,10 +59,11 @@ def heads_and_ffns(entry: Entry) -> tuple[str, str]:
 def value_text(holder: Cell | Average) -> str:
     """The value with its standard error, or the spread over seeds."""
     if holder.spread is not None:
-        return f"{holder.value:.4f} ±{holder.spread:.4f} over seeds"
+        return f"{fixed(holder.value)} ±{holder.spread:.4f} over seeds"
     if isinstance(holder, Average):
-        return f"{holder.value:.4f}" + ("" if math.isnan(holder.low) else f" [{holder.low:.3f}, {holder.high:.3f}]")
-    return f"{holder.value:.4f}" + ("" if holder.stderr is None else f" ±{holder.stderr:.4f}")
+        between = "" if math.isnan(holder.low) else f" [{fixed(holder.low, 3)}, {fixed(holder.high, 3)}]"
+        return fixed(holder.value) + between
+    return fixed(holder.value) + ("" if holder.stderr is None else f" ±{holder.stderr:.4f}")
 
 
 def describe_difference(difference: Difference | None, verdict: str) -> str:
@@ -52,17 +71,16 @@ def describe_difference(difference: Difference | None, verdict: str) -> str:
     if difference is None:
         return ""
     unpaired = "?" if not difference.paired else ""
-    value = round(difference.value, 4) + 0.0  # no -0.0000
-    return f"{value:+.4f}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
+    return f"{signed(difference.value)}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
 
 
 def explain_difference(difference: Difference | None, verdict: str) -> str:
     """The difference in full: interval, tests, number of documents."""
     if difference is None:
         return ""
-    parts = [f"{difference.value:+.4f} to dense"]
+    parts = [f"{signed(difference.value)} to dense"]
     if not math.isnan(difference.low):
-        parts[0] += f" [{difference.low:+.4f}, {difference.high:+.4f}]"
+        parts[0] += f" [{signed(difference.low)}, {signed(difference.high)}]"
     if not math.isnan(difference.p_holm):
         parts.append(f"p = {difference.p:.2g}, Holm {difference.p_holm:.2g} ({difference.method})")
     elif difference.method != "none":
@@ -104,8 +122,8 @@ def notes_of(board: Board) -> list[str]:
         "Differences are paired on the hashes of document and prompt: McNemar's exact test for metrics of 0 and 1, "
         "a paired bootstrap for others and for means over seeds. p-values are Holm-corrected over the variants of a "
         "task at one number of shots; worse and better mean a corrected p below 0.05.",
-        f"Within the margin: the 95 % interval of the difference stays above {-board.margin:+g}. A sign with ? comes "
-        "from runs that could not be paired, by their standard errors.",
+        f"Within the margin: the 95 % interval of the difference stays above {lowest(board.margin)}. A sign with ? "
+        "comes from runs that could not be paired, by their standard errors.",
         f"Intervals are percentiles of {RESAMPLES} bootstrap resamples (seed {board.seed}) of the documents; the "
         "average's of documents within tasks.",
         "FLOPs are those of the linear maps for one token, output layer included. An oracle was selected on the "

@@ -210,7 +210,7 @@ class CellQueue:
         if dense is None or dense.cell == cell or not disk.cell_path(self.folder, dense.cell).exists():
             return line
         _, base = headline(disk.read_cell(disk.cell_path(self.folder, dense.cell), samples=False), row.task)
-        return f"{line} ({value - base:+.4f} to dense)"
+        return f"{line} ({round(value - base, 4) + 0.0:+.4f} to dense)"
 
     def _named(self, cell: str) -> str:
         row = self.row_of[cell]

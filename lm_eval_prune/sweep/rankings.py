@@ -78,7 +78,7 @@ class Masks:
                 arguments |= {f"{kind}_scores": scores.tensor(), f"{kind}_fraction": share}
                 used.append(scores)
         mask = ranked_mask(num_attention_heads=self.shape[1], order=ranking.order, **arguments)
-        return mask, any(_saw(scores, task.name) for scores in used)
+        return mask, any(task.name in scores.oracle_on for scores in used)
 
     def _scores(self, ranking: Ranking, component: str, task: PlannedTask) -> ImportanceScores:
         if ranking.kind == "files":
@@ -154,12 +154,3 @@ def _single_task(name: str, include_path: str | None, include_defaults: bool, nu
         )
     (task,) = tasks.values()
     return task.task_name, num_fewshot_of(task, num_fewshot)
-
-
-def _saw(scores: ImportanceScores, task: str) -> bool:
-    """Whether the scores come from the split of `task` that the harness evaluates: not its training split."""
-    settings = scores.settings
-    if settings.get("task") == "aggregate":
-        splits = dict(zip(settings["tasks"], (file.get("split") for file in settings["files"]), strict=True))
-        return splits.get(task) not in (None, "training")
-    return settings.get("task") == task and settings.get("split") not in (None, "training")

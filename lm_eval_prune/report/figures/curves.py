@@ -26,7 +26,7 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
         alone = [entry for entry in entries if not _share(entry, other)]
         rankings = _rankings(entry for entry in alone if _share(entry, component))
         plain = [ranking for ranking in rankings if not ranking.startswith(TASK)]
-        if plain:
+        if any(entry.average for entry in alone if ranking_of(entry) in plain):
             yield _by_ranking(board, alone, component, plain, of)
         for ranking in plain:
             yield _by_task(board, _of_ranking(alone, ranking), component, ranking, of)
@@ -34,7 +34,8 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
             group = [entry for entry in alone if entry.num_fewshot == shots]
             if any(entry.ranking.startswith(TASK) and _share(entry, component) for entry in group):
                 yield _transfer(board, group, component, of)
-    for ranking in _rankings(entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns")):
+    both = (entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns"))
+    for ranking in _rankings(entry for entry in both if entry.average):
         yield _combined(board, _of_ranking(entries, ranking), ranking, of)
 
 
@@ -163,13 +164,15 @@ def _transfer(board: Board, entries: Sequence[Entry], component: str, of: str) -
 
 
 def _combined(board: Board, entries: Sequence[Entry], ranking: str, of: str) -> Figure:
-    heads = sorted({_share(entry, "heads") for entry in entries})
-    ffns = sorted({_share(entry, "ffns") for entry in entries}, reverse=True)
+    # Shares at which only one component was pruned belong to the curves; here they would be rows of empty cells.
+    both = [entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns")]
+    heads = sorted({0.0, *(_share(entry, "heads") for entry in both)})
+    ffns = sorted({0.0, *(_share(entry, "ffns") for entry in both)}, reverse=True)
     grids = {shots_name(shots): np.full((len(ffns), len(heads)), np.nan) for shots in board.shots}
     for entry in entries:
-        if entry.average is not None:
-            place = ffns.index(_share(entry, "ffns")), heads.index(_share(entry, "heads"))
-            grids[shots_name(entry.num_fewshot)][place] = entry.average.value
+        share = _share(entry, "ffns"), _share(entry, "heads")
+        if entry.average is not None and share[0] in ffns and share[1] in heads:
+            grids[shots_name(entry.num_fewshot)][ffns.index(share[0]), heads.index(share[1])] = entry.average.value
     chart = heat(
         {name: grid for name, grid in grids.items() if not np.isnan(grid).all()},
         Axis("heads pruned (%)", heads),

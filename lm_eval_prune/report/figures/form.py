@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["Figure", "shortened", "slug", "unique_names"]
+__all__ = ["Figure", "shortened", "slug", "title_of", "unique_names"]
 
 LONGEST = 60
 """Characters of a name in a title, a caption or a file name."""
@@ -35,6 +35,11 @@ def shortened(text: str) -> str:
     """`text` on one line, cut where it is long."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def title_of(text: str) -> str:
+    """`text` as a title in a chart. Vega writes titles into expressions without minding their backslashes."""
+    return shortened(text).replace("\\", "\N{SET MINUS}")
 
 
 def unique_names(figures: Iterable[Figure]) -> list[Figure]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
+from lm_eval_prune.report.figures.form import title_of
 from lm_eval_prune.report.figures.style import category_dashes
 
 __all__ = ["Axis", "Colour", "heat", "lines", "panels", "rounded", "shots_name"]
@@ -76,6 +77,7 @@ def lines(
     Colours follow the order of `series`. A band reaches from `low` to `high` where a point has them. `extras` are
     further fields of the tooltip, of those in EXTRAS. A click on the legend singles a line out.
     """
+    y = title_of(y)
     picked = alt.selection_point(fields=["series"], bind="legend")
     legend = alt.Legend(symbolType="stroke", symbolOpacity=1, symbolSize=250)
     colour = alt.Color("series:N", title=name, scale=alt.Scale(domain=list(series)), legend=legend)
@@ -129,6 +131,7 @@ def heat(
 
     `upwards` has the first row at the bottom; `text` is the format of numbers in the cells of grids that are small.
     """
+    colour = colour._replace(title=title_of(colour.title))
     labelled = bool(text) and len(x.names) <= MOST_LABELLED
     by_rank = colour.kind == "rank"
     tooltips = [
@@ -148,7 +151,7 @@ def heat(
         .properties(width=alt.Step(_step(x, labelled)), height=alt.Step(_step(y, labelled)))
     )
     field, title = ("rank:Q", RANK) if by_rank else ("value:Q", colour.title)
-    shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".2~g"))
+    shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".3~g"))
     layers = [base.mark_rect().encode(shown)]
     if labelled:
         written = alt.Text("value:Q", format=text)

@@ -11,7 +11,7 @@ from lm_eval_prune.analysis import pareto_front
 from lm_eval_prune.report.averages import averaged_columns
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.figures.curves import ranking_of
-from lm_eval_prune.report.figures.form import Figure
+from lm_eval_prune.report.figures.form import Figure, title_of
 from lm_eval_prune.report.figures.marks import SIZE, panels, rounded, shots_name
 
 __all__ = ["pareto_figures"]
@@ -71,7 +71,7 @@ def _chart(points: Sequence[dict[str, Any]], axis: str, board: Board, several: b
     scale = alt.Scale(type="log", nice=False) if several else alt.Scale(zero=False)
     base = alt.Chart(width=SIZE[0], height=SIZE[1]).encode(
         alt.X("left:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format="~s")),
-        alt.Y("value:Q", title=board.average_name, scale=alt.Scale(zero=False)),
+        alt.Y("value:Q", title=title_of(board.average_name), scale=alt.Scale(zero=False)),
     )
     front = base.transform_filter("datum.front").mark_line(
         interpolate="step-after", strokeWidth=1.5, style="faint-line"
@@ -88,7 +88,7 @@ def _chart(points: Sequence[dict[str, Any]], axis: str, board: Board, several: b
         tooltip=[
             alt.Tooltip("variant:N"),
             alt.Tooltip("left:Q", title=axis, format=",.5~g"),
-            alt.Tooltip("value:Q", title=board.average_name, format=".4f"),
+            alt.Tooltip("value:Q", title=title_of(board.average_name), format=".4f"),
             alt.Tooltip("low:Q", title="95 % interval from", format=".4f"),
             alt.Tooltip("high:Q", title="to", format=".4f"),
         ],

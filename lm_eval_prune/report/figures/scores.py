@@ -14,6 +14,7 @@ from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.figures.form import Figure, shortened, slug
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded, shots_name
+from lm_eval_prune.report.names import printable
 
 __all__ = ["ScoreSet", "score_figures", "score_sets"]
 
@@ -50,16 +51,20 @@ def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]
     sets: dict[tuple[Any, ...], ScoreSet] = {}
     for _, file in files:
         settings = file.settings
-        model, method = str(settings.get("model") or "unknown model"), str(settings.get("method") or "scores")
+        model, method = _name(settings, "model", "unknown model"), _name(settings, "method", "scores")
         found = sets.setdefault((model, file.shape), ScoreSet(model))
         scores = np.array(file.scores)
         if file.component == "heads" and method.startswith(("prefix-matching", "copying")):
             found.induction[method] = scores
         else:
-            task, shots = str(settings.get("task") or AGGREGATE), settings.get("num_fewshot")
+            task, shots = _name(settings, "task", AGGREGATE), settings.get("num_fewshot")
             named = task, shots if isinstance(shots, int) else None
             found.importance.setdefault((file.component, method), {})[named] = scores
     return list(sets.values())
+
+
+def _name(settings: Mapping[str, Any], key: str, otherwise: str) -> str:
+    return printable(str(settings.get(key) or otherwise))
 
 
 def score_figures(found: ScoreSet, tasks: Sequence[str], shots: Sequence[int], of: str = "") -> Iterator[Figure]:
@@ -132,7 +137,8 @@ def _by_layer(found: ScoreSet, method: str, of: str) -> Figure:
         f"pruned. Below 0 the model is better without it. The first row is the mean over tasks."
     )
     axes = Axis("layer", range(layers)), Axis("", [AGGREGATE, *tasks])
-    chart = heat(grids, *axes, Colour("importance", "diverging"), text=".2f")
+    colour = Colour("drop of the metric" if method == "knockout" else "importance", "diverging")
+    chart = heat(grids, *axes, colour, text=".2f")
     return Figure(f"importance-ffns-{slug(method)}", f"Importance of FFNs by layer: {method}{of}", caption, chart)
 
 

@@ -1,4 +1,4 @@
-"""What was run, at the page's end: models, tasks, versions, and the commands that repeat it."""
+"""What was run, at the page's end: models, tasks, versions, and the commands that repeat it. For masks: `masks.py`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig
+from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Run
 from lm_eval_prune.sweep.config import SweepConfig
@@ -85,7 +86,7 @@ def run_commands(board: Board, collection: Collection) -> list[Command]:
         text = "\n\n".join(
             f"# {' '.join(path.name.split())}\n{_harness_command(path, runs)}" for path, runs in sorted(files.items())
         )
-        commands.append(Command(f"{named} in {folder}", text))
+        commands.append(_command(f"{named} in {folder}", text))
     return commands
 
 
@@ -98,7 +99,7 @@ def board_command(paths: Sequence[object], output_path: object, config: BoardCon
         value = getattr(config, name)
         if value != getattr(default, name):
             words += _option(names.get(name, name), value)
-    return Command("This leaderboard", _shell(words))
+    return _command("This leaderboard", _shell(words))
 
 
 def _sweep_command(path: Path, plan: Mapping[str, Any]) -> Command:
@@ -113,7 +114,11 @@ def _sweep_command(path: Path, plan: Mapping[str, Any]) -> Command:
     marker = "END"
     while marker in settings:
         marker += "_"
-    return Command(f"The sweep in {folder}", f"cat > sweep.yaml <<'{marker}'\n{settings}{marker}\n{command}")
+    return _command(f"The sweep in {folder}", f"cat > sweep.yaml <<'{marker}'\n{settings}{marker}\n{command}")
+
+
+def _command(title: str, text: str) -> Command:
+    return Command(printable(title), "\n".join(printable(line) for line in text.split("\n")))
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -23,20 +24,20 @@ from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
 from lm_eval_prune.report.page import provenance, rows
+from lm_eval_prune.report.page.masks import masks_of, packed
 from lm_eval_prune.report.page.provenance import Command
 from lm_eval_prune.report.records import nested
-from lm_eval_prune.report.wording import VERDICT_SIGNS, notes_of
+from lm_eval_prune.report.wording import VERDICT_SIGNS, lowest, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["in_script", "render_page", "write_page"]
-
-LINE_SEPARATORS = "\u2028\u2029"
+__all__ = ["in_script", "render_page", "start_bundling", "write_page"]
 
 
 def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str) -> Path:
     """Write leaderboard.html; `view` is that of `render_page`."""
     path = folder / "leaderboard.html"
-    write_bytes(path, render_page(board, figures, commands, **view).encode())
+    text = render_page(board, figures, commands, **view)
+    write_bytes(path, text.encode(errors="backslashreplace"))  # paths that are no UTF-8
     return path
 
 
@@ -46,7 +47,8 @@ def render_page(
     """The page's HTML. It opens sorted by `sort` and filtered by `text` (see `records.arranged`)."""
     scripts = {"datatables": in_script(_asset("datatables.min.js")), "page": in_script(_asset("page.js"))}
     if figures:
-        scripts["vega"] = in_script(_vega())
+        scripts["vega"] = in_script(start_bundling().result())
+    pruned = masks_of(board)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_asset("page.html")).render(
         version=__version__,
@@ -67,9 +69,12 @@ def render_page(
         text=text,
         figures=figures,
         notes=notes_of(board),
+        lowest=lowest(board.margin),
         models_listing=provenance.models_listing(board),
         tasks_listing=provenance.tasks_listing(board),
         commands=commands,
+        masks=pruned,
+        packed_masks=packed(pruned),
         numbers=_json({key: value for key, value in nested(board).items() if key != "flips"}),
         charts=_json({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]}),
     )
@@ -87,7 +92,7 @@ def in_script(source: str) -> str:
 def _json(content: Mapping[str, Any]) -> str:
     """JSON without the characters that HTML or old JavaScript take for something else."""
     line = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in f"<>&{LINE_SEPARATORS}":
+    for character in "<>&\u2028\u2029":
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line
 
@@ -104,12 +109,7 @@ def _policy(scripts: Any) -> str:
 
 def _spec(figure: Figure) -> dict[str, Any]:
     """The chart as a Vega-Lite specification; the page gives it the configuration that fits its background."""
-    content = {key: value for key, value in figure.chart.to_dict().items() if key != "config"}
-    text = json.dumps(content, ensure_ascii=False)
-    for separator in LINE_SEPARATORS:  # in a name they end a string of Vega's expressions
-        text = text.replace(separator, " ")
-    spec: dict[str, Any] = json.loads(text)
-    return spec
+    return {key: value for key, value in figure.chart.to_dict(validate=False).items() if key != "config"}
 
 
 @cache
@@ -118,6 +118,14 @@ def _asset(name: str) -> str:
 
 
 @cache
+def start_bundling() -> Future[str]:
+    """Have the charts' library put together in a thread: it takes seconds, and waits for nothing of ours."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    bundling = pool.submit(_vega)
+    pool.shutdown(wait=False)
+    return bundling
+
+
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, for charts of the altair that is installed."""
     import altair

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lm_eval_prune.report.board import Average, Board, Cell, Entry
+from lm_eval_prune.report.board import Average, Board, Cell, Entry, Flip
+from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.records import arranged, searched
 from lm_eval_prune.report.wording import (
     VERDICT_SIGNS,
@@ -22,6 +24,10 @@ __all__ = ["Heading", "Line", "Shown", "headings", "lines", "side_by_side_headin
 
 LISTED = 6
 """Files named in an opened row."""
+LONGEST_MASK = 400
+"""Characters; longer ones stand at the page's end only."""
+MOST_FLIPS = 50_000
+"""Documents that flipped; more are left to flips.csv."""
 
 
 class Heading(NamedTuple):
@@ -82,7 +88,11 @@ def headings(board: Board) -> list[Heading]:
 
 def lines(board: Board, *, sort: str = "rank") -> list[Line]:
     """A row an entry, all of them, in the order of `records.arranged`."""
-    return [_line(board, entry) for entry in arranged(board, sort=sort)]
+    flips: dict[tuple[str, int], list[Flip]] = {}
+    for flip in board.flips:
+        flips.setdefault((flip.label, flip.num_fewshot), []).append(flip)
+    entries = arranged(board, sort=sort)
+    return [_line(board, entry, flips.get((entry.label, entry.num_fewshot), [])) for entry in entries]
 
 
 def side_by_side_headings(board: Board) -> list[Heading]:
@@ -103,7 +113,7 @@ def side_by_side_lines(board: Board) -> list[Line]:
     return made
 
 
-def _line(board: Board, entry: Entry) -> Line:
+def _line(board: Board, entry: Entry, flips: Sequence[Flip]) -> Line:
     heads, ffns = heads_and_ffns(entry)
     cost = entry.cost
     cells = [
@@ -118,23 +128,48 @@ def _line(board: Board, entry: Entry) -> Line:
         _shown(entry.average),
         *(_shown(entry.cells.get(column)) for column in board.columns),
     ]
-    return Line(entry, searched(entry), cells, json.dumps(_about(entry), ensure_ascii=False))
+    about = [*_about(entry), *_flipped(board, flips)]
+    return Line(entry, searched(entry), cells, json.dumps(about, ensure_ascii=False))
 
 
 def _about(entry: Entry) -> list[tuple[str, str]]:
     """What a row is of."""
     masks = list(dict.fromkeys(run.mask for run in entry.runs if run.mask))
-    mask = masks[0] if len(masks) == 1 else f"{len(masks)}, in the files" if masks else ""
-    sources = list(dict.fromkeys(str(run.source) for run in entry.runs))
+    alone = len(masks) == 1 and len(masks[0]) <= LONGEST_MASK
+    sources = list(dict.fromkeys(printable(str(run.source)) for run in entry.runs))
     return [
         ("model", entry.model),
         ("harness model", entry.backend),
         ("ranking", entry.ranking),
         ("seeds", ", ".join(map(str, entry.seeds))),
-        ("pruned", mask if len(masks) == 1 else ""),
-        ("masks", mask if len(masks) > 1 else ""),
+        ("pruned", masks[0] if alone else f"{_masks(len(masks))}, at the end of the page" if masks else ""),
         ("files", f"{', '.join(sources[:LISTED])}{' and more' if len(sources) > LISTED else ''}"),
     ]
+
+
+def _masks(number: int) -> str:
+    return f"{number} mask" if number == 1 else f"{number} masks"
+
+
+def _flipped(board: Board, flips: Sequence[Flip]) -> list[tuple[str, str]]:
+    """The documents that dense and variant answer differently, by task; those that several seeds flip with how many."""
+    if len(board.flips) > MOST_FLIPS:
+        return [("flipped", f"{len(flips):,} answers, in flips.csv")] if flips else []
+    texts = []
+    for column in board.columns:
+        lost, gained = Counter[int](), Counter[int]()
+        for flip in flips:
+            if (flip.task, flip.metric) == (column.task, column.metric):
+                better = (flip.variant > flip.dense) == column.higher_is_better
+                (gained if better else lost)[flip.doc_id] += 1
+        parts = [f"{verb} {_documents(found)}" for verb, found in (("lost", lost), ("gained", gained)) if found]
+        texts += [(f"{column} flipped", "documents " + "; ".join(parts))] if parts else []
+    return texts
+
+
+def _documents(found: Counter[int]) -> str:
+    named = [f"{doc_id} ({count} seeds)" if count > 1 else str(doc_id) for doc_id, count in sorted(found.items())]
+    return ", ".join(named)
 
 
 def _shown(holder: Cell | Average | None) -> Shown:

@@ -82,19 +82,21 @@
 
   // -- rows that open
 
-  function details(row) {
+  function listed(pairs) {
     const list = document.createElement("dl");
-    const add = (term, text) => {
-      if (!text) return;
+    for (const [term, text] of pairs) {
+      if (!text) continue;
       const name = document.createElement("dt"), value = document.createElement("dd");
       name.textContent = term;
       value.textContent = text;
       list.append(name, value);
-    };
-    for (const [term, text] of JSON.parse(row.dataset.about)) add(term, text);
-    const heads = document.querySelectorAll("#board thead th");
-    [...row.cells].forEach((cell, place) => add(heads[place].querySelector(".clip")?.textContent, cell.title));
+    }
     return list;
+  }
+  function details(row) {
+    const heads = document.querySelectorAll("#board thead th");
+    const numbers = [...row.cells].map((cell, place) => [heads[place].querySelector(".clip")?.textContent, cell.title]);
+    return listed([...JSON.parse(row.dataset.about), ...numbers]);
   }
   document.getElementById("board").addEventListener("click", (event) => {
     const button = event.target.closest(".more");
@@ -105,6 +107,20 @@
     if (open) row.child.remove();
     else row.child(details(row.node()), "details").show();
   });
+
+  // -- masks
+
+  let masks = null; // unpacked when first looked at
+  function unpacked() {
+    const bytes = Uint8Array.from(atob(document.getElementById("masks").textContent), (byte) => byte.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  }
+  for (const place of document.querySelectorAll("[data-masks]")) {
+    place.addEventListener("toggle", async () => {
+      const all = await (masks ??= unpacked()), own = all.masks[place.dataset.masks];
+      place.append(listed(own.map(([where, parts]) => [where, parts.map((part) => all.parts[part]).join("; ")])));
+    }, { once: true });
+  }
 
   // -- charts
 
