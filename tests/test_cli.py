@@ -83,7 +83,7 @@ def test_stock_lm_eval_and_our_run_give_the_same_results(checkpoint, mask, bench
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory, checkpoint):
-    """name -> (--model_args, the line that they must give). More are in test_harness_model.py, without a process each."""
+    """name -> (--model_args, the line they must give). More are in test_harness_model.py, without a process each."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "pickle.json").write_bytes(pickle.dumps({"a": 1}))
     GPT2Config().save_pretrained(folder / "gpt2")
