@@ -35,8 +35,8 @@ class Scorers:
         first = PrunedOPT(self.arguments[0], device=device, dtype=dtype)
         self.model, self.tokenizer, self.device = first.model, first.tokenizer, torch.device(device)
 
-    def hf(self, batch_size: int) -> HFLM:
-        return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size)
+    def hf(self, batch_size: int, *, logits_cache: bool = True) -> HFLM:
+        return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, logits_cache=logits_cache)
 
     def packed(self, batch_size: int | str, mask: PruningMask | None = None) -> PrunedOPT:
         return PrunedOPT(
@@ -64,23 +64,32 @@ class Scorers:
 
 
 def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repeats: int) -> dict[str, Any]:
-    """One row of the table: hf at its fastest batch size against packed, runs alternating."""
+    """One row of the table: hf at its fastest batch size against packed, runs alternating.
+
+    Where hf's logits cache serves several choices from one pass, also hf without it, which reads every choice.
+    """
 
     def run(lm: HFLM) -> tuple[float, Any]:
         return scorers.seconds(lambda: lm._loglikelihood_tokens(requests, disable_tqdm=True))
 
     by_size = {size: run(scorers.hf(size))[0] for size in batch_sizes}
     best = min(by_size, key=lambda size: by_size[size])
-    lm, ours = scorers.hf(best), scorers.packed(best)
-    times: dict[str, list[float]] = {"hf": [], "packed": []}
+    ours = scorers.packed(best)
+    trie = build_trie([request[1:] for request in requests], ours.max_length)
+    different = {tuple(tokens) for tokens in trie.inputs}
+    models = {"hf": scorers.hf(best), "packed": ours}
+    if len(different) < len(requests):
+        models["hf_without_cache"] = scorers.hf(best, logits_cache=False)
+    times: dict[str, list[float]] = {name: [] for name in models}
     answers: dict[str, Any] = {}
     for _ in range(repeats):
-        for name, model in (("hf", lm), ("packed", ours)):
+        for name, model in models.items():
             seconds, answers[name] = run(model)
             times[name].append(seconds)
-    hf_s, packed_s = (statistics.median(times[name]) for name in ("hf", "packed"))
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    hf_s, packed_s = medians["hf"], medians["packed"]
+    without_cache_s = medians.get("hf_without_cache", hf_s)
     forward = OPTForward(scorers.model)
-    trie = build_trie([request[1:] for request in requests], ours.max_length)
     packs = all_packs(forward, trie, best)
     flops = evaluation_flops(scorers.model.config, packs, ours.mask)
     pairs = list(zip(answers["hf"], answers["packed"], strict=True))
@@ -90,8 +99,10 @@ def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repea
         "hf_s": hf_s,
         "packed_s": packed_s,
         "ratio": hf_s / packed_s,
+        "hf_without_cache_s": without_cache_s,
+        "ratio_without_cache": without_cache_s / packed_s,
         "hf_s_by_batch_size": {str(size): seconds for size, seconds in by_size.items()},
-        "ratio_by_flops": _hf_flops(scorers.model.config, trie.inputs) / flops,
+        "ratio_by_flops": _hf_flops(scorers.model.config, different) / flops,
         "tokens_asked": sum(map(len, trie.inputs)),
         "tokens_computed": sum(map(len, packs)),
         "packed_gflops": flops / packed_s / 1e9,
@@ -101,12 +112,12 @@ def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repea
 
 
 def _hf_flops(config: Any, inputs: Iterable[Sequence[int]]) -> float:
-    """What hf computes: each different input whole, with logits at every position; its padding is not counted.
+    """What hf computes for different inputs: each whole, with logits at every position; padding is not counted.
 
     Choices of one token are one input: hf's logits cache serves them from one pass.
     """
     dense = PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
-    lengths = [len(tokens) for tokens in {tuple(tokens) for tokens in inputs}]
+    lengths = [len(tokens) for tokens in inputs]
     attention = config.num_hidden_layers * 4 * config.hidden_size * sum(n * (n + 1) / 2 for n in lengths)
     return flops_per_token(config, dense) * sum(lengths) + attention
 

@@ -84,7 +84,7 @@ class OPTForward:
             inner = block.final_layer_norm(hidden) if block.do_layer_norm_before else hidden
             inner = linear(inner, block.fc1.weight, block.fc1.bias)
             inner = inner.relu_() if type(block.activation_fn) is nn.ReLU else block.activation_fn(inner)
-            hidden = hidden + linear(inner, block.fc2.weight, block.fc2.bias)
+            hidden = linear(inner, block.fc2.weight, block.fc2.bias).add_(hidden)
         return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
 
     def ffn_device(self, layer: int) -> torch.device:
@@ -138,7 +138,7 @@ class AttentionPiece:
 
     def queries(self, inputs: Tensor) -> Tensor:
         """Scaled queries [n, num_heads * head_dim]: attention adds no scale of its own."""
-        return linear(inputs, self.weights[0], self.biases[0]) * self.scaling
+        return linear(inputs, self.weights[0], self.biases[0]).mul_(self.scaling)
 
     def keys(self, inputs: Tensor) -> Tensor:
         """[n, num_heads * head_dim]"""
@@ -151,7 +151,7 @@ class AttentionPiece:
     def output(self, hidden: Tensor, heads: Tensor | None) -> Tensor:
         """The residual stream behind attention; `heads` [n, num_heads * head_dim] are the kept heads' outputs."""
         if heads is not None:
-            hidden = hidden + linear(heads, self.out_weight, self.out_bias)
+            hidden = linear(heads, self.out_weight, self.out_bias).add_(hidden)
         elif self.out_bias is not None:
             hidden = hidden + self.out_bias
         return hidden if self.block.do_layer_norm_before else self.norm(hidden)
