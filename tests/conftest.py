@@ -8,6 +8,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Two workers share the cores, the models are tiny; and the order of a sum, to the last bit, depends on the threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -26,7 +28,6 @@ LIVELY = {"init_std": 0.3}
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """{"pre": folder, "post": folder}: checkpoints of both shapes, with tokenizers."""
-    torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("checkpoints")
     shapes = {"pre": PRE_NORM, "post": POST_NORM}
     return {name: save_random_opt(folder / name, seed=1, **shape, **LIVELY) for name, shape in shapes.items()}
