@@ -17,6 +17,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.decoders import flops_per_token
+from lm_eval_prune.decoders.linear import linear
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.scoring import score
@@ -157,9 +158,11 @@ def extras(scorers: Scorers, requests: list[Any], repeats: int) -> dict[str, flo
 
 
 def matmul_peak(scorers: Scorers, size: int = 2048) -> float:
-    """GFLOP/s of the best of some matrix products, in the model's dtype."""
+    """GFLOP/s of the best of some matrix products, in the model's dtype: by torch's own choice, and by the scorer's."""
     factor = torch.randn(size, size, device=scorers.device).to(scorers.model.dtype)
-    best = min(scorers.seconds(lambda: factor @ factor)[0] for _ in range(10))
+    best = min(
+        scorers.seconds(lambda product=product: product(factor, factor))[0] for product in (torch.mm, linear) * 10
+    )
     return 2 * size**3 / best / 1e9
 
 

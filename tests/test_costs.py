@@ -544,18 +544,12 @@ def test_memory_of_a_batch_from_its_parts():
 
 
 def test_packs_are_as_large_as_the_scorer_makes_them():
-    from types import SimpleNamespace
-
+    from lm_eval_prune.budget import token_budget
     from lm_eval_prune.costs.study import _batches
-    from lm_eval_prune.scoring.budget import token_budget
 
     model = dimensions_of("6.7b")
-    there = SimpleNamespace(device=torch.device("cuda"), **{name: getattr(model, name) for name in SHARED})
     for batch_size, longest in ((1, 22), (8, 500), (64, 2048)):
         grid = Grid(workloads=(), batch_size=batch_size, scorer="packed")
         load = Load(10**7, 0, 0, 10**4, longest)
-        expected = math.ceil(10**7 / token_budget(there, longest, batch_size))
+        expected = math.ceil(10**7 / token_budget(model, "cuda", longest, batch_size))
         assert _batches(model, load, grid, packs=True) == expected
-
-
-SHARED = ("vocab_size", "num_hidden_layers", "hidden_size", "ffn_dim")

@@ -102,7 +102,7 @@ def test_packed_scoring_brings_weights_in_once_a_pack(monkeypatch, tmp_path):
         return original(hook, module, *args, **kwargs)
 
     monkeypatch.setattr(AlignDevicesHook, "pre_forward", counted)
-    monkeypatch.setattr(forward, "ROWS", 4)  # several calls of each map a pack
+    monkeypatch.setattr(forward, "slice_rows", lambda _: 4)  # several calls of each map a pack
     offload_state_dict(tmp_path, tiny_model().state_dict())
     apart = disk_offload(tiny_model(), tmp_path, "cpu")
     score(apart, examples(30))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lm_eval_prune.decoders import linear as module
-from lm_eval_prune.decoders.linear import FEWEST_ROWS, MANY_OUTPUTS, linear
+from lm_eval_prune.decoders.linear import linear
 
 
 @pytest.fixture(params=["as shipped", "without oneDNN"])
@@ -15,10 +15,10 @@ def _library(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("_library")
-@pytest.mark.parametrize("rows", [1, FEWEST_ROWS, 200])
+@pytest.mark.parametrize("rows", [0, 1, 16, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("outputs", [50, 64 * MANY_OUTPUTS])
+@pytest.mark.parametrize("outputs", [50, 1024])
 def test_the_product_is_that_of_float64(rows, dtype, with_bias, outputs):
     generator = torch.Generator().manual_seed(0)
     # Views, as sliced heads are: neither contiguous nor at the start of their storage.
@@ -28,5 +28,6 @@ def test_the_product_is_that_of_float64(rows, dtype, with_bias, outputs):
     found = linear(inputs, weight, bias)
     assert (found.shape, found.dtype) == ((rows, outputs), dtype)
     expected = inputs.double().numpy() @ weight.double().numpy().T + (0 if bias is None else bias.double().numpy())
-    steps = np.abs(found.double().numpy() - expected).max() / np.abs(expected).max() / torch.finfo(dtype).eps
+    error = np.abs(found.double().numpy() - expected).max(initial=0)
+    steps = error / np.abs(expected).max(initial=1e-9) / torch.finfo(dtype).eps
     assert steps < 8

@@ -9,12 +9,12 @@ from scoring_cases import HEADS, LAYERS, POSITIONS, SHAPES, VOCABULARY, pruning_
 from scoring_reference import log_likelihood
 
 from lm_eval_prune import PruneError, PruningMask, masked
+from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.decoders import opt_forward
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.scoring import forward, score, scorer
 from lm_eval_prune.scoring.attention import allowed, asked_calls, plan
-from lm_eval_prune.scoring.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.scoring.packing import build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import build_trie
 
@@ -46,6 +46,18 @@ def test_every_answer_is_that_of_the_weights_in_float64(shape, requests, masks, 
             expected = log_likelihood(model, context, continuation, 200, mask)
             assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
             assert answer.is_greedy == expected[1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_slices_of_a_layer_read_the_beginning_that_documents_share(shape, monkeypatch):
+    monkeypatch.setattr(forward, "slice_rows", lambda _: 7)
+    model, shared = tiny_model(shape), [3 + (7 * index) % 50 for index in range(40)]
+    requests = [([*shared, 5 + index, 6], [7 + index, 8, *ending]) for index in range(8) for ending in ([], [9, 10])]
+    masks = [DENSE, PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_heads={0: (1,)})]
+    for mask, row in zip(masks, score(model, requests, masks), strict=True):
+        for (context, continuation), answer in zip(requests, row, strict=True):
+            expected = log_likelihood(model, context, continuation, POSITIONS, mask)
+            assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
 
 
 def test_a_masks_answers_do_not_depend_on_the_masks_beside_it():
@@ -158,6 +170,14 @@ def test_choices_cost_their_own_tokens_only():
     assert len(pack.asked) == 2 + 4
 
 
+def test_a_very_long_shared_beginning_adds_little_in_every_pack():
+    shared, documents = list(range(1900)), 1000
+    trie = build_trie([(shared, [document, *range(40)]) for document in range(2000, 2000 + documents)], 2048)
+    budget = token_budget(OPTForward(tiny_model()), "cpu", trie.longest, None)
+    computed = sum(len(pack) for pack in packs_of(trie, budget))
+    assert computed <= 8 / 7 * (len(shared) + 40 * documents)
+
+
 def test_packs_are_cut_where_documents_end():
     documents = [[3 + index, *range(5, 55)] for index in range(6)]
     trie = build_trie([(document, [choice, 7]) for document in documents for choice in (8, 9)], POSITIONS)
@@ -263,10 +283,10 @@ def test_out_of_memory_with_one_request_and_other_errors_are_raised(monkeypatch)
 
 def test_batch_size_bounds_the_tokens_of_a_pack():
     model = OPTForward(tiny_model())
-    budgets = [token_budget(model, 200, size) for size in (1, 2, 4, None)]
+    budgets = [token_budget(model, "cpu", 200, size) for size in (1, 2, 4, None)]
     assert budgets == sorted(budgets)
     assert budgets[0] < budgets[1]
-    # Tokens x (12 vectors of width 32 and an inner one of 48), and two buffers of logits over 61 tokens, against
+    # Tokens x 12 vectors of width 32 and an inner one of 48, and two buffers of logits over 61 tokens, against
     # two of those and the keys and values of 3 layers for each of 200 tokens.
     packed = budgets[0] * (12 * 32 + 48) + 2 * output_rows("cpu", 200, 1) * 61
     assert packed <= 200 * (2 * 61 + 2 * 3 * 32)

@@ -5,12 +5,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm_eval_prune import PruningMask
+from lm_eval_prune.decoders import linear
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.trie import build_trie
 
 CONTEXT, CONTINUATION = 9, 3
+
+
+@pytest.fixture(autouse=True)
+def _products_that_torch_counts(monkeypatch):
+    """torch's counter does not know oneDNN's."""
+    monkeypatch.setattr(linear, "_one_dnn", lambda: None)
+
+
 SHAPE = {"num_hidden_layers": 3, "num_attention_heads": 4}
 DENSE = PruningMask.dense(3, 4)
 SOME = PruningMask(**SHAPE, pruned_heads={0: (1, 3), 1: (0,)}, pruned_ffns=(1,))

@@ -12,7 +12,8 @@ import lm_eval_prune.cli
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
-    ["errors", "version", "after_import"], ["files", "fractions"], ["masks"], ["decoders"], ["demo"], ["random_opt"],
+    ["errors", "version", "after_import"], ["files", "fractions", "budget"], ["masks"], ["decoders"], ["demo"],
+    ["random_opt"],
     ["ablation"], ["compaction"], ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"],
     ["selection"], ["harness"],
     ["sweep"], ["costs"], ["report"],

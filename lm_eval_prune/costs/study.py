@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_prune.budget import token_budget
 from lm_eval_prune.costs import flops
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load, Workload
@@ -231,11 +232,7 @@ def _batches(model: Dimensions, load: Load, grid: Grid, *, packs: bool) -> float
     """How often all layers are gone through."""
     if not packs:
         return -(-load.inputs // grid.batch_size)
-    # As scoring.budget.token_budget, on a GPU.
-    per_token = 12 * model.hidden_size + model.ffn_dim
-    left = model.vocab_size // 2 + 2 * model.num_hidden_layers * model.hidden_size
-    budget = max(1, min(65536, grid.batch_size * load.longest * left // per_token))
-    return -(-load.tokens // budget)
+    return -(-load.tokens // token_budget(model, "cuda", load.longest, grid.batch_size))
 
 
 def _timed(step: _Sum, speed: Speed, fit: Fit | None) -> Stage:

@@ -1,9 +1,9 @@
 """Linear maps, by the fastest float32 matrix product that torch has on a CPU.
 
-torch hands float32 products to its BLAS library. oneDNN, which it ships as well, is faster on processors with AVX-512;
-on those with AVX2 it is so for many outputs and few rows, which is what the output layer asks for. There is no public
-way to it that neither copies the inputs nor keeps a second copy of the weights, so this module reaches for the one that
-torch's own compiler calls.
+torch hands float32 products to its BLAS library. oneDNN, which it ships as well, is faster on processors with AVX-512,
+and on AMD's with AVX2, where MKL is slow for few rows and for many outputs. There is no public way to it that neither
+copies the inputs nor keeps a second copy of the weights, so this module reaches for the one that torch's own compiler
+calls.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["linear"]
 
-FEWEST_ROWS = 16
-"""For fewer rows BLAS is as fast: oneDNN first brings the weights into its own order."""
-MANY_OUTPUTS = 16
-"""Outputs for each input from which oneDNN is faster without AVX-512, too."""
+CAPABILITIES = {"AVX2", "AVX512"}
+"""What `torch.backends.cpu.get_cpu_capability` says of processors on which oneDNN was measured and found faster."""
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -36,16 +34,10 @@ def _one_dnn_takes(inputs: Tensor, weight: Tensor) -> bool:
     return (
         inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
-        and len(inputs) >= FEWEST_ROWS
-        and (_has_avx512() or len(weight) >= MANY_OUTPUTS * weight.shape[1])
+        and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
         and not torch.is_autocast_enabled("cpu")
         and _one_dnn() is not None
     )
-
-
-@functools.cache
-def _has_avx512() -> bool:
-    return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 @functools.cache

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from lm_eval_prune.budget import token_budget
 from lm_eval_prune.decoders import linear_weights
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
-from lm_eval_prune.scoring.budget import token_budget
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import TokenTrie
 
@@ -18,7 +18,7 @@ __all__ = ["all_packs", "evaluation_flops", "gradient_flops", "shared_flops"]
 
 def all_packs(forward: OPTForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
     """The packs that `score` makes of a trie."""
-    budget = token_budget(forward, trie.longest, batch_size)
+    budget = token_budget(forward, forward.device.type, trie.longest, batch_size)
     packs: list[Pack] = []
     while not packs or packs[-1].requests.stop < len(trie):
         first = packs[-1].requests.stop if packs else 0

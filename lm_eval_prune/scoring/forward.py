@@ -1,13 +1,14 @@
 """One pack through the layers, under many masks at once.
 
-Layer by layer over the whole pack: keys and values live for one layer only. Masks that agree on the first components
-share the computation up to the first that they do not agree on. From the last attention on, only the tokens that
-predict a continuation token are computed.
+Layer by layer over the whole pack: keys and values live for one layer only, and every document of the pack reads those
+of the beginning that it shares with others. What comes behind keys and values goes through a layer a slice of tokens at
+a time. Masks that agree on the first components share the computation up to the first that they do not agree on. From
+the last attention on, only the tokens that predict a continuation token are computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from lm_eval_prune.budget import slice_rows
 from lm_eval_prune.scoring.attention import AttentionCall, allowed, asked_calls, plan
 from lm_eval_prune.scoring.output import OutputLayer
 from lm_eval_prune.scoring.packing import Pack
@@ -22,13 +24,10 @@ from lm_eval_prune.scoring.packing import Pack
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_prune.decoders.opt_forward import AttentionPiece, OPTForward
+    from lm_eval_prune.decoders.opt_forward import OPTForward
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["PackAnswers", "answer_pack"]
-
-ROWS = 1024
-"""Tokens that go through a linear map together: bounds the FFN's inner width, and stays in cache."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +69,35 @@ class _Attending:
             )
         return self.masks[key]
 
-    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """[rows, heads, head_dim] each -> every row's attention output, of the queries' shape."""
-        outputs = torch.empty_like(queries)
+    def slices(self, rows: int) -> Iterator[tuple[slice, list[int]]]:
+        """Runs of neighbouring calls with at most `rows` query rows, or a single call: (query rows, calls)."""
+        run: list[int] = []
         for index, call in enumerate(self.calls):
+            if run and call.queries[1] - self.calls[run[0]].queries[0] > rows:
+                yield self._rows(run), run
+                run = []
+            run.append(index)
+        if run:
+            yield self._rows(run), run
+
+    def _rows(self, run: list[int]) -> slice:
+        return slice(self.calls[run[0]].queries[0], self.calls[run[-1]].queries[1])
+
+    def attended(self, run: list[int], queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The attention output of a run's query rows, [rows, heads, head_dim]; keys and values are the pack's."""
+        outputs, before = torch.empty_like(queries), self.calls[run[0]].queries[0]
+        for index in run:
+            call = self.calls[index]
+            rows = slice(call.queries[0] - before, call.queries[1] - before)
             attended = F.scaled_dot_product_attention(
-                queries[slice(*call.queries)].transpose(0, 1)[None],
+                queries[rows].transpose(0, 1)[None],
                 _gathered(keys, call).transpose(0, 1)[None],
                 _gathered(values, call).transpose(0, 1)[None],
                 attn_mask=None if call.causal else self.mask(index, queries),
                 is_causal=call.causal,
                 scale=1.0,
             )
-            outputs[slice(*call.queries)] = attended[0].transpose(0, 1)
+            outputs[rows] = attended[0].transpose(0, 1)
         return outputs
 
 
@@ -158,7 +173,7 @@ class _Run:
 
     def _ffn(self, layer: int, stream: _Stream, *, pruned: bool) -> None:
         stream.hidden = stream.hidden.to(self.model.ffn_device(layer))
-        for rows in stream.hidden.split(ROWS):
+        for rows in stream.hidden.split(slice_rows(stream.hidden.device.type)):
             rows.copy_(self.model.ffn(layer, pruned, rows))
 
     def _attention(self, layer: int, stream: _Stream, kept_heads: tuple[int, ...], *, only_asked: bool) -> _Stream:
@@ -166,22 +181,17 @@ class _Run:
         stream.hidden = stream.hidden.to(piece.device)
         if not kept_heads:
             return _Stream(piece.output(stream.hidden, None), stream.narrow)
-        heads = self._head_outputs(piece, stream, only_asked)
-        if only_asked:
-            stream = self._narrowed(stream)
-        return _Stream(piece.output(stream.hidden, heads), stream.narrow)
-
-    def _head_outputs(self, piece: AttentionPiece, stream: _Stream, only_asked: bool) -> Tensor:
-        """The kept heads' outputs side by side, [N or S, num_heads * head_dim]."""
         inputs = piece.inputs(stream.hidden)
         shape = -1, piece.num_heads, piece.head_dim
         keys, values = piece.keys(inputs).view(shape), piece.values(inputs).view(shape)
+        attending = self.everywhere
         if only_asked:
+            attending, stream = self.where_asked, self._narrowed(stream)
             inputs = inputs.index_select(0, torch.from_numpy(self.pack.asked).to(inputs.device))
-        queries = piece.queries(inputs).view(shape)
-        del inputs
-        attending = self.where_asked if only_asked else self.everywhere
-        return attending(queries, keys, values).flatten(1)
+        for rows, run in attending.slices(slice_rows(inputs.device.type)):
+            heads = attending.attended(run, piece.queries(inputs[rows]).view(shape), keys, values)
+            stream.hidden[rows] = piece.output(stream.hidden[rows], heads.flatten(1))
+        return stream
 
 
 def _kept_heads(mask: PruningMask, layer: int) -> tuple[int, ...]:

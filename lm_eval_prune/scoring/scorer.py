@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.decoders import check_fits
 from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
 from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.scoring.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
 from lm_eval_prune.scoring.output import OutputLayer
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
@@ -93,7 +93,7 @@ def score_packs(
         return
     masks = [mask | forward.removed for mask in masks]
     size = _size(batch_size)
-    budget = token_budget(forward, trie.longest, size)
+    budget = token_budget(forward, forward.device.type, trie.longest, size)
     # In float32, or in `softmax_dtype` where that is wider.
     dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
     output = OutputLayer(forward, output_rows(forward.output_device.type, trie.longest, size), dtype)
