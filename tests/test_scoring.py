@@ -170,12 +170,16 @@ def test_choices_cost_their_own_tokens_only():
     assert len(pack.asked) == 2 + 4
 
 
-def test_a_very_long_shared_beginning_adds_little_in_every_pack():
-    shared, documents = list(range(1900)), 1000
-    trie = build_trie([(shared, [document, *range(40)]) for document in range(2000, 2000 + documents)], 2048)
+@pytest.mark.parametrize("endings", [1, 2])
+def test_a_very_long_shared_beginning_adds_little_in_every_pack(endings):
+    """Also where a pack could end a little cheaper when it is half full: between documents, not between endings."""
+    shared, ending = list(range(1900)), list(range(40))
+    documents = [[*shared, document] for document in range(2000, 3000)]
+    trie = build_trie([(document, [token, *ending]) for document in documents for token in range(endings)], 2048)
     budget = token_budget(OPTForward(tiny_model()), "cpu", trie.longest, None)
     computed = sum(len(pack) for pack in packs_of(trie, budget))
-    assert computed <= 8 / 7 * (len(shared) + 40 * documents)
+    different = len(shared) + len(documents) * (1 + endings * len(ending))
+    assert computed <= 8 / 7 * different
 
 
 def test_packs_are_cut_where_documents_end():

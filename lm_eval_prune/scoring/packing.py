@@ -54,7 +54,8 @@ def new_tokens(trie: TokenTrie, index: int) -> int:
 def end_of_pack(trie: TokenTrie, first: int, budget: int) -> int:
     """Where the pack that begins with request `first` ends, at most `budget` tokens or one request.
 
-    Of the ends that leave the pack at least half full, the one that makes the next pack repeat least.
+    Of the ends that leave the pack at least half full, the one that makes the next pack repeat least for what this one
+    holds.
     """
     sizes = [len(trie.inputs[first])]
     stop = first + 1
@@ -64,7 +65,7 @@ def end_of_pack(trie: TokenTrie, first: int, budget: int) -> int:
     if stop == len(trie):
         return stop
     ends = [first + 1 + index for index, size in enumerate(sizes) if 2 * size >= budget] or [stop]
-    return min(ends, key=lambda end: (_kept(trie, end), -end))
+    return min(ends, key=lambda end: (_kept(trie, end) / sizes[end - first - 1], -end))
 
 
 def build_pack(trie: TokenTrie, first: int, stop: int) -> Pack:
