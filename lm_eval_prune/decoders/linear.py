@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["linear"]
 
+FEWEST_WEIGHTS = 2**18
+"""Of smaller maps nothing is gained."""
 CAPABILITIES = {"AVX2", "AVX512"}
 """What `torch.backends.cpu.get_cpu_capability` says of processors on which oneDNN was measured and found faster."""
 
@@ -34,6 +36,7 @@ def _one_dnn_takes(inputs: Tensor, weight: Tensor) -> bool:
     return (
         inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
+        and weight.numel() >= FEWEST_WEIGHTS
         and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
         and not torch.is_autocast_enabled("cpu")
         and _one_dnn() is not None
