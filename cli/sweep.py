@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,13 @@ def command(
     from tqdm import tqdm
 
     from lm_eval_prune.sweep.run import run_sweep
+    from lm_eval_prune.sweep.stopping import Stopped, raise_on_stop_signals
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise_on_stop_signals()
     first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
     try:
         sweep = run_sweep(config, retry_failed=retry_failed, say=lambda line: tqdm.write(line, file=sys.stdout))
-    except KeyboardInterrupt:
+    except Stopped:
         if first:
             click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
         sys.exit(130)

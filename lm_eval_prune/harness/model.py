@@ -22,6 +22,7 @@ from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
+from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 
@@ -89,6 +90,7 @@ class PrunedOPT(HFLM):
         else:
             pretrained = os.fspath(pretrained)
         super().__init__(pretrained, **kwargs)
+        leave_group_at_exit()
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
         results.install_pruning_block()

@@ -5,6 +5,7 @@ Under `accelerate launch` every process holds the whole model. One process is th
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "leave_group_at_exit"]
 
 Item = TypeVar("Item")
 
@@ -45,3 +46,18 @@ class Processes:
         total = partial.to("cuda" if on_gpu else "cpu", torch.float64, copy=True)
         dist.all_reduce(total)
         return total.cpu()
+
+
+def leave_group_at_exit() -> None:
+    """Have the initialised group destroyed when Python ends; without one, nothing is done.
+
+    Only for gloo, whose threads abort a process that ends with them running; NCCL's group may wait for its other
+    processes when it is destroyed, and need not be.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

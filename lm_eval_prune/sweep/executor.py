@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch.distributed as dist
 
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.importance.processes import Processes, leave_group_at_exit
 from lm_eval_prune.sweep.jobs import Job, Outcome
+from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.worker import Worker
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def follow(config: SweepConfig) -> None:
     worker = Worker(config)
     while (job := _told(None)) is not None:
         for _ in worker.run(job):
-            pass
+            check()
 
 
 def joined_processes() -> Processes:
@@ -106,6 +107,7 @@ def joined_processes() -> Processes:
 
         # As the harness joins them: a cell may take longer than the usual half an hour.
         Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=52))])
+        leave_group_at_exit()
     return Processes.current()
 
 

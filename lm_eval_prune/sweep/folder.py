@@ -174,7 +174,6 @@ def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Ite
     path = cell_path(folder, cell)
     lines = [json.dumps(sample, ensure_ascii=False, allow_nan=False) for sample in samples]
     packed = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
-    write_bytes(_samples_path(path), packed)
     record = {
         "file": _samples_path(path).name,
         "sha256": hashlib.sha256(packed).hexdigest(),
@@ -183,11 +182,12 @@ def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Ite
     content = {**results, "cell": {**results["cell"], "samples": record}}
     content["cell"]["sha256"] = digest(content)
     try:
+        write_bytes(_samples_path(path), packed)
         write_json(path, content)
-    except BaseException:
+    except BaseException:  # a stop signal between the two as well
         with contextlib.suppress(OSError):
             if not path.exists():
-                _samples_path(path).unlink()
+                _samples_path(path).unlink(missing_ok=True)
         raise
     return path
 

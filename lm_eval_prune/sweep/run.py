@@ -17,6 +17,7 @@ from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
 from lm_eval_prune.sweep.rankings import aggregate_path, needed_importance
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup
+from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.tasks import planned_tasks
 
 __all__ = ["run_sweep"]
@@ -85,6 +86,7 @@ def _complete(queue: Queue, executor: Executor, bar: _Bar) -> None:
     """Until nothing is missing: start what can be claimed, write what comes."""
     try:
         while queue.missing:
+            check()
             while executor.free() and (job := queue.next()) is not None:
                 executor.start(job)
             bar.look()
@@ -114,6 +116,7 @@ class _Bar:
 
     def advance(self, share: float) -> None:
         """A share of a cell's work is done."""
+        check()
         self.share += share
         self.look()
 
