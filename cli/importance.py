@@ -38,11 +38,11 @@ def command(model_args: str, device: str | None, **settings: object) -> None:
 
     Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
     """
-    from lm_eval_prune.demo import BUNDLED_NAME
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+    from lm_eval_prune.harness.model_record import record_of_arguments
 
     config = ImportanceConfig(
-        model=arguments_of(model_args).get("pretrained", BUNDLED_NAME),
+        model=record_of_arguments(arguments_of(model_args)),
         **settings,  # type: ignore[arg-type]
     )
     for outcome in compute_importance(config, lambda: load_pruned_opt(model_args, config.batch_size, device)):

@@ -60,5 +60,8 @@ def load_pruned_opt(model_args: str, batch_size: int, device: str | None) -> Pru
     """The harness model of these arguments. Raises PruneError."""
     from lm_eval_prune.harness.model import PrunedOPT
 
-    arguments_of(model_args)
+    given = arguments_of(model_args)
+    for name in ("batch_size", "device"):
+        if name in given:
+            raise ArgumentError(f"model_args: {name}: give it as --{name}")
     return PrunedOPT.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device})

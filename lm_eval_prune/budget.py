@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Shape", "is_out_of_memory", "output_rows", "slice_rows", "token_budget"]
+__all__ = ["Shape", "free_memory", "is_out_of_memory", "output_rows", "slice_rows", "token_budget"]
 
 
 class Shape(Protocol):
@@ -33,6 +33,9 @@ MOST_ROWS = {"cpu": 128}
 """Device type -> positions that go through the output layer together at most: more gain nothing, and on a CPU a larger
 result would lie in fresh memory each time."""
 MOST_ROWS_ELSEWHERE = 1024
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed")
+"""What such errors say: CUDA's allocator, the CPU's on Windows and on Linux, and cuBLAS."""
 
 COPIES = 4
 """Copies of the residual stream that are allowed for: as many as 15 masks at once make. The budget does not depend on
@@ -74,5 +77,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
     )
+
+
+def free_memory() -> None:
+    """Give back what an error of too little memory has left behind."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

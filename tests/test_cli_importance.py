@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 
 import datasets
@@ -149,6 +151,52 @@ def test_finished_file_of_another_model_is_refused(importance, folder, tmp_path)
     assert f"computed with model={json.dumps(str(folder / 'model'))[:20]}" in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({"mask": True}, {}, "computed under a mask of 2 heads and 0 FFNs, now without a mask"),
+        ({}, {"mask": True}, "computed without a mask, now under a mask of 2 heads and 0 FFNs"),
+        ({"split": "validation"}, {}, 'computed with split="validation", now "training"'),
+        ({"metric": "loss"}, {}, 'computed with metric="loss", now "acc"'),
+        ({}, {"dtype": "bfloat16"}, 'computed with dtype="float32", now "bfloat16"'),
+    ],
+)
+def test_finished_file_of_another_question_is_refused(importance, folder, tmp_path, first, then, message):
+    PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0, 2)}).save(folder / "outer.json")
+
+    def asked(mask=False, dtype=None, **options):
+        model = f"pretrained={folder / 'model'}" + f",mask={folder / 'outer.json'}" * mask
+        model += f",dtype={dtype}" if dtype else ""
+        options = {"tasks": "toy_choice", "num_fewshot": 0, "limit": 2, "method": "knockout", **options}
+        flat = [part for name, value in options.items() for part in (f"--{name}", value)]
+        return importance("--model_args", model, "--component", "ffns", *flat)
+
+    assert asked(**first)[0] == 0
+    assert asked(**first)[1] == [f"{tmp_path / 'toy_choice-0shot-ffns-knockout.json'} (there already)"]
+    code, _, errors = asked(**then)
+    assert (code, len(errors)) == (2, 1)
+    assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "damage", "message"),
+    [
+        ("", "model.safetensors", "the model cannot be loaded: OSError: "),
+        (",maks=m.json", "", "the model cannot be loaded: TypeError: .*maks"),
+        (",dtype=float17", "", "the model cannot be loaded: AttributeError: .*float17"),
+        (",batch_size=4", "", "model_args: batch_size: give it as --batch_size"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_one_line(run, folder, tmp_path, arguments, damage, message):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    for path in (tmp_path / "model").glob(f"{damage}*") if damage else ():
+        path.unlink()
+    model = ["--model_args", f"pretrained={tmp_path / 'model'}{arguments}", "--device", "cpu"]
+    code, _, errors = run("induction", *model, "--output_path", tmp_path / "out")
+    assert (code, len(errors)) == (2, 1)
+    assert re.search(message, errors[0])
+
+
 def test_unfinished_work_leaves_nothing_behind(importance, tmp_path, monkeypatch):
     from lm_eval_prune.importance import gradient
 
@@ -234,6 +282,24 @@ def test_aggregate_is_the_mean(run, tmp_path):
     assert run("aggregate", a, b, "--normalisation", "l2", "-o", tmp_path / "l2.json")[0] == 0
     first = ImportanceScores.load(tmp_path / "l2.json").scores[0]
     assert first == pytest.approx(((1 / 5**0.5 + 1) / 2, 1 / 5**0.5))
+
+
+def test_an_earlier_aggregate_does_not_count(run, tmp_path):
+    a = score_file(tmp_path / "a-1shot-heads-gradient.json", [[1.0, 2.0], [3.0, 8.0]])
+    assert run("aggregate", a, "-o", tmp_path)[0] == 0
+    score_file(tmp_path / "b-1shot-heads-gradient.json", [[3.0, 0.0], [1.0, 0.0]])
+    matching = sorted(tmp_path.glob("*-1shot-heads-gradient.json"))
+    assert len(matching) == 3
+    code, out, _ = run("aggregate", *matching, "-o", tmp_path)
+    assert (code, out) == (0, [str(tmp_path / "aggregate-1shot-heads-gradient.json")])
+    found = ImportanceScores.load(out[0])
+    assert found.scores == ((2.0, 1.0), (2.0, 4.0))
+    assert len(found.settings["files"]) == 2
+    code, _, errors = run("aggregate", *matching, "-o", tmp_path / "elsewhere")
+    assert (code, len(errors)) == (2, 1)
+    assert errors[0].startswith(f"Error: {out[0]}: an aggregate already")
+    code, _, errors = run("aggregate", out[0], "-o", tmp_path)
+    assert (code, errors) == (2, [f"Error: {out[0]}: what this command writes; give the files of single tasks"])
 
 
 @pytest.mark.parametrize(
@@ -357,9 +423,32 @@ def test_induction_writes_means_and_variances(run, folder, tmp_path):
         assert found.settings["lengths"] == [25, 27, 29]
     _, out, _ = run("induction", *arguments, "--output_path", tmp_path)
     assert all(line.endswith("(there already)") for line in out)
-    code, _, errors = run("induction", *arguments, "--output_path", tmp_path, "--seed", 2)
-    assert code == 2
-    assert "computed with seed=1234, now 2" in errors[0]
+    PruningMask.dense(3, 4).prune_layer(1).save(tmp_path / "mask.json")
+    model = f"pretrained={folder / 'model'}"
+    for other, message in (
+        (["--seed", 2], "computed with seed=1234, now 2"),
+        (["--repeats", 3], "computed with repeats=4, now 3"),
+        (["--model_args", f"pretrained={folder / 'larger'}"], "computed with model="),
+        (["--model_args", f"{model},mask={tmp_path / 'mask.json'}"], "computed without a mask, now under a mask"),
+    ):
+        code, _, errors = run("induction", *arguments, "--output_path", tmp_path, *other)
+        assert (code, len(errors)) == (2, 1)
+        assert message in errors[0]
+
+
+@pytest.mark.parametrize("definition", ["olsson2022", "bansal2023"])
+def test_what_a_mask_prunes_has_no_induction_scores(run, folder, tmp_path, definition):
+    mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0, 2)})
+    mask.save(tmp_path / "mask.json")
+    arguments = ["--model_args", f"pretrained={folder / 'model'},mask={tmp_path / 'mask.json'}", "--device", "cpu"]
+    code, out, _ = run(
+        "induction", *arguments, "--num_sequences", 2, "--definition", definition, "--output_path", tmp_path / "out"
+    )
+    assert code == 0
+    for path in out:
+        scores = ImportanceScores.load(path).tensor()
+        assert (scores[~mask.head_mask] == 0).all()
+        assert (scores[mask.head_mask] > 0).sum() > 6
 
 
 def test_induction_on_a_model_too_short(run, folder, tmp_path):

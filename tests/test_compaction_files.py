@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scoring_cases import QUICK_FIRST, noisy_opt, pruning_masks, tiny_model
 from scoring_reference import _logits as reference_logits
@@ -111,7 +113,10 @@ def test_the_tokenizer_and_the_licence_come_along(checkpoint, mask, tmp_path):
 # -- whole or not at all ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), FULL])
 def test_an_interrupted_compaction_leaves_nothing(checkpoint, mask, tmp_path, monkeypatch, error):
     original, calls = module.save_file, []
 
@@ -173,11 +178,15 @@ def test_a_folder_that_another_compaction_is_writing_is_left_to_it(checkpoint, m
     assert loaded(tmp_path / "small").config.removed == mask
 
 
-def test_folders_that_are_not_empty_are_left_alone(checkpoint, mask, tmp_path):
+def test_folders_that_are_not_empty_are_left_alone(checkpoint, mask, tmp_path, monkeypatch):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(ArgumentError, match="not empty; give a new folder"):
         compact_checkpoint(checkpoint, mask, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(ArgumentError, match="volume: a mount point; give a new folder inside it"):
+        compact_checkpoint(checkpoint, mask, tmp_path / "volume")
     (tmp_path / "empty").mkdir()
     assert compact_checkpoint(checkpoint, mask, tmp_path / "empty").output_path == tmp_path / "empty"
 

@@ -10,6 +10,7 @@ from fixtures_importance import examples, tiny_model
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ExampleError, ScoreError
+from lm_eval_prune.importance import gradient
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
@@ -99,6 +100,37 @@ def test_float16_scales_the_loss_so_that_gradients_do_not_vanish():
     scores = head_importance(model.half(), examples(), batch_size=3)
     assert (scores > 0).all()
     torch.testing.assert_close(scores.double(), expected, rtol=0.2, atol=0.03 * float(expected.max()))
+
+
+def test_float16_of_autocast_is_scaled_too():
+    model = tiny_model()
+    with torch.no_grad():
+        for layer in model.model.decoder.layers:
+            layer.self_attn.out_proj.weight.mul_(1e-4)
+    expected = reference.head_importance(reference.Weights(model), examples())
+    with torch.autocast("cpu", torch.float16):
+        scores = head_importance(model, examples(), batch_size=3)
+    assert (scores > 0).all()
+    torch.testing.assert_close(scores.double(), expected, rtol=0.2, atol=0.03 * float(expected.max()))
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(model, expected, monkeypatch, caplog):
+    original, sizes = gradient._scores, []
+
+    def scarce(model, taps, batch, *arguments, **settings):
+        sizes.append(len(batch.examples))
+        if len(batch.examples) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(model, taps, batch, *arguments, **settings)
+
+    monkeypatch.setattr(gradient, "_scores", scarce)
+    scores = head_importance(model, examples(), batch_size=7)
+    assert max(sizes) > 2
+    torch.testing.assert_close(scores.double(), expected, rtol=1e-4, atol=0)
+    assert "out of memory with" in caplog.text
+    monkeypatch.setattr(gradient, "_scores", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        head_importance(model, examples(), batch_size=7)
 
 
 def test_model_comes_back_as_it_was():

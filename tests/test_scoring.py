@@ -5,7 +5,17 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from scoring_cases import HEADS, LAYERS, POSITIONS, SHAPES, VOCABULARY, pruning_masks, request_sets, tiny_model
+from scoring_cases import (
+    HEADS,
+    LAYERS,
+    POSITIONS,
+    SHAPES,
+    VOCABULARY,
+    noisy_opt,
+    pruning_masks,
+    request_sets,
+    tiny_model,
+)
 from scoring_reference import log_likelihood
 
 from lm_eval_prune import PruneError, PruningMask, masked
@@ -75,6 +85,14 @@ def test_a_masks_answers_do_not_depend_on_the_masks_beside_it():
     together = score(model, requests, masks, batch_size=2)
     for mask, row in zip(masks, together, strict=True):
         assert row == score(model, requests, [mask], batch_size=2)[0]
+
+
+def test_in_half_precision_one_of_equally_likely_tokens_is_greedy():
+    model = noisy_opt().to(torch.bfloat16)
+    model.lm_head.weight[1::2] = model.lm_head.weight[:-1:2]  # each token is as likely as another
+    for first in range(3, 12):
+        answers = score(model, [([first, 9], [token]) for token in range(VOCABULARY)])[0]
+        assert sum(answer.is_greedy for answer in answers) == 1
 
 
 def test_greedy_continuations_are_recognised():
@@ -246,11 +264,21 @@ def test_the_model_is_left_as_it_was():
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
+def too_large_an_allocation():
+    """What this machine's torch raises."""
+    try:
+        torch.empty(2**61, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        too_large_an_allocation(),
     ],
 )
 def test_out_of_memory_shrinks_the_packs(monkeypatch, caplog, error):

@@ -20,6 +20,8 @@ from lm_eval_prune.random_opt import small_tokenizer
 from lm_eval_prune.scoring import forward
 
 MAX_LENGTH = 240
+MIXED = 5e-3
+"""How far answers in bfloat16 may be from those of hf; with a residual stream in bfloat16 they are further."""
 
 
 @pytest.fixture(autouse=True)
@@ -99,10 +101,10 @@ def test_texts_and_rolling_texts_and_empty_contexts():
 def test_mixed_precision_and_softmax_dtype_are_those_of_hf():
     model = wide_model()
     instances = [instance("loglikelihood", pair) for pair in (("a b", " c"), ("hello", " world"))]
-    for arguments in ({"mixed_precision_dtype": "bfloat16"}, {"softmax_dtype": "float64"}):
+    for arguments in ({"mixed_precision_dtype": "bfloat16", "softmax_dtype": "float32"}, {"softmax_dtype": "float64"}):
         expected = hf(model, **arguments).loglikelihood(instances)
         found = ours(model, **arguments).loglikelihood(instances)
-        tolerance = 0.2 if "mixed_precision_dtype" in arguments else 1e-5
+        tolerance = MIXED if "mixed_precision_dtype" in arguments else 1e-5
         assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=tolerance, rel=0)
     plain = ours(model).loglikelihood(instances)
     mixed = ours(model, mixed_precision_dtype="bfloat16").loglikelihood(instances)

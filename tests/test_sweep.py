@@ -270,6 +270,33 @@ def test_rankings_prune_by_the_scores_that_they_name(grid):
         assert pruned("task:demo_facts", task) == pruned(file.name, task) == set(ranked("demo_facts")[:18])
 
 
+@pytest.mark.slow
+def test_requests_that_a_task_repeats_keep_their_answers(tmp_path):
+    tasks = tmp_path / "tasks"
+    own_task(tasks, [{"text": f"{word} one {word}", "answer": 0} for word in ("two", "six", "ten")])
+    with (tasks / "own.yaml").open("a") as file:
+        file.write("repeats: 2\n")
+    grid = {"tasks": ["own"], "num_fewshot": [0], "ranking": ["random:0"], "include_path": str(tasks), "limit": None}
+    sweep = run_sweep(settings(tmp_path / "sweep", **grid), progress=False)
+    manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=tasks)
+    for row in sweep.rows:
+        lm = PrunedOPT(mask=random_mask(6, 6, prune_heads=row.variant.prune_heads, seed=0), device="cpu", batch_size=8)
+        expected = lm_eval.simple_evaluate(lm, tasks=["own"], bootstrap_iters=100, task_manager=manager)
+        answers = [sample["filtered_resps"] for sample in sweep.samples(row.cell)]
+        assert answers == [[list(each) for each in s["filtered_resps"]] for s in expected["samples"]["own"]]
+
+
+def test_rows_tell_rankings_by_file_apart(grid, tmp_path):
+    own = grid / "importance" / "demo_facts-0shot-heads-gradient.json"
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(grid / "importance" / "demo_recall-0shot-heads-gradient.json", tmp_path / "other" / own.name)
+    rankings = [str(own), f"most:{own}", str(other)]
+    sweep = run_sweep(settings(grid, ranking=rankings, num_fewshot=[0], tasks=["demo_facts"]), progress=False)
+    rows = {row.variant.ranking: row.cell for row in sweep.rows if row.variant.ranking.endswith(".json")}
+    assert set(rows) == {str(own), f"most:{own.name}", str(other)}
+    assert len(set(rows.values())) == 3
+
+
 def test_several_draws_are_several_cells_but_without_shots(tmp_path):
     config = settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0, 1], prune_heads=["0"], fewshot_seeds=[1, 2])
     rows = run_sweep(config, progress=False).rows
@@ -299,6 +326,38 @@ def test_a_task_that_has_changed_is_refused(tmp_path, monkeypatch):
     own_task(tmp_path / "tasks", [*documents, {"text": "one one", "answer": 1}])
     with pytest.raises(PruneError, match=r"the task own, 0-shot has changed \(documents_hash\) since"):
         run_sweep(settings(tmp_path / "sweep", **grid), progress=False)
+
+
+def test_importance_of_another_model_is_refused_before_there_is_a_plan(tmp_path, monkeypatch):
+    config = settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0])
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lm_eval_prune.sweep.run.make_plan", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(config, progress=False)
+    assert len(list((tmp_path / "importance").glob("*.json"))) == 1
+    other = config.model_copy(update={"model_args": "dtype=bfloat16"})
+    with pytest.raises(PruneError, match=r"another model or setup \(dtype"):
+        run_sweep(other, progress=False)
+    shutil.rmtree(tmp_path / "importance")  # then nothing of the first model is left
+    assert run_sweep(other, progress=False).status().done == 4
+
+
+def test_what_failed_and_then_works_has_not_failed(tmp_path):
+    shutil.copytree(tasks_folder() / "demo", tmp_path / "tasks" / "demo")
+    own_task(tmp_path / "tasks", [])
+    grid = {"num_fewshot": [0], "include_path": str(tmp_path / "tasks"), "ranking": ["random:0"]}
+    folder = tmp_path / "sweep"
+    assert run_sweep(settings(folder, tasks=["demo_facts", "own"], **grid), progress=False).status().failed == 2
+    own_task(tmp_path / "tasks", [{"text": f"Is {number} odd?", "answer": number % 2} for number in range(4)])
+    later = run_sweep(settings(folder, tasks=["demo_facts", "own", "demo_recall"], **grid), progress=False)
+    status = later.status()
+    assert (status.done, status.failed, status.missing) == (6, 0, 0)
+    assert {row.task for row in later.rows} == {"demo_facts", "own", "demo_recall"}
+    assert not list((folder / "failed").glob("*.json"))
 
 
 def test_another_model_or_setup_is_refused(grid, checkpoint):
@@ -334,6 +393,7 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
         ({"head_method": "best"}, r"^method 'best': unknown; expected one of gradient, knockout"),
         ({"model_args": "scorer=fast"}, r"^scorer=fast: unknown; expected packed or padded"),
         ({"model_args": "pretrained=absent"}, r"^pretrained=absent: no such model"),
+        ({"model_args": f"pretrained={Path(__file__).parent}"}, r"^pretrained=.*: no model configuration found"),
         ({"model_args": "dtype=float17"}, r"^the model cannot be loaded: AttributeError: .*float17"),
         ({"executor": "ray"}, r"^executor=ray needs the package ray: pip install 'lm-eval-prune\[ray\]'"),
     ],

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -158,7 +159,10 @@ def _write_shards(
     bar = tqdm(split.filename_to_tensors.items(), desc="Compacting", unit="shard", disable=not progress)
     for file, names in bar:
         tensors = {name: PartialWeight(parts[name].stored, parts[name].cut)[...] for name in names}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:  # of a full disk, too
+            raise FileFormatError(f"{folder / file}: cannot be written: {error}") from error
         del tensors  # before the next shard's are read
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
@@ -168,6 +172,8 @@ def _write_shards(
 def _require_new(output_path: Path) -> None:
     if output_path.exists() and (not output_path.is_dir() or any(output_path.iterdir())):
         raise ArgumentError(f"output_path={output_path}: not empty; give a new folder")
+    if output_path.is_mount():  # the finished folder could not take its place
+        raise ArgumentError(f"output_path={output_path}: a mount point; give a new folder inside it")
 
 
 @contextmanager

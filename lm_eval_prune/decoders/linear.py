@@ -48,7 +48,7 @@ def _one_dnn() -> Any:
     """oneDNN's linear map; None in builds of torch that lack it or have changed it."""
     try:
         found = torch.ops.mkldnn._linear_pointwise.default
-        trial = torch.arange(6, dtype=torch.float32).view(2, 3)
+        trial = torch.arange(6, dtype=torch.float32, device="cpu").view(2, 3)
         right = torch.equal(found(trial, trial, None, "none", [], ""), trial @ trial.T)
     except (AttributeError, RuntimeError, TypeError):
         return None

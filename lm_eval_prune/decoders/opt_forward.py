@@ -84,7 +84,7 @@ class OPTForward:
             inner = block.final_layer_norm(hidden) if block.do_layer_norm_before else hidden
             inner = linear(inner, block.fc1.weight, block.fc1.bias)
             inner = inner.relu_() if type(block.activation_fn) is nn.ReLU else block.activation_fn(inner)
-            hidden = linear(inner, block.fc2.weight, block.fc2.bias).add_(hidden)
+            hidden = _added(linear(inner, block.fc2.weight, block.fc2.bias), hidden)
         return hidden if block.do_layer_norm_before else block.final_layer_norm(hidden)
 
     def ffn_device(self, layer: int) -> torch.device:
@@ -151,10 +151,15 @@ class AttentionPiece:
     def output(self, hidden: Tensor, heads: Tensor | None) -> Tensor:
         """The residual stream behind attention; `heads` [n, num_heads * head_dim] are the kept heads' outputs."""
         if heads is not None:
-            hidden = linear(heads, self.out_weight, self.out_bias).add_(hidden)
+            hidden = _added(linear(heads, self.out_weight, self.out_bias), hidden)
         elif self.out_bias is not None:
             hidden = hidden + self.out_bias
         return hidden if self.block.do_layer_norm_before else self.norm(hidden)
+
+
+def _added(output: Tensor, hidden: Tensor) -> Tensor:
+    """Their sum, in the wider of both dtypes: under autocast the residual stream stays in float32."""
+    return output.add_(hidden) if output.dtype == hidden.dtype else output + hidden
 
 
 def why_not(model: nn.Module) -> str | None:

@@ -117,6 +117,8 @@ class TaskRun:
     ) -> list[list[tuple[float, bool]]] | None:
         """Per mask, the answer to each request; None where each mask is to be computed by the model's own methods."""
         kinds = {instance.request_type for instance in self.task.instances}
+        if any((instance.repeats or 1) > 1 for instance in self.task.instances):
+            return None
         if kinds != {"loglikelihood"} or self.lm.scorer != "packed" or packed.why_padded(self.lm) is not None:
             return None
         if not hasattr(self, "_trie"):

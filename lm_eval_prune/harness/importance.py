@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +16,15 @@ from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.model_record import model_record, require_same_model
 from lm_eval_prune.harness.requests import (
     SPLITS,
     Documents,
     TaskObjective,
     build_documents,
     calibration,
+    chosen_metric,
+    chosen_split,
     load_tasks,
     num_fewshot_of,
 )
@@ -67,8 +70,8 @@ class ImportanceConfig:
     """Folder with further task definitions."""
     include_defaults: bool = True
     """Whether the harness's own tasks and ours are looked for too; reading them all takes seconds."""
-    model: str | None = None
-    """The model that files are for, where it is known before it is loaded; finished files of another are refused."""
+    model: Mapping[str, Any] | None = None
+    """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:
@@ -152,15 +155,16 @@ def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
     except FileFormatError as error:
         raise FileFormatError(f"{error}; {hint}") from None
     asked: dict[str, Any] = {"method": config.method, "seed": config.seed}
-    if config.model is not None:
-        asked["model"] = config.model
-    if method_named(config.method).uses != "weights":
-        asked["limit"] = config.limit
-        asked |= {key: value for key in ("split", "metric") if (value := getattr(config, key)) is not None}
+    if cell.task is not None and method_named(config.method).uses != "weights":
+        asked |= {"limit": config.limit, "split": chosen_split(cell.task, config.split)}
+        if method_named(config.method).uses == "objective":
+            asked["metric"] = chosen_metric(cell.task, config.metric)
     for key, value in asked.items():
         if found.settings.get(key) != value:
             there = json_line(found.settings.get(key))
             raise ArgumentError(f"{cell.path}: computed with {key}={there}, now {json_line(value)}; {hint}")
+    if config.model is not None:
+        require_same_model(cell.path, found.settings, config.model)
 
 
 def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -180,10 +184,9 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> tuple[torch
         }
         if method.uses == "objective":
             inputs["scorer"] = packed.knockout_scorer(lm, processes)
-            settings["metric"] = "loss"
+            settings["metric"] = chosen_metric(cell.task, config.metric)
             if config.metric != "loss":
                 inputs["objective"] = TaskObjective(lm, documents, config.metric)
-                settings["metric"] = inputs["objective"].metric
     compute = method.heads if config.component == "heads" else method.ffns
     autocast = lm.mixed_precision_dtype
     with (
@@ -210,14 +213,13 @@ def _documents_record(documents: Documents) -> dict[str, Any]:
 
 
 def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str, Any]:
-    settings: dict[str, Any] = {"method": config.method, "model": lm.model_name}
+    settings: dict[str, Any] = {"method": config.method, **model_record(lm)}
     if cell.task is not None:
         settings |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}
     settings |= {
         "seed": config.seed,
         "limit": config.limit,
         "num_processes": processes_of(lm).world_size,
-        "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "versions": {
             "lm_eval": version("lm_eval"),
             "lm_eval_prune": __version__,
@@ -225,6 +227,4 @@ def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str,
             "transformers": version("transformers"),
         },
     }
-    if not lm.mask.is_dense:
-        settings["mask"] = lm.mask.to_dict()
     return settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.harness.importance import processes_of
+from lm_eval_prune.harness.model_record import model_record, require_same_model
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.induction import COPYING_DEFINITIONS, copying_scores, prefix_matching_scores
 from lm_eval_prune.sequences import NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
@@ -36,6 +37,8 @@ class InductionConfig:
     """Of copying, one of `induction.COPYING_DEFINITIONS`."""
     seed: int = 1234
     overwrite: bool = False
+    model: Mapping[str, Any] | None = None
+    """As `ImportanceConfig.model`."""
 
     def __post_init__(self) -> None:
         if self.definition not in COPYING_DEFINITIONS:
@@ -53,7 +56,7 @@ def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedOP
     for method in ("prefix-matching", f"copying-{config.definition}"):
         path = config.output_path / f"{method}.json"
         if path.exists() and not config.overwrite:
-            _require_same(config, path)
+            _require_same(config, method, path)
             yield path, False
             continue
         lm = lm or load_model()
@@ -77,10 +80,10 @@ def _measured(config: InductionConfig, lm: PrunedOPT, method: str, path: Path) -
                 scores[mine] = prefix_matching_scores(lm.model, own, repeats=config.repeats, **common).double()
             else:
                 scores[mine] = copying_scores(lm.model, own, definition=config.definition, **common).double()
-    scores = processes.sum(scores)
+    scores = processes.sum(scores) * lm.mask.head_mask  # a pruned head does nothing, however it would attend
     settings: dict[str, Any] = {
         "method": method,
-        "model": lm.model_name,
+        **model_record(lm),
         "seed": config.seed,
         "num_sequences": len(sequences),
         "num_sequences_wanted": config.num_sequences,
@@ -90,15 +93,18 @@ def _measured(config: InductionConfig, lm: PrunedOPT, method: str, path: Path) -
     }
     if method == "prefix-matching":
         settings["repeats"] = config.repeats
-    if not lm.mask.is_dense:
-        settings["mask"] = lm.mask.to_dict()
     if processes.rank == 0:
         ImportanceScores.from_tensor(scores.mean(0), num_attention_heads=shape[1], settings=settings).save(path)
 
 
-def _require_same(config: InductionConfig, path: Path) -> None:
+def _require_same(config: InductionConfig, method: str, path: Path) -> None:
     settings = ImportanceScores.load(path, "heads").settings
-    for key, value in {"seed": config.seed, "num_sequences_wanted": config.num_sequences}.items():
+    asked = {"seed": config.seed, "num_sequences_wanted": config.num_sequences}
+    if method == "prefix-matching":
+        asked["repeats"] = config.repeats
+    for key, value in asked.items():
         if settings.get(key) != value:
             there = json_line(settings.get(key))
             raise ArgumentError(f"{path}: computed with {key}={there}, now {value}; --overwrite computes it again")
+    if config.model is not None:
+        require_same_model(path, settings, config.model)

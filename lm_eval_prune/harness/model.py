@@ -7,21 +7,20 @@ that a model handed over from Python comes back as it was.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from lm_eval.models.huggingface import HFLM
 from safetensors import SafetensorError
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
-from lm_eval_prune.decoders import check_fits, input_device, removed_from, require_supported
+from lm_eval_prune.decoders import input_device, removed_from
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
+from lm_eval_prune.harness.configuration import configuration_errors, effective_mask
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
@@ -86,10 +85,16 @@ class PrunedOPT(HFLM):
         if isinstance(pretrained, torch.nn.Module):
             if load == "compact":
                 raise ArgumentError("load=compact: the given model is loaded already; compact(model, mask) makes it so")
-            self._resolve_mask(pretrained.config, "the given model")
+            self.mask = effective_mask(pretrained.config, self._requested, "the given model")
         else:
             pretrained = os.fspath(pretrained)
-        super().__init__(pretrained, **kwargs)
+        try:
+            super().__init__(pretrained, **kwargs)
+        except PruneError:
+            raise
+        except Exception as error:  # of many kinds: no tokenizer, no weights, arguments that the model does not know
+            reason = " ".join(str(error).split())
+            raise PruneError(f"the model cannot be loaded: {type(error).__name__}: {reason}") from error
         leave_group_at_exit()
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
@@ -104,21 +109,9 @@ class PrunedOPT(HFLM):
     # -- the mask -------------------------------------------------------------------------------------------------
 
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:
-        try:
+        with configuration_errors(pretrained):
             super()._get_config(pretrained, **kwargs)
-        except (OSError, ValueError, StrictDataclassError) as error:
-            reason = " ".join(str(error).split()).split(". ")[0]
-            raise PruneError(f"pretrained={pretrained}: no model configuration found: {reason}") from error
-        self._resolve_mask(self.config, pretrained)
-
-    def _resolve_mask(self, config: Any, name: str) -> None:
-        require_supported(config, name)
-        shape = config.num_hidden_layers, config.num_attention_heads
-        if self._requested is not None:
-            check_fits(self._requested, *shape, where=name)
-        mask, removed = self._requested or PruningMask.dense(*shape), removed_from(config)
-        # With what compaction has removed, so that the mask is all that the original model has and this one has not.
-        self.mask = mask if removed.is_dense else replace(mask | removed, provenance=mask.provenance)
+        self.mask = effective_mask(self.config, self._requested, pretrained)
 
     def _create_model(self, pretrained: str, revision: str | None = "main", **kwargs: Any) -> None:
         if not removed_from(self.config).is_dense:

@@ -132,7 +132,7 @@ def build_documents(
 
     The split is training, validation where there is none (with a warning), or what `split` says. Raises ExampleError.
     """
-    split = _chosen_split(task, split)
+    split = chosen_split(task, split)
     docs = _documents_of(task, split)
     number = _limit(docs, limit, f"task {task.task_name}")
     chosen = list(enumerate(islice(docs, number)))
@@ -150,7 +150,7 @@ def build_documents(
 
 def num_documents(task: Task, split: str | None = None, limit: float | None = None) -> int:
     """How many documents `build_documents` would take."""
-    docs = _documents_of(task, _chosen_split(task, split))
+    docs = _documents_of(task, chosen_split(task, split))
     number = _limit(docs, limit, f"task {task.task_name}")
     return len(docs) if number is None else min(number, len(docs))
 
@@ -193,7 +193,7 @@ class TaskObjective:
 
     def __init__(self, lm: HFLM, documents: Documents, metric: str | None = None) -> None:
         self.documents = documents
-        self.metric = _metric_of(documents.task, metric)
+        self.metric = chosen_metric(documents.task, metric)
         self._instances = [instance for group in documents.instances for instance in group]
         if kinds := {instance.request_type for instance in self._instances} - {"loglikelihood"}:
             raise ExampleError(
@@ -226,7 +226,8 @@ def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManag
 # -- documents ----------------------------------------------------------------------------------------------------
 
 
-def _chosen_split(task: Task, split: str | None) -> str:
+def chosen_split(task: Task, split: str | None) -> str:
+    """`split` itself, or without it training, or else validation. Raises ArgumentError, ExampleError."""
     has = {
         "training": task.has_training_docs(),
         "validation": task.has_validation_docs(),
@@ -324,7 +325,10 @@ def _same_document(task: Task, doc: Any) -> Callable[[Any], bool]:
     return lambda other: other == doc or rendered(other) == own
 
 
-def _metric_of(task: Task, metric: str | None) -> str:
+def chosen_metric(task: Task, metric: str | None) -> str:
+    """`metric` itself, or without it `acc`, or else `em`. Raises ArgumentError where the task has none such."""
+    if metric == "loss":
+        return metric
     known = list(task.aggregation())
     for name in ("acc", "em") if metric is None else (metric,):
         if name in known:

@@ -18,6 +18,9 @@ __all__ = ["NORMALISATIONS", "aggregate_files", "normalised"]
 NORMALISATIONS = ("none", "l2", "standardised")
 """`none` is the paper's; the others remove what sets layers apart: their scale, or their scale and their mean."""
 
+AGGREGATE = "aggregate"
+"""The task that a mean over tasks names."""
+
 
 def normalised(scores: Tensor, normalisation: str) -> Tensor:
     """New scores of heads (num_hidden_layers, num_attention_heads), normalised layer by layer.
@@ -55,7 +58,7 @@ def aggregate_files(paths: Sequence[str | os.PathLike[str]], normalisation: str 
         key: loaded[0].settings[key] for key in ("method", "model", "num_fewshot") if key in loaded[0].settings
     }
     settings |= {
-        "task": "aggregate",
+        "task": AGGREGATE,
         "tasks": [scores.settings.get("task") for scores in loaded],
         "normalisation": normalisation,
         "files": [
@@ -88,6 +91,8 @@ def _require_alike(paths: Sequence[str | os.PathLike[str]], loaded: Sequence[Imp
             if ours != theirs:
                 raise ScoreError(f"{path}: {key} is {json_line(ours)}, but {json_line(theirs)} in {paths[0]}")
         task = scores.settings.get("task")
+        if task == AGGREGATE and len(paths) > 1:
+            raise ScoreError(f"{path}: an aggregate already; give the files of single tasks")
         if task is None and len(paths) > 1:
             raise FileFormatError(f'{path}: "task" missing; an aggregate is over tasks')
         if task in tasks:

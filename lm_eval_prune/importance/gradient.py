@@ -11,6 +11,7 @@ weights are offloaded then brings in one layer's weights at a time for the backw
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from accelerate.utils import align_module_device
 from tqdm import tqdm
 
+from lm_eval_prune.budget import free_memory, is_out_of_memory
 from lm_eval_prune.decoders import decoder_of, input_device, is_offloaded, trunk_of
 from lm_eval_prune.decoders.compiled import uncompiled
 from lm_eval_prune.errors import ScoreError
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["ffn_gradient_importance", "frozen", "head_importance"]
+
+logger = logging.getLogger(__name__)
 
 FIRST_SCALE = 2.0**10
 SCALE_STEP = 2.0**4
@@ -123,6 +127,10 @@ class _Taps:
         self.gradients: dict[int, Tensor] = {}
         """Layer -> the largest absolute gradient; only while explaining."""
 
+    def forget(self) -> None:
+        """Let go of what a pass has left."""
+        self.leaves, self.outputs, self.sums, self.gradients = [], {}, {}, {}
+
     @contextmanager
     def attached(self, batch_size: int, *, explaining: bool = False) -> Iterator[None]:
         """Watch one forward and backward pass over `batch_size` examples."""
@@ -174,19 +182,40 @@ def _importance(
 ) -> Tensor:
     trunk = trunk_of(model)
     tokenized = checked(examples, trunk.max_length, trunk.vocab_size)
-    half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
     total = torch.zeros(len(taps.modules), taps.per_layer, dtype=torch.float64)
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
         mine = list(batches(processes.share(tokenized), batch_size))
         for batch in tqdm(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
-            scores = _scaled_scores(model, taps, batch) if half else _scores(model, taps, batch)
-            for place in _suspicious(scores[taps.there]):
-                scores[:, place] = _checked_alone(model, taps, batch.examples[place])
-            total += scores.sum(1)
+            total += _summed(model, taps, batch)
     total = processes.sum(total)
     total[:-1] /= sum(len(example.tokens) - 1 for example in tokenized)
     total[-1] /= sum(example.num_continuation for example in tokenized)
     return total.float()
+
+
+def _summed(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
+    """(layers, components), float64: summed over the examples of `batch`, in halves where memory runs out."""
+    try:
+        scores = _scaled_scores(model, taps, batch) if _computes_in_half(model) else _scores(model, taps, batch)
+        for place in _suspicious(scores[taps.there]):
+            scores[:, place] = _checked_alone(model, taps, batch.examples[place])
+        return scores.sum(1)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(batch.examples) == 1:
+            raise
+    taps.forget()
+    free_memory()
+    half = (len(batch.examples) + 1) // 2
+    logger.warning("out of memory with %d examples at once; continuing with %d", len(batch.examples), half)
+    return sum(_summed(model, taps, part) for part in batches(batch.examples, half))  # type: ignore[return-value]
+
+
+def _computes_in_half(model: nn.Module) -> bool:
+    """Whether gradients are float16, whose range is small: the weights' dtype, or autocast's."""
+    device_type = input_device(model).type
+    if torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type) == torch.float16:
+        return True
+    return any(parameter.dtype == torch.float16 for parameter in model.parameters())
 
 
 def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, explaining: bool = False) -> Tensor:

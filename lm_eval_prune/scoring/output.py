@@ -40,8 +40,7 @@ class OutputLayer:
             logits, log_probs = self._log_probs(hidden[first : first + self.rows])
             row = torch.from_numpy(pack.pair_asked[pairs] - first).to(logits.device)
             target = torch.from_numpy(pack.pair_targets[pairs]).to(logits.device)
-            # Of tokens that are equally likely hf calls the first one greedy, this any of them: argmax takes longer.
-            hits[pairs] = (logits[row, target] == logits.amax(-1)[row]).cpu().numpy()
+            hits[pairs] = _greedy(logits, row, target).cpu().numpy()
             values[torch.from_numpy(pairs)] = log_probs[row, target].cpu()
         # Summed as hf sums: a more exact sum would differ from it, by up to 1e-4 where a sum is beyond 1000.
         sums = [float(part.sum()) for part in values.tensor_split(pack.pair_starts[1:].tolist())]
@@ -51,3 +50,14 @@ class OutputLayer:
         """[n, hidden_size] -> logits and log-probabilities, both [n, vocab_size]."""
         logits = self.model.logits(hidden)
         return logits, logits.log_softmax(-1, dtype=self.dtype)
+
+
+def _greedy(logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
+    """Whether `target` is the likeliest token of its `row`.
+
+    Of equally likely tokens hf calls the first one greedy. In float32 this calls any of them so, since argmax takes
+    longer; in half precision, where many are equal, the first.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        return logits.argmax(-1)[row] == target
+    return logits[row, target] == logits.amax(-1)[row]

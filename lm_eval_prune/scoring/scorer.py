@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
+from lm_eval_prune.budget import free_memory, is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.decoders import check_fits
 from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
 from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
@@ -104,7 +103,7 @@ def score_packs(
             answers = _attempt(forward, pack, masks, output)
         if answers is None:
             budget = len(pack) // 2
-            _free_memory()
+            free_memory()
             logger.warning("out of memory with %d tokens in one pass; continuing with %d", len(pack), budget)
             continue
         yield _pack_score(trie, pack, answers)
@@ -146,9 +145,3 @@ def _size(batch_size: int | str) -> int | None:
     if isinstance(batch_size, int | str) and str(batch_size).isdecimal() and int(batch_size) > 0:
         return int(batch_size)
     raise ArgumentError(f"batch_size={batch_size!r}: expected a whole number from 1, or auto")
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

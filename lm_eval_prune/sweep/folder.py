@@ -1,5 +1,6 @@
 """What lies in a sweep's folder, read and written. Imports neither torch nor lm_eval.
 
+    setup.json                    the model and harness that all cells have in common
     plans/<hash>.json             a grid that was described: its settings, and a row for each variant, task and shots
     cells/<id>.json               one cell: the harness's results JSON of one task, with `pruning` and `cell` blocks
     cells/<id>.samples.jsonl.gz   its outcomes by document, one JSON object a line
@@ -46,14 +47,19 @@ __all__ = [
     "read_rows",
     "read_sample_lines",
     "read_samples",
+    "read_setup",
+    "replace_rows",
+    "setup_path",
     "write_cell",
     "write_failure",
     "write_plan",
+    "write_setup",
 ]
 
 PLAN_FORMAT, CELL_FORMAT, FAILURE_FORMAT = "lm-eval-prune-sweep", "lm-eval-prune-cell", "lm-eval-prune-failure"
+SETUP_FORMAT = "lm-eval-prune-sweep-setup"
 VERSION = 1
-"""Of all three formats; part of a cell's identity."""
+"""Of all formats; part of a cell's identity."""
 MAX_SAMPLES_BYTES = 4 * 2**30
 """Samples that unpack to more are not read."""
 
@@ -147,6 +153,43 @@ def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
     if not paths:
         raise FileFormatError(f"{folder}: no sweep; expected a folder that `lm-eval-prune sweep` wrote")
     return list(dict.fromkeys(row for path in paths for row in read_plan(path)[1]))
+
+
+def replace_rows(folder: Path, rows: Mapping[str, Row]) -> None:
+    """Put each of `rows` where a plan has the row of that id, from a time when it could not be computed.
+
+    Failures that are recorded under those ids go.
+    """
+    for path in plan_paths(folder):
+        content, found = read_plan(path)
+        if any(row.cell in rows for row in found):
+            now = list(dict.fromkeys(rows.get(row.cell, row) for row in found))
+            write_plan(folder, content["config"], content.get("fixed", {}), now)
+    for path in (folder / "failed").glob("*.json"):
+        if path.stem in rows:
+            path.unlink(missing_ok=True)
+
+
+def setup_path(folder: Path) -> Path:
+    return folder / "setup.json"
+
+
+def write_setup(folder: Path, setup: Mapping[str, Any]) -> None:
+    """Say what all cells of the folder will have in common, before there is a plan."""
+    content = {"format": SETUP_FORMAT, "version": VERSION, "setup": dict(setup)}
+    if not setup_path(folder).exists() or read_json(setup_path(folder)) != content:
+        write_json(setup_path(folder), content)
+
+
+def read_setup(folder: Path) -> dict[str, Any] | None:
+    """What `write_setup` wrote; None where nothing was. Raises FileFormatError."""
+    path = setup_path(folder)
+    if not path.exists():
+        return None
+    content = read_json(path)
+    require_format(content, path, name=SETUP_FORMAT, version=VERSION, required={"setup"}, optional=set())
+    setup: dict[str, Any] = content["setup"]
+    return setup
 
 
 # -- cells --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,14 +13,14 @@ from typing import Any
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.sweep.config import SweepConfig, parse_ranking
+from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
 from lm_eval_prune.sweep.folder import DENSE, VERSION, Row, Variant, digest
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
 from lm_eval_prune.sweep.rankings import Masks
 from lm_eval_prune.sweep.setup import Setup
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "make_plan", "row_names"]
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Plan:
     """Cell id -> everything that decides its result."""
     errors: dict[str, PruneError] = field(default_factory=dict)
     """Cell id -> why it cannot be computed: its task does not load, or has no importance."""
+    replaced: dict[str, Row] = field(default_factory=dict)
+    """The id that a row goes by while it cannot be computed -> the row, of those that can be."""
     aggregates: dict[tuple[str, int], ImportanceScores] = field(default_factory=dict)
     """(component, shots) -> the mean importance that rankings took."""
 
@@ -55,7 +58,7 @@ def make_plan(
 ) -> Plan:
     """The grid's rows. Raises PruneError for importance files that cannot be used."""
     plan = Plan()
-    masks = Masks(config, tasks, importance, setup.shape)
+    masks, names = Masks(config, tasks, importance, setup.shape), row_names(config.ranking)
     shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
     for task, fewshot_seed in itertools.product(tasks, config.fewshot_seeds):
         if task.num_fewshot == 0 and fewshot_seed != config.fewshot_seeds[0]:
@@ -63,7 +66,6 @@ def make_plan(
         base = {
             **setup.identity(),
             "task": task.name,
-            **task.identity,
             "num_fewshot": task.num_fewshot,
             "fewshot_seed": fewshot_seed,
             "seed": config.seed,
@@ -75,8 +77,7 @@ def make_plan(
         for text, (heads, ffns) in itertools.product(config.ranking, shares):
             ranking = parse_ranking(text)
             for seed in ranking.seeds or (None,):
-                name = "random" if ranking.kind == "random" else _short(text)
-                variant = Variant(name, heads, ffns, seed)
+                variant = Variant(names[text], heads, ffns, seed)
                 _add(plan, task, base, variant, partial(masks.of, ranking, variant, task))
     plan.rows, plan.aggregates = list(dict.fromkeys(plan.rows)), masks.aggregates
     for identity in plan.identities.values():  # told, but not part of the id: the same files elsewhere are the same
@@ -92,25 +93,40 @@ def _add(
     mask_of: Callable[[], tuple[PruningMask, bool]],
 ) -> None:
     """Add the row of `variant`; one that cannot be computed gets an id too, by what was asked for."""
+    unplanned = digest({**base, "variant": list(variant)})[:24]
     try:
         if task.error is not None:
             raise task.error
         mask, oracle = mask_of()
         described = mask.to_dict()
         del described["provenance"]
-        identity = {**base, "mask": described}
+        identity = {**base, **task.identity, "mask": described}
         cell = digest(identity)[:24]
         plan.masks[cell], plan.identities[cell] = mask, identity
         variant = variant._replace(oracle=oracle)
     except PruneError as error:
-        cell = digest({**base, "variant": list(variant)})[:24]
+        cell = unplanned
         plan.errors[cell] = error
-    plan.rows.append(Row(variant, task.name, task.num_fewshot, base["fewshot_seed"], cell))
+    row = Row(variant, task.name, task.num_fewshot, base["fewshot_seed"], cell)
+    plan.rows.append(row)
+    if cell != unplanned:
+        plan.replaced[unplanned] = row
 
 
-def _short(ranking: str) -> str:
-    """A ranking's text with file names instead of paths."""
-    return ranking if not ranking.endswith(".json") else "+".join(Path(part).name for part in ranking.split("+"))
+def row_names(rankings: Sequence[str]) -> dict[str, str]:
+    """What rows call each ranking: `random`, or its text with file names instead of paths where these are different."""
+    short = {text: _short(parse_ranking(text)) for text in dict.fromkeys(rankings)}
+    often = Counter(name for name in short.values() if name != "random")
+    return {text: text if often[name] > 1 else name for text, name in short.items()}
+
+
+def _short(ranking: Ranking) -> str:
+    if ranking.kind == "random":
+        return "random"
+    if ranking.kind != "files":
+        return ranking.text
+    names = "+".join(Path(file).name for file in ranking.files)
+    return names if ranking.order == "least" else f"most:{names}"
 
 
 def _branching(mask: PruningMask) -> tuple[Any, ...]:

@@ -69,7 +69,9 @@ def _planned(
     """The plan, written to the folder; importance that it needs is computed before."""
     setup, tasks = find_setup(config, num_processes), planned_tasks(config)
     record = setup.record(tasks)
-    require_same_setup(config.output_path, record)
+    with claim(config.output_path, "plan", writes=[disk.setup_path(config.output_path)], wait=True):
+        require_same_setup(config.output_path, record)
+        disk.write_setup(config.output_path, record["model"])
     importance = ImportanceQueue(config, needed_importance(config, tasks), say)
     _complete(importance, executor, bar)
     plan = make_plan(config, tasks, setup, importance.found)
@@ -79,6 +81,7 @@ def _planned(
         for path, scores in files.items():
             scores.save(path)
         disk.write_plan(config.output_path, config.grid(), record, plan.rows)
+        disk.replace_rows(config.output_path, plan.replaced)
     return plan
 
 

@@ -58,17 +58,14 @@ class Setup:
 
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
-    from transformers import AutoConfig
-
-    from lm_eval_prune.decoders import require_supported
+    from lm_eval_prune.harness.configuration import read_configuration
     from lm_eval_prune.harness.model import PrunedOPT
 
     arguments = _arguments(config.model_args)
     if given := MASK_ARGUMENTS & arguments.keys():
         raise ArgumentError(f"model_args: {min(given)}: a sweep's masks come from its grid; leave it out")
     place = model_folder(arguments)
-    known = AutoConfig.from_pretrained(place)
-    require_supported(known, arguments.get("pretrained"))
+    known = read_configuration(place, name=arguments.get("pretrained"))
     counting = {key: value for key, value in sorted(arguments.items()) if key not in PLACEMENT}
     dtype = counting.pop("dtype", "auto").removeprefix("torch.")
     scorer = counting.pop("scorer", PrunedOPT.default_scorer)
@@ -88,18 +85,20 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
 
 
 def require_same_setup(folder: Path, record: dict[str, Any]) -> None:
-    """Raise PruneError where the folder's plans are for another model, or another version of a task."""
+    """Raise PruneError where the folder holds plans or importance of another model, or of another task version."""
     hint = "give another --output_path"
-    for path in disk.plan_paths(folder):
-        found = disk.read_plan(path)[0].get("fixed", {})
-        before = found.get("model", {})
-        for key in dict.fromkeys([*record["model"], *before]):
-            there, now = before.get(key), record["model"].get(key)
+    # Before a first plan there may be importance: then the setup counts that was written before it.
+    before = [disk.read_setup(folder)] if any((folder / "importance").glob("*.json")) else []
+    plans = [disk.read_plan(path)[0].get("fixed", {}) for path in disk.plan_paths(folder)]
+    for model in [*filter(None, before), *(found.get("model", {}) for found in plans)]:
+        for key in dict.fromkeys([*record["model"], *model]):
+            there, now = model.get(key), record["model"].get(key)
             if there != now:
                 raise ArgumentError(
                     f"{folder}: holds cells of another model or setup ({key} {json_line(there)}, now "
                     f"{json_line(now)}); {hint}"
                 )
+    for found in plans:
         for name, identity in record["tasks"].items():
             there = found.get("tasks", {}).get(name, identity)
             changed = [key for key in identity if there.get(key) != identity[key]]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
 from lm_eval_prune.harness.cells import CellResult, Seeds, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
@@ -37,13 +35,7 @@ class Worker:
         """The model, loaded when it is first asked for. Raises PruneError."""
         if self._lm is None:
             settings = {"batch_size": self.config.batch_size, "device": self.config.device}
-            try:
-                self._lm = PrunedOPT.create_from_arg_string(self.config.model_args, settings)
-            except PruneError:
-                raise
-            except Exception as error:
-                failure = Failure.of(error)
-                raise PruneError(f"the model cannot be loaded: {failure.kind}: {failure.message}") from error
+            self._lm = PrunedOPT.create_from_arg_string(self.config.model_args, settings)
         return self._lm
 
     def run(self, job: Job, progress: Callable[[float], None] = lambda share: None) -> Iterator[Outcome]:
@@ -91,7 +83,7 @@ class Worker:
                     value: CellResult | Failure = Failure.of(found) if isinstance(found, ScoreError) else found
                     yield Outcome(cell, value, seconds)
         except Exception as error:
-            _free_memory()
+            free_memory()
             if len(batch.cells) == 1:
                 yield Outcome(batch.cells[0], Failure.of(error), time.perf_counter() - start)
                 return
@@ -109,7 +101,7 @@ class Worker:
                 isinstance(error, ScoreError) or not isinstance(error, PruneError)
             ):
                 raise  # it may be this process's alone, and the others wait for its share
-            _free_memory()
+            free_memory()
             return Outcome(job.name, Failure.of(error), time.perf_counter() - start)
         value = scores[0] if scores else Failure("Elsewhere", "the first process has the scores")
         return Outcome(job.name, value, time.perf_counter() - start)
@@ -130,9 +122,3 @@ def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> 
         include_path=config.include_path,
         include_defaults=config.include_defaults,
     )
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
