@@ -17,8 +17,8 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.command("plan")
 @click.argument("model")
 @click.option("--devices", help="Such as 8x80GB, 141GB,cpu:500GB or 80GB,cpu:200GB,disk; cpu:24GB is no GPU.")
-@click.option("--dtype", default="float16", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--batch_size", "-b", type=int, default=1, show_default=True, help="Inputs that are computed at once.")
+@click.option("--dtype", help="float32, bfloat16 or float16. Default: float16.")
+@click.option("--batch_size", "-b", type=int, help="Inputs that are computed at once. Default: 1.")
 @click.option("--max_length", type=int, help="Tokens of the longest input. Default: the tasks' longest.")
 @click.option("--tasks", callback=TASKS, help="Of the 14 tasks, or icl14_<k>shot. Default: all 14.")
 @click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots. Default: 0,1,5.")
@@ -26,7 +26,9 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option("--prune_heads", callback=_shares, help="Shares of all heads. Default: 0,0.7.")
 @click.option("--prune_ffns", callback=_shares, help="Shares of all FFNs. Default: 0,0.2.")
 @click.option("--ranking", multiple=True, help="As for sweep: own, aggregate, random:0+1+2, ... Default: own.")
-@click.option("--config", "-C", type=click.Path(dir_okay=False, path_type=Path), help="A sweep's YAML settings.")
+@click.option(
+    "--config", "-C", type=click.Path(dir_okay=False, path_type=Path), help="A sweep's YAML settings, as defaults."
+)
 @click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
 @click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")
 @click.option("--importance_limit", type=int, help="Training documents a task for importance. Default: 200.")

@@ -112,12 +112,16 @@ def results(task, shots, lines, *, version=1.0, limit=None, config=None, metrics
     }
 
 
-def cell(folder, row, count, *, loss=0.0, model="facebook/opt-125m", fingerprint="f00d", version=1.0, metrics=("acc",)):
-    """Write the cell of `row`."""
+def cell(
+    folder, row, count, *, loss=0.0, model="facebook/opt-125m", fingerprint="f00d", version=1.0, metrics=("acc",),
+    commit=None,
+):  # fmt: skip
+    """Write the cell of `row`; `commit` is the model's on the hub, where the sweep had a network."""
     lines = samples(
         row.task, row.num_fewshot, str(row.variant), count, loss=loss, fewshot_seed=row.fewshot_seed, metrics=metrics
     )
-    content = results(row.task, row.num_fewshot, lines, version=version, metrics=metrics)
+    config = {"model_sha": commit or ""}
+    content = results(row.task, row.num_fewshot, lines, version=version, metrics=metrics, config=config)
     identity = {
         "model": {"name": model, "fingerprint": fingerprint},
         "mask": {},

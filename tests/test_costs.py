@@ -437,6 +437,29 @@ def test_a_sweeps_settings_are_taken(tmp_path):
     assert plan["stages_title"].endswith("1 tasks at 0 shots, scorer packed")
 
 
+@pytest.mark.parametrize(
+    ("model_args", "flags", "expected"),
+    [
+        ("dtype=float32", [], ("float32", 4)),
+        ("dtype=torch.bfloat16", [], ("bfloat16", 4)),
+        ("dtype=auto", [], ("float16", 4)),
+        ("dtype=float32", ["--dtype", "bfloat16", "--batch_size", 2], ("bfloat16", 2)),
+    ],
+)
+def test_the_command_takes_dtype_and_batch_size_of_a_sweep(tmp_path, model_args, flags, expected):
+    config = tmp_path / "sweep.yaml"
+    config.write_text(f"tasks: [piqa]\nbatch_size: 4\nmodel_args: pretrained=facebook/opt-125m,{model_args}\n")
+    invoked("125m", "--config", config, "--devices", "24GB", "--json", tmp_path / "plan.json", *flags)
+    devices = json.loads((tmp_path / "plan.json").read_text())["devices"]
+    assert (devices["dtype"], devices["batch_size"]) == expected
+
+
+def test_the_commands_own_dtype_and_batch_size(tmp_path):
+    invoked("125m", "--devices", "24GB", "--json", tmp_path / "plan.json")
+    devices = json.loads((tmp_path / "plan.json").read_text())["devices"]
+    assert (devices["dtype"], devices["batch_size"]) == ("float16", 1)
+
+
 def test_offloaded_weights_move_once_a_batch():
     options = {"tasks": ("copa",), "num_fewshot": (0,), "devices": "10GB,cpu:30GB", "tflops": 100.0}
     options["scorer"] = "padded"
@@ -469,6 +492,7 @@ def test_measured_throughput_is_a_number():
         (["66b", "--tokens", "mine=5"], "tokens=mine=5: expected NAME=INPUTSxTOKENS"),
         (["66b", "--tokens", "mine=5x5000"], "more tokens than the model's 2048 positions"),
         (["66b", "--prune_heads", "1.5"], "prune_heads=1.5: expected a number from 0 to 1"),
+        (["66b", "--prune_heads", "0,1/3"], "prune_heads='1/3': expected a number from 0 to 1, a decimal such as 0.3"),
         (["66b", "--ranking", "best"], "ranking 'best': expected own"),
         (["66b", "--scorer", "fast"], "scorer=fast: unknown"),
         (["66b", "--batch_size", "0"], "batch_size=0; expected at least 1"),

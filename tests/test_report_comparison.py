@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from statistics import fmean, stdev
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import scipy.stats
 from sweep_folders import cell, grid, harness_run, pruning, results, samples, sweep
 
+from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.averages import verdict_of
@@ -19,7 +21,17 @@ from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.selection import select_mask
-from lm_eval_prune.sweep.folder import DENSE, Row, Variant, cell_path, read_cell, read_rows, read_samples, write_failure
+from lm_eval_prune.sweep.folder import (
+    DENSE,
+    Row,
+    Variant,
+    cell_path,
+    failure_path,
+    read_cell,
+    read_rows,
+    read_samples,
+    write_failure,
+)
 
 OWN = grid(heads=("0.3", "0.5", "0.9"))
 LOSSES = {OWN[0]: 0.02, OWN[1]: 0.2, OWN[2]: 0.6}
@@ -115,6 +127,15 @@ def test_holm_is_over_the_variants_of_all_models(tmp_path):
     low, high = sorted(differences, key=lambda difference: difference.p)
     assert low.p < high.p < 1
     assert (low.p_holm, high.p_holm) == pytest.approx((min(1, 2 * low.p), max(2 * low.p, high.p)))
+
+
+def test_large_losses_over_seeds_are_shown_in_tables_of_many_rows(tmp_path):
+    variants = [Variant("random", f"0.{share:02}", "0", seed=seed) for share in range(1, 61) for seed in (0, 1)]
+    folder = sweep(tmp_path, variants, tasks=("piqa",), losses=dict.fromkeys(variants, 0.9))
+    cells = [entry.cells[ACC] for entry in board_of(folder).entries if not entry.is_dense]
+    assert len(cells) == 60
+    assert {cell.difference.method for cell in cells} == {"bootstrap"}
+    assert {cell.verdict for cell in cells} == {"worse"}
 
 
 def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
@@ -348,6 +369,44 @@ def test_different_weights_under_one_name_are_told_apart(tmp_path):
     assert {entry.model for entry in board.entries} == {"facebook/opt-125m (f00d)", "facebook/opt-125m (beef)"}
 
 
+COMMITS = ("27dcfa74d334bc871f3234de431e71c6eeba5dd6", "08ab08cc4b72ff5593870b5d527cf4230323703c")
+
+
+@pytest.mark.parametrize("commit", [None, COMMITS[0]], ids=["a sweep without network", "a sweep that knows the commit"])
+def test_a_sweep_and_a_harness_run_of_one_hub_model_are_one_model(tmp_path, commit):
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), commit=commit)
+    path = harness_run(tmp_path / "run", tasks=("piqa",), model="pruned-opt", model_sha=COMMITS[0], loss=0.5)
+    content = json.loads(path.read_text())
+    content["pruning"] = pruning(OWN[2])
+    content["pruning"]["mask"]["provenance"] = {"ranking": "other"}
+    path.write_text(json.dumps(content))
+    board = board_of(folder, path)
+    assert board.problems == []
+    assert {entry.model for entry in board.entries} == {"facebook/opt-125m"}
+    (pruned,) = (entry for entry in board.entries if entry.ranking == "other")
+    assert pruned.cells[ACC].difference.paired == 60
+
+
+def test_different_commits_of_one_name_are_told_apart(tmp_path):
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), commit=COMMITS[0])
+    runs = [harness_run(tmp_path / sha, tasks=("piqa",), model_sha=sha) for sha in COMMITS]
+    board = board_of(folder, *runs)
+    (problem,) = (p for p in board.problems if p.kind == "different models of one name")
+    assert problem.message == "facebook/opt-125m: weights 08ab08cc, f00d"
+    found = {(entry.model, entry.backend) for entry in board.entries}
+    ours, other = "facebook/opt-125m (f00d)", "facebook/opt-125m (08ab08cc4b72ff5)"
+    assert found == {(ours, "pruned-opt"), (ours, "hf"), (other, "hf")}
+    # Between two commits nothing says which one the sweep of a machine without network had.
+    elsewhere = sweep(tmp_path / "offline", [], tasks=("piqa",))
+    assert len({entry.model for entry in board_of(elsewhere, *runs).entries}) == 3
+
+
+def test_a_sweep_and_a_run_on_the_bundled_model_are_one_model(tmp_path):
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), model="lm-eval-prune/bundled")
+    path = harness_run(tmp_path / "run", tasks=("piqa",), model="pruned-opt", model_args="")
+    assert {entry.model for entry in board_of(folder, path).entries} == {"lm-eval-prune/bundled"}
+
+
 def test_missing_and_failed_cells_are_named(tmp_path):
     skipped = [(OWN[0], "copa", 0), (OWN[1], "piqa", 0)]
     folder = sweep(tmp_path, OWN, skip=skipped)
@@ -372,6 +431,56 @@ def test_damaged_cells_are_named(tmp_path):
     board = board_of(folder)
     assert {p.kind for p in board.problems} >= {"damaged cells", "missing cells"}
     assert "own" not in {entry.ranking for entry in board.entries}
+
+
+def test_a_damaged_record_of_a_failure_is_named(tmp_path):
+    folder = sweep(tmp_path, OWN[:2], tasks=("piqa",), skip=[(OWN[0], "piqa", 0)])
+    (row,) = (row for row in read_rows(folder) if row.variant == OWN[0])
+    write_failure(folder, row, "RuntimeError", "out of memory")
+    path = failure_path(folder, row.cell)
+    path.write_text(path.read_text()[:-10])
+    board = board_of(folder)
+    (problem,) = (p for p in board.problems if p.kind == "damaged cells")
+    assert problem.message.startswith(f"{path}: not valid JSON")
+    (missing,) = (p for p in board.problems if p.kind == "missing cells")
+    assert missing.message == "failed: the record of why is damaged: own, heads 0.3, FFNs 0 on piqa, 0-shot"
+    assert entry_of(board, "own", "0.5").cells[ACC].difference.paired == 60
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_damaged_samples_of_a_cell_are_named_and_its_numbers_shown(tmp_path, damage):
+    folder = sweep(tmp_path, OWN[:2], tasks=("piqa",), losses=LOSSES)
+    (row,) = (row for row in read_rows(folder) if row.variant == OWN[0])
+    path = cell_path(folder, row.cell).with_suffix(".samples.jsonl.gz")
+    value = file_value(folder, OWN[0], "piqa")
+    damage(path)
+    board = board_of(folder, flips=True)
+    (problem,) = (p for p in board.problems if p.kind == "damaged samples")
+    assert problem.message.startswith(f"{path}: ")
+    shown = entry_of(board, "own", "0.3").cells[ACC]
+    assert shown.value == value
+    assert (shown.difference.method, shown.difference.note) == ("standard errors", "no per-document outcomes")
+    assert entry_of(board, "own", "0.5").cells[ACC].difference.paired == 60
+    with pytest.raises(ArgumentError, match="damaged samples"):
+        board_of(folder, strict=True)
+
+
+@pytest.mark.parametrize(
+    "end", ['{"doc_id": 9, "doc_ha', '{"doc_id": 9, "doc_hash": "a", "prompt_hash": "b", "metrics": 3}\n']
+)
+def test_a_damaged_sample_file_of_the_harness_is_named(tmp_path, folder, end):
+    path = harness_run(tmp_path, tasks=("piqa", "copa", "rte"), count=120)
+    (file,) = tmp_path.glob("samples_piqa_*.jsonl")
+    file.write_text(file.read_text() + end)
+    board = board_of(folder, path, shots=(0,))
+    (problem,) = (p for p in board.problems if p.kind == "damaged samples")
+    assert problem.message.startswith(f"{file}: ")
+    cells = entry_of(board, "dense", backend="hf").cells
+    assert {column.task: shown.difference.paired for column, shown in cells.items()} == {
+        "piqa": 0,
+        "copa": 120,
+        "rte": 120,
+    }
 
 
 def test_metrics_are_never_mixed(tmp_path):
@@ -461,3 +570,11 @@ def test_bad_paths_and_settings(tmp_path, folder):
         board_of(folder, shots=(3,))
     with pytest.raises(ArgumentError, match="margin=-1"):
         BoardConfig(margin=-1)
+
+
+def test_a_negative_seed_is_one_line(folder, tmp_path, monkeypatch, capsys):
+    arguments = ["leaderboard", str(folder), "--output_path", str(tmp_path), "--seed", "-1"]
+    monkeypatch.setattr(sys, "argv", ["lm-eval-prune", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        entry_point()
+    assert (stop.value.code, capsys.readouterr().err) == (2, "Error: seed=-1: expected 0 or more, such as 1234\n")

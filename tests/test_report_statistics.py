@@ -41,10 +41,42 @@ def test_bootstrap_of_equal_values_is_that_value():
     assert statistics.interval(statistics.bootstrap_means([0.25] * 7, np.random.default_rng(0))) == (0.25, 0.25)
 
 
+def bootstrapped(values):
+    return statistics.bootstrap_p(statistics.bootstrap_means(values, np.random.default_rng(0)), values)
+
+
 def test_bootstrap_p_counts_resamples_on_the_other_side():
-    assert statistics.bootstrap_p(np.array([-1.0, 1.0, 1.0, 1.0])) == pytest.approx(2 * 2 / 5)
-    assert statistics.bootstrap_p(np.zeros(10)) == 1
-    assert statistics.bootstrap_p(np.full(999, 2.0)) == pytest.approx(2 / 1000)
+    assert statistics.bootstrap_p(np.array([-1.0, 1.0, 1.0, 1.0]), [1.0] * 40) == pytest.approx(2 * 2 / 5)
+    assert statistics.bootstrap_p(np.zeros(10), [0.0, 0.0]) == 1
+    assert statistics.bootstrap_p(np.full(9, 2.0), [2.0] * 3) == pytest.approx(2 / 2**3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_no_resample_reaches_0_p_is_that_of_scipys_t_test(sign):
+    values = sign * np.random.default_rng(3).normal(0.4, 1, 200)
+    expected = scipy.stats.ttest_1samp(values, 0).pvalue
+    assert 0 < expected < 1e-5
+    assert bootstrapped(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("number", [9, 12, 40])
+def test_p_is_no_smaller_than_a_sign_test_of_as_many_documents_can_be(number):
+    expected = scipy.stats.binomtest(number, number).pvalue
+    nearly_equal = 0.5 + 0.001 * np.random.default_rng(1).random(number)
+    assert scipy.stats.ttest_1samp(nearly_equal, 0).pvalue < expected
+    assert bootstrapped(nearly_equal) == pytest.approx(expected)
+    assert bootstrapped([-0.5] * number) == pytest.approx(expected)
+    assert bootstrapped([*nearly_equal, 0.0]) == pytest.approx(expected)  # one that is equal says nothing
+
+
+@pytest.mark.parametrize(("number", "p"), [(1, 1), (2, 0.5), (3, 0.25)])
+def test_very_few_documents_show_little(number, p):
+    assert bootstrapped([0.5] * number) == p
+
+
+def test_p_is_never_quite_0():
+    assert 0 < bootstrapped([0.5] * 5000) < 1e-300
+    assert 0 < bootstrapped(np.random.default_rng(0).normal(5, 0.1, 5000)) < 1e-300
 
 
 def holm_by_definition(p_values):

@@ -98,7 +98,11 @@ def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         if isinstance(sweep.batch_size, int):
             settings["batch_size"] = sweep.batch_size
         arguments = dict(part.split("=", 1) for part in sweep.model_args.split(",") if "=" in part)
-        settings |= {name: arguments[name] for name in ("dtype", "scorer") if name in arguments}
+        dtype = arguments.get("dtype", "auto").removeprefix("torch.")
+        if dtype != "auto":  # which is the checkpoint's, and its weights are not looked at
+            settings["dtype"] = dtype
+        if "scorer" in arguments:
+            settings["scorer"] = arguments["scorer"]
     given = {name: value for name, value in options.items() if value not in (None, (), (None,))}
     return settings | given
 

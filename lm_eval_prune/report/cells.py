@@ -14,7 +14,7 @@ import numpy as np
 from lm_eval_prune.report import statistics
 from lm_eval_prune.report.board import Cell, Column, Difference, Flip
 from lm_eval_prune.report.outcomes import OutcomeReader, Outcomes, Pairs, pair
-from lm_eval_prune.report.runs import Run
+from lm_eval_prune.report.runs import Problem, Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,12 +49,17 @@ class CellMaker:
         self._reader = OutcomeReader()
         self._list_flips = list_flips
 
+    @property
+    def problems(self) -> list[Problem]:
+        """Damaged files of outcomes, so far."""
+        return self._reader.problems
+
     def __call__(
         self, label: str, runs: Sequence[Run], column: Column, dense: Sequence[Run], rng: np.random.Generator
     ) -> Made | None:
         """The cell of `runs` (several for random seeds and few-shot draws) against the `dense` ones.
 
-        None where no run has the column's metric. Raises FileFormatError for damaged outcomes.
+        None where no run has the column's metric.
         """
         runs = [run for run in runs if column.metric in run.values]
         if not runs:
@@ -108,7 +113,10 @@ class CellMaker:
         differences = _mean_differences(pairs)
         means = statistics.bootstrap_means(differences, rng)
         binary = len(pairs) == 1 and all(np.isin(side, (0, 1)).all() for side in (pairs[0].first, pairs[0].second))
-        p = statistics.mcnemar(pairs[0].first, pairs[0].second) if binary else statistics.bootstrap_p(means)
+        if binary:
+            p = statistics.mcnemar(pairs[0].first, pairs[0].second)
+        else:
+            p = statistics.bootstrap_p(means, differences)
         if note:  # only some documents are in both runs: the difference is theirs
             gap = float(differences.mean())
         method = "mcnemar" if binary else "bootstrap"

@@ -58,6 +58,8 @@ class BoardConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.margin < math.inf:
             raise ArgumentError(f"margin={self.margin}: expected 0 or more, such as 0.01")
+        if self.seed < 0:
+            raise ArgumentError(f"seed={self.seed}: expected 0 or more, such as 1234")
 
 
 def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
@@ -74,9 +76,11 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     problems += [*found, *problems_of_runs(runs)]
     runs, found = without_repeats(runs)
     dense, more = dense_runs(runs, config.baseline)
-    entries, flips = _entries(runs, dense, columns, config)
+    maker = CellMaker(list_flips=config.flips)
+    entries, flips = _entries(runs, dense, columns, config, maker)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
-    problems += [*found, *more, *problems_of_missing(wanted, _absent(entries, columns)), *_unpaired(entries)]
+    problems += [*found, *more, *problems_of_missing(wanted, _absent(entries, columns))]
+    problems += [*maker.problems, *_unpaired(entries)]
     problems = [problem._replace(message=printable(problem.message)) for problem in problems]  # errors, paths
     if config.strict:
         require_none(problems)
@@ -92,10 +96,13 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
 
 
 def _entries(
-    runs: Sequence[Run], dense: Mapping[tuple[str, str, int], list[Run]], columns: Sequence[Column], config: BoardConfig
+    runs: Sequence[Run],
+    dense: Mapping[tuple[str, str, int], list[Run]],
+    columns: Sequence[Column],
+    config: BoardConfig,
+    maker: CellMaker,
 ) -> tuple[list[Entry], list[Flip]]:
     """Ranked entries, and the documents that flipped."""
-    maker = CellMaker(list_flips=config.flips)
     rows = grouped(runs)
     named = labels(rows)
     made: dict[RowKey, dict[Column, Made]] = {}

@@ -132,7 +132,7 @@ def _model_info(run: Run) -> dict[str, Any]:
         "model_availability": "unknown",
         **run.variant._asdict(),
         "mask": run.mask or None,
-        "weights_fingerprint": run.fingerprint,
+        "weights_fingerprint": run.weights,
         "dtype": run.dtype,
         "scorer": run.scorer,
         **vars(cost),

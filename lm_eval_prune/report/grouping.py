@@ -40,21 +40,34 @@ class RowKey(NamedTuple):
 
 
 def one_name_a_model(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
-    """The runs, those of different weights under one name told apart by the weights' fingerprint."""
-    known: dict[str, set[str]] = defaultdict(set)
+    """The runs, those of different weights under one name told apart by what is known of the weights."""
+    by_model: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.fingerprint:
-            known[run.model].add(run.fingerprint)
-    several = {model for model, found in known.items() if len(found) > 1}
-    problems = [
-        Problem("different models of one name", f"{model}: weights {', '.join(f[:8] for f in sorted(known[model]))}")
-        for model in sorted(several)
-    ]
-    return [_with_weights(run) if run.model in several else run for run in runs], problems
+        by_model[run.model].append(run)
+    several = {model: known for model, own in by_model.items() if (known := _different_weights(own))}
+    problems = []
+    for model, known in sorted(several.items()):
+        listed = ", ".join(weights[:8] for weights in sorted(set(known.values())))
+        problems.append(Problem("different models of one name", f"{model}: weights {listed}"))
+    return [_with_weights(run, several[run.model]) if run.model in several else run for run in runs], problems
 
 
-def _with_weights(run: Run) -> Run:
-    return replace(run, model=f"{run.model} ({(run.fingerprint or 'unknown weights')[:15]})")
+def _different_weights(runs: Sequence[Run]) -> dict[str, str]:
+    """Weights as runs of one model know them -> a name for what is the same; empty where nothing shows a difference.
+
+    A fingerprint and a hub commit cannot be compared: a run that has both says which belong together.
+    """
+    of_commit = {run.commit: run.fingerprint for run in reversed(runs) if run.commit and run.fingerprint}
+    named = {weights: of_commit.get(weights, weights) for run in runs if (weights := run.weights)}
+    fingerprints = {run.fingerprint for run in runs if run.fingerprint}
+    commits = set(named.values()) - fingerprints
+    # Of one fingerprint and one commit nothing is known, unless the fingerprint is another commit's.
+    differ = len(fingerprints) > 1 or len(commits) > 1 or (commits and of_commit)
+    return named if differ else {}
+
+
+def _with_weights(run: Run, known: Mapping[str, str]) -> Run:
+    return replace(run, model=f"{run.model} ({known.get(run.weights or '', 'unknown weights')[:15]})")
 
 
 def without_repeats(runs: Iterable[Run]) -> tuple[list[Run], list[Problem]]:

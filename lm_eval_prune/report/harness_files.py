@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.runs import Cost, Dataset, Run, Value
 from lm_eval_prune.sweep.folder import DENSE, Variant, digest
 
 __all__ = [
-    "BUNDLED",
+    "commit_of",
     "cost_of",
     "mask_text",
     "metric_name",
@@ -25,8 +26,6 @@ __all__ = [
     "versions_of",
 ]
 
-BUNDLED = "bundled model"
-"""Name of the model that `pruned-opt` loads without `pretrained`."""
 NO_METRICS = {"name", "alias", "sample_len", "sample_count", "samples"}
 """Keys beside the metrics in a task's results."""
 
@@ -47,7 +46,8 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
         "source": path,
         "path": path,
         "model": _model_name(results, config),
-        "fingerprint": config.get("model_sha") or None,
+        "fingerprint": None,
+        "commit": commit_of(config),
         "backend": printable(str(config.get("model") or "unknown")),
         "fewshot_seed": config.get("fewshot_seed"),
         "limit": config.get("limit"),
@@ -110,6 +110,11 @@ def values_of(results: Mapping[str, Any], task: str) -> dict[str, Value]:
 
 def metric_name(name: str, filter_name: str) -> str:
     return printable(name if filter_name in ("", "none") else f"{name} ({filter_name})")
+
+
+def commit_of(config: Mapping[str, Any]) -> str | None:
+    """The model's commit on the hub; the harness writes an empty one for folders, and where it has no network."""
+    return printable(str(config.get("model_sha") or "")) or None
 
 
 def cost_of(pruning: Mapping[str, Any], config: Mapping[str, Any]) -> Cost:
@@ -212,7 +217,7 @@ def _model_name(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
     named = arguments.get("pretrained") or arguments.get("model")
     if named is None and config.get("model") == "pruned-opt":
-        return BUNDLED
+        return BUNDLED_NAME
     return printable(str(named or results.get("model_name") or "unknown model"))
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.report.harness_files import metric_name
-from lm_eval_prune.report.runs import Run
+from lm_eval_prune.report.runs import Problem, Run
 from lm_eval_prune.sweep.folder import read_sample_lines
 
 if TYPE_CHECKING:
@@ -72,17 +72,27 @@ class OutcomeReader:
     """Reads outcomes, each file once; equal lists of documents are kept once."""
 
     def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        """Damaged files."""
         self._read: dict[tuple[Path, str], Outcomes | None] = {}
         self._documents: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
     def __call__(self, run: Run) -> Outcomes | None:
-        """The outcomes of `run`; None where its file has none. Raises FileFormatError for a damaged one."""
+        """The outcomes of `run`; None where its file has none, or is damaged, which is then a problem."""
         if run.samples is None:
             return None
         key = (run.samples, run.task)
         if key not in self._read:
-            self._read[key] = self._outcomes(_samples(run.samples))
+            self._read[key] = self._whole(run.samples)
         return self._read[key]
+
+    def _whole(self, path: Path) -> Outcomes | None:
+        try:
+            return self._outcomes(_samples(path))
+        except (PruneError, KeyError, TypeError, AttributeError) as error:
+            message = str(error) if isinstance(error, PruneError) else f"{path}: not as expected: {error!r}"
+            self.problems.append(Problem("damaged samples", f"{message}; left out"))
+            return None
 
     def _outcomes(self, columns: _Columns | None) -> Outcomes | None:
         if columns is None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.harness_files import (
-    BUNDLED,
+    commit_of,
     cost_of,
     mask_text,
     runs_of_results,
@@ -110,10 +111,7 @@ def _cell(folder: Path, row: Row, found: Collection) -> Run | str:
     """The cell that answers `row`, or why there is none."""
     path = cell_path(folder, row.cell)
     if not path.exists():
-        if failure_path(folder, row.cell).exists():
-            failure = read_failure(folder, row.cell)
-            return f"failed: {failure.get('error', 'error')}: {failure.get('message', '')}"
-        return "not computed"
+        return _why_absent(folder, row.cell, found)
     try:
         content = read_cell(path, samples=False)
         return _run_of_cell(content, folder, path, row)
@@ -121,6 +119,17 @@ def _cell(folder: Path, row: Row, found: Collection) -> Run | str:
         message = str(error) if isinstance(error, PruneError) else f"{path}: not as expected: {error!r}"
         found.problems.append(Problem("damaged cells", message))
         return "damaged"
+
+
+def _why_absent(folder: Path, cell: str, found: Collection) -> str:
+    if not failure_path(folder, cell).exists():
+        return "not computed"
+    try:
+        failure = read_failure(folder, cell)
+    except PruneError as error:
+        found.problems.append(Problem("damaged cells", str(error)))
+        return "failed: the record of why is damaged"
+    return f"failed: {failure['error']}: {failure['message']}"
 
 
 def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) -> Run:
@@ -134,8 +143,9 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) ->
         **fields,
         source=folder,
         path=path,
-        model=printable(str(model.get("name") or BUNDLED)),
+        model=printable(str(model.get("name") or BUNDLED_NAME)),
         fingerprint=model.get("fingerprint"),
+        commit=commit_of(config),
         backend="pruned-opt",
         variant=row.variant,
         fewshot_seed=row.fewshot_seed,

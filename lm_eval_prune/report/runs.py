@@ -79,7 +79,7 @@ class Run:
     """The file with the numbers."""
     model: str
     fingerprint: str | None
-    """Of the model's weights, where it is known."""
+    """Hash of the model's files, which a sweep takes; None elsewhere."""
     backend: str
     """The harness's name of the model class: `pruned-opt`, `hf`, `vllm`, ..."""
     variant: Variant
@@ -101,6 +101,8 @@ class Run:
     cost: Cost
     samples: Path | None
     """Where its per-document outcomes lie: a cell, or a `samples_*.jsonl`. None where there are none."""
+    commit: str | None = None
+    """The model's on the Hugging Face hub, where the harness could ask for it."""
     dataset: Dataset = field(default=Dataset())
     mask: str = ""
     """What was pruned, layer by layer; empty for a dense model."""
@@ -108,6 +110,11 @@ class Run:
     """The harness's `config`: how it was called."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, where the file says."""
+
+    @property
+    def weights(self) -> str | None:
+        """What is known of the model's weights."""
+        return self.fingerprint or self.commit
 
     @property
     def is_dense(self) -> bool:

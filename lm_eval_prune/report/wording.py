@@ -120,8 +120,9 @@ def notes_of(board: Board) -> list[str]:
         "± the standard deviation over them.",
         f"After it, the difference to the dense model at the same number of shots, and a verdict: {signs}.",
         "Differences are paired on the hashes of document and prompt: McNemar's exact test for metrics of 0 and 1, "
-        "a paired bootstrap for others and for means over seeds. p-values are Holm-corrected over the variants of a "
-        "task at one number of shots; worse and better mean a corrected p below 0.05.",
+        "a paired bootstrap for others and for means over seeds (where no resample reaches 0, the paired t-test, but "
+        "nothing smaller than a sign test can give). p-values are Holm-corrected over the variants of a task at one "
+        "number of shots; worse and better mean a corrected p below 0.05.",
         f"Within the margin: the 95 % interval of the difference stays above {lowest(board.margin)}. A sign with ? "
         "comes from runs that could not be paired, by their standard errors.",
         f"Intervals are percentiles of {RESAMPLES} bootstrap resamples (seed {board.seed}) of the documents; the "

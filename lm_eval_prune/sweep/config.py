@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -197,8 +199,8 @@ def _lines(path: Path, text: str) -> dict[str, int]:
 
 def _decimal(value: Any) -> str:
     """A share as its shortest decimal, so that 0.10 and 0.1 are one. Raises FractionError."""
-    from decimal import Decimal
-
-    parse_fraction(value, "share")
-    number = Decimal(str(value).strip()).normalize()
+    share = parse_fraction(value, "share")
+    number = Decimal(share.numerator) / share.denominator
+    if Fraction(number) != share:  # a third from Python, or more digits than Decimal computes with
+        raise FractionError(f"share={value}: expected a decimal of at most 28 digits, such as 0.3333")
     return f"{number:f}"

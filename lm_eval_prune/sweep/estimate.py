@@ -6,6 +6,7 @@ import itertools
 import math
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.harness.probe import TaskCost, importance_documents, importance_flops, task_cost
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.importance.methods import method_named
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import SweepConfig
@@ -112,10 +114,13 @@ def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Seq
 
 
 def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], model: str) -> ImportanceScores:
-    values = torch.rand(
-        shape if job.component == "heads" else shape[:1], generator=torch.Generator().manual_seed(987_654_321)
-    )
+    """Random scores, as different between tasks and shots as true ones are: rows of equal masks are one cell."""
     method = importance_config(config, job, config.output_path).method
+    source = job.component if method_named(method).uses == "weights" else job.name
+    values = torch.rand(
+        shape if job.component == "heads" else shape[:1],
+        generator=torch.Generator().manual_seed(zlib.crc32(source.encode())),
+    )
     settings = {"method": method, "model": model, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
     return ImportanceScores.from_tensor(values, num_attention_heads=shape[1], settings=settings)
 

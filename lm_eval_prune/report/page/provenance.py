@@ -49,7 +49,7 @@ def models_listing(board: Board) -> Listing:
             [
                 model,
                 backend,
-                _said(run.fingerprint and run.fingerprint[:12] for run in runs),
+                _said(run.weights and run.weights[:12] for run in runs),
                 "" if total is None else f"{total:,}",
                 _said(run.dtype for run in runs),
                 _said(run.scorer for run in runs),
