@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from lm_eval_prune.cli.options import TASKS, arguments_of, device, fraction_or_count, load_pruned_opt, model_args, shots
+from lm_eval_prune.cli.options import (
+    TASKS,
+    device,
+    fraction_or_count,
+    load_pruned_opt,
+    model_args,
+    model_asked_for,
+    shots,
+)
 
 
 @click.command("importance")
@@ -39,10 +47,9 @@ def command(model_args: str, device: str | None, **settings: object) -> None:
     Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
     """
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
-    from lm_eval_prune.harness.model_record import record_of_arguments
 
     config = ImportanceConfig(
-        model=record_of_arguments(arguments_of(model_args)),
+        model=model_asked_for(model_args),
         **settings,  # type: ignore[arg-type]
     )
     for outcome in compute_importance(config, lambda: load_pruned_opt(model_args, config.batch_size, device)):

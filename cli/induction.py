@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lm_eval_prune.cli.options import arguments_of, device, load_pruned_opt, model_args
+from lm_eval_prune.cli.options import device, load_pruned_opt, model_args, model_asked_for
 
 
 @click.command("induction")
@@ -28,8 +28,7 @@ def command(model_args: str, device: str | None, **settings: object) -> None:
     The files are importance files of heads: scores are means over the sequences, "variance" stands beside them.
     """
     from lm_eval_prune.harness.induction import InductionConfig, compute_induction
-    from lm_eval_prune.harness.model_record import record_of_arguments
 
-    config = InductionConfig(model=record_of_arguments(arguments_of(model_args)), **settings)  # type: ignore[arg-type]
+    config = InductionConfig(model=model_asked_for(model_args), **settings)  # type: ignore[arg-type]
     for path, computed in compute_induction(config, lambda: load_pruned_opt(model_args, 1, device)):
         click.echo(f"{path}" if computed else f"{path} (there already)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,16 @@ from lm_eval_prune.errors import ArgumentError
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedOPT
 
-__all__ = ["TASKS", "arguments_of", "device", "fraction_or_count", "load_pruned_opt", "model_args", "shots"]
+__all__ = [
+    "TASKS",
+    "arguments_of",
+    "device",
+    "fraction_or_count",
+    "load_pruned_opt",
+    "model_args",
+    "model_asked_for",
+    "shots",
+]
 
 model_args = click.option(
     "--model_args", "-a", default="", help="As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32."
@@ -56,12 +65,21 @@ def arguments_of(model_args: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in parts)  # type: ignore[misc]
 
 
+def model_asked_for(model_args: str) -> dict[str, Any]:
+    """What files of the model of these arguments say of it, without loading it. Raises PruneError."""
+    from lm_eval_prune.harness.model_record import record_of_arguments
+
+    arguments_of(model_args)
+    return record_of_arguments(model_args)
+
+
 def load_pruned_opt(model_args: str, batch_size: int, device: str | None) -> PrunedOPT:
     """The harness model of these arguments. Raises PruneError."""
     from lm_eval_prune.harness.model import PrunedOPT
 
     given = arguments_of(model_args)
-    for name in ("batch_size", "device"):
-        if name in given:
+    settings = {"batch_size": batch_size, "device": device}
+    for name, value in settings.items():
+        if name in given and value is not None:
             raise ArgumentError(f"model_args: {name}: give it as --{name}")
-    return PrunedOPT.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device})
+    return PrunedOPT.create_from_arg_string(model_args, settings)

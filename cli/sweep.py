@@ -75,13 +75,14 @@ def command(
     from tqdm import tqdm
 
     from lm_eval_prune.sweep.run import run_sweep
-    from lm_eval_prune.sweep.stopping import Stopped, raise_on_stop_signals
+    from lm_eval_prune.sweep.stopping import Stopped, ignore_stop_signals, raise_on_stop_signals
 
     raise_on_stop_signals()
     first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
     try:
         sweep = run_sweep(config, retry_failed=retry_failed, say=lambda line: tqdm.write(line, file=sys.stdout))
     except Stopped:
+        ignore_stop_signals()  # a launcher sends its own behind the terminal's
         if first:
             click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
         sys.exit(130)

@@ -159,14 +159,16 @@ def test_finished_file_of_another_model_is_refused(importance, folder, tmp_path)
         ({"split": "validation"}, {}, 'computed with split="validation", now "training"'),
         ({"metric": "loss"}, {}, 'computed with metric="loss", now "acc"'),
         ({}, {"dtype": "bfloat16"}, 'computed with dtype="float32", now "bfloat16"'),
+        ({"dtype": "half"}, {}, 'computed with dtype="float16", now "float32"'),
+        ({"max_length": 64}, {}, 'computed with model_args={"max_length": 64}, now null'),
     ],
 )
 def test_finished_file_of_another_question_is_refused(importance, folder, tmp_path, first, then, message):
     PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0, 2)}).save(folder / "outer.json")
 
-    def asked(mask=False, dtype=None, **options):
-        model = f"pretrained={folder / 'model'}" + f",mask={folder / 'outer.json'}" * mask
-        model += f",dtype={dtype}" if dtype else ""
+    def asked(mask=False, dtype="auto", max_length=None, **options):
+        model = f"pretrained={folder / 'model'},dtype={dtype}" + f",mask={folder / 'outer.json'}" * mask
+        model += f",max_length={max_length}" if max_length else ""
         options = {"tasks": "toy_choice", "num_fewshot": 0, "limit": 2, "method": "knockout", **options}
         flat = [part for name, value in options.items() for part in (f"--{name}", value)]
         return importance("--model_args", model, "--component", "ffns", *flat)
@@ -176,6 +178,16 @@ def test_finished_file_of_another_question_is_refused(importance, folder, tmp_pa
     code, _, errors = asked(**then)
     assert (code, len(errors)) == (2, 1)
     assert message in errors[0]
+
+
+def test_a_model_in_a_subfolder_is_found_there(run, folder, tmp_path):
+    for name in ("small", "larger"):
+        shutil.copytree(folder / ("model" if name == "small" else name), tmp_path / "models" / name)
+    for name, layers in (("small", 3), ("larger", 4)):
+        model = f"pretrained={tmp_path / 'models'},subfolder={name}"
+        arguments = ["--model_args", model, "--device", "cpu", "--method", "magnitude", "--overwrite", "-o", tmp_path]
+        assert run("importance", *arguments)[0] == 0
+        assert ImportanceScores.load(tmp_path / "heads-magnitude.json").num_hidden_layers == layers
 
 
 @pytest.mark.parametrize(
@@ -310,6 +322,7 @@ def test_an_earlier_aggregate_does_not_count(run, tmp_path):
         ({"num_fewshot": 5}, "num_fewshot is 5, but 1 in"),
         ({"model": "n"}, 'model is "n", but "m" in'),
         ({"method": "random"}, 'method is "random", but "gradient" in'),
+        ({"revision": "step1"}, 'revision is "step1", but null in'),
         ({"task": "a"}, 'task "a" is already in'),
     ],
 )

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lm_eval
@@ -26,6 +27,7 @@ from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
 from lm_eval_prune.sweep.estimate import estimate_sweep
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
+from lm_eval_prune.sweep.setup import find_setup, require_same_setup
 from lm_eval_prune.sweep.worker import Worker
 
 
@@ -267,7 +269,9 @@ def test_rankings_prune_by_the_scores_that_they_name(grid):
         assert pruned("own", task) == set(ranked(task)[:18])
         assert pruned("most:own", task) == set(ranked(task)[18:])
         assert pruned("aggregate", task) == set(ranked("demo_facts", "demo_recall")[:18])
-        assert pruned("task:demo_facts", task) == pruned(file.name, task) == set(ranked("demo_facts")[:18])
+        assert (
+            pruned("task:demo_facts", task) == pruned(f"importance/{file.name}", task) == set(ranked("demo_facts")[:18])
+        )
 
 
 @pytest.mark.slow
@@ -293,7 +297,7 @@ def test_rows_tell_rankings_by_file_apart(grid, tmp_path):
     rankings = [str(own), f"most:{own}", str(other)]
     sweep = run_sweep(settings(grid, ranking=rankings, num_fewshot=[0], tasks=["demo_facts"]), progress=False)
     rows = {row.variant.ranking: row.cell for row in sweep.rows if row.variant.ranking.endswith(".json")}
-    assert set(rows) == {str(own), f"most:{own.name}", str(other)}
+    assert set(rows) == {f"importance/{own.name}", f"most:importance/{own.name}", f"other/{own.name}"}
     assert len(set(rows.values())) == 3
 
 
@@ -342,6 +346,8 @@ def test_importance_of_another_model_is_refused_before_there_is_a_plan(tmp_path,
     other = config.model_copy(update={"model_args": "dtype=bfloat16"})
     with pytest.raises(PruneError, match=r"another model or setup \(dtype"):
         run_sweep(other, progress=False)
+    # Neither the scorer nor the number of processes matters to importance.
+    require_same_setup(tmp_path, replace(find_setup(config, 2), scorer="padded"), [])
     shutil.rmtree(tmp_path / "importance")  # then nothing of the first model is left
     assert run_sweep(other, progress=False).status().done == 4
 
@@ -358,6 +364,18 @@ def test_what_failed_and_then_works_has_not_failed(tmp_path):
     assert (status.done, status.failed, status.missing) == (6, 0, 0)
     assert {row.task for row in later.rows} == {"demo_facts", "own", "demo_recall"}
     assert not list((folder / "failed").glob("*.json"))
+
+
+def test_a_failure_stays_where_another_question_is_answered(tmp_path):
+    shutil.copytree(tasks_folder() / "demo", tmp_path / "tasks" / "demo")
+    own_task(tmp_path / "tasks", [])
+    grid = {"num_fewshot": [0], "include_path": str(tmp_path / "tasks"), "ranking": ["aggregate"]}
+    folder = tmp_path / "sweep"
+    run_sweep(settings(folder, tasks=["demo_facts", "own"], **grid), progress=False)
+    sweep = run_sweep(settings(folder, tasks=["demo_facts"], **grid), progress=False)
+    found = {(row.task, row.variant.ranking, row.cell in sweep.failed) for row in sweep.rows}
+    # The mean over both tasks is still missing; the one over demo_facts alone is another row.
+    assert {("demo_facts", "aggregate", True), ("demo_facts", "aggregate", False)} <= found
 
 
 def test_another_model_or_setup_is_refused(grid, checkpoint):
@@ -394,6 +412,8 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
         ({"model_args": "scorer=fast"}, r"^scorer=fast: unknown; expected packed or padded"),
         ({"model_args": "pretrained=absent"}, r"^pretrained=absent: no such model"),
         ({"model_args": f"pretrained={Path(__file__).parent}"}, r"^pretrained=.*: no model configuration found"),
+        ({"model_args": "batch_size=4"}, r"^model_args: batch_size: a setting of its own"),
+        ({"model_args": "device=cpu"}, r"^model_args: device: a setting of its own"),
         ({"model_args": "dtype=float17"}, r"^the model cannot be loaded: AttributeError: .*float17"),
         ({"executor": "ray"}, r"^executor=ray needs the package ray: pip install 'lm-eval-prune\[ray\]'"),
     ],

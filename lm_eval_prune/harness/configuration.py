@@ -17,12 +17,15 @@ from lm_eval_prune.masks import PruningMask
 __all__ = ["configuration_errors", "effective_mask", "read_configuration"]
 
 
-def read_configuration(pretrained: str | os.PathLike[str], revision: str = "main", name: str | None = None) -> Any:
-    """The transformers configuration of an OPT; errors call it `name`. Raises PruneError."""
+def read_configuration(pretrained: str | os.PathLike[str], name: str | None = None, **where: Any) -> Any:
+    """The transformers configuration of an OPT; errors call it `name`. Raises PruneError.
+
+    `where` may hold `revision`, `subfolder` and `gguf_file`, as for `from_pretrained`.
+    """
     from transformers import AutoConfig
 
     with configuration_errors(name or os.fspath(pretrained)):
-        config = AutoConfig.from_pretrained(pretrained, revision=revision)
+        config = AutoConfig.from_pretrained(pretrained, **where)
     require_supported(config, name or os.fspath(pretrained))
     return config
 

@@ -80,6 +80,8 @@ class PrunedOPT(HFLM):
         else:
             self._requested = select_mask(mask=mask, **shares, **files)  # type: ignore[arg-type]
         self.scorer = scorer
+        self.arguments = dict(kwargs)
+        """Those of `hf` that were given, beside `pretrained`."""
         # The harness's own default is "cuda" whether or not there is one.
         kwargs["device"] = kwargs.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         if isinstance(pretrained, torch.nn.Module):

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from lm_eval.utils import simple_parse_args_string
+
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
@@ -19,36 +22,53 @@ from lm_eval_prune.selection import select_mask
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedOPT
 
-__all__ = ["model_record", "record_of_arguments", "require_same_model"]
+__all__ = ["MASK_ARGUMENTS", "PLACEMENT", "model_record", "record_of_arguments", "require_same_model"]
 
 MASK_ARGUMENTS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns")
+PLACEMENT = {
+    "pretrained", "device", "parallelize", "device_map_option", "max_memory_per_gpu", "max_cpu_memory",
+    "offload_folder", "batch_size", "max_batch_size", "gpus",
+}  # fmt: skip
+"""Model arguments that say where and how fast, not what."""
+RECORDED_OTHERWISE = {"revision", "dtype", "scorer", "load", *MASK_ARGUMENTS}
+CONFIGURATION_ARGUMENTS = ("revision", "subfolder", "gguf_file")
+"""Those by which the configuration is found."""
 
 
 def model_record(lm: PrunedOPT) -> dict[str, Any]:
-    """`model` and `dtype`, with `revision` and `mask` where the model has them."""
-    record: dict[str, Any] = {"model": lm.model_name}
-    if (revision := getattr(lm, "revision", None)) not in (None, "main"):
-        record["revision"] = revision
-    record["dtype"] = str(next(lm.model.parameters()).dtype).removeprefix("torch.")
-    if not lm.mask.is_dense:
-        record["mask"] = lm.mask.to_dict()
-    return record
+    """`model` and `dtype`; `revision`, `model_args` (all others that count) and `mask` where the model has them."""
+    dtype = next(lm.model.parameters()).dtype
+    return _record(lm.model_name, lm.arguments, dtype, lm.mask)
 
 
-def record_of_arguments(arguments: Mapping[str, str]) -> dict[str, Any]:
-    """The same of the model that `--model_args` ask for; `dtype` only where they say it.
+def record_of_arguments(model_args: str) -> dict[str, Any]:
+    """The same of the model that these arguments ask for; without `dtype` where only its weights say it.
 
     Reads the model's configuration and the mask's files. Raises PruneError.
     """
-    name, revision = arguments.get("pretrained", BUNDLED_NAME), arguments.get("revision", "main")
-    config = read_configuration(bundled_model_path() if name == BUNDLED_NAME else name, revision, name)
-    requested = select_mask(**{key: arguments[key] for key in MASK_ARGUMENTS if key in arguments})  # type: ignore[arg-type]
-    mask = effective_mask(config, requested, name)
+    arguments = simple_parse_args_string(model_args)
+    place = str(arguments.get("pretrained", bundled_model_path()))
+    name = BUNDLED_NAME if place == str(bundled_model_path()) else place
+    where = {key: arguments[key] for key in CONFIGURATION_ARGUMENTS if key in arguments}
+    config = read_configuration(place, name, **where)
+    requested = select_mask(**{key: arguments[key] for key in MASK_ARGUMENTS if key in arguments})
+    dtype = str(arguments.get("dtype", "auto")).removeprefix("torch.")
+    known = config.dtype if dtype == "auto" else getattr(torch, dtype, None)
+    return _record(name, arguments, known, effective_mask(config, requested, name))
+
+
+def _record(name: str, arguments: Mapping[str, Any], dtype: Any, mask: PruningMask) -> dict[str, Any]:
     record: dict[str, Any] = {"model": name}
-    if revision != "main":
+    if (revision := arguments.get("revision") or "main") != "main":
         record["revision"] = revision
-    if (dtype := arguments.get("dtype", "auto")) != "auto":
-        record["dtype"] = dtype.removeprefix("torch.")
+    if dtype is not None:
+        record["dtype"] = str(dtype).removeprefix("torch.")
+    if further := {
+        key: value
+        for key, value in sorted(arguments.items())
+        if key not in PLACEMENT | RECORDED_OTHERWISE and isinstance(value, str | int | float)
+    }:
+        record["model_args"] = further
     if not mask.is_dense:
         record["mask"] = mask.to_dict()
     return record
@@ -57,7 +77,7 @@ def record_of_arguments(arguments: Mapping[str, str]) -> dict[str, Any]:
 def require_same_model(path: Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raise ArgumentError where the file at `path`, of settings `found`, is not of the model that is `asked` for."""
     hint = "--overwrite computes it again"
-    for key in ("model", "revision", *(("dtype",) if "dtype" in asked else ())):
+    for key in ("model", "revision", "model_args", *(("dtype",) if "dtype" in asked else ())):
         if found.get(key) != asked.get(key):
             there, now = json_line(found.get(key)), json_line(asked.get(key))
             raise ArgumentError(f"{path}: computed with {key}={there}, now {now}; {hint}")

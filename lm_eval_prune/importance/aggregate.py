@@ -13,11 +13,13 @@ from lm_eval_prune.importance.files import ImportanceScores
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NORMALISATIONS", "aggregate_files", "normalised"]
+__all__ = ["NORMALISATIONS", "OF_THE_MODEL", "aggregate_files", "normalised"]
 
 NORMALISATIONS = ("none", "l2", "standardised")
 """`none` is the paper's; the others remove what sets layers apart: their scale, or their scale and their mean."""
 
+OF_THE_MODEL = ("model", "revision", "model_args", "mask")
+"""Settings that say which model it was; with the method and the number of shots, files of one aggregate share them."""
 AGGREGATE = "aggregate"
 """The task that a mean over tasks names."""
 
@@ -55,7 +57,7 @@ def aggregate_files(paths: Sequence[str | os.PathLike[str]], normalisation: str 
     _require_alike(paths, loaded)
     tensors = [normalised(scores.tensor(), normalisation) for scores in loaded]
     settings: dict[str, Any] = {
-        key: loaded[0].settings[key] for key in ("method", "model", "num_fewshot") if key in loaded[0].settings
+        key: loaded[0].settings[key] for key in (*OF_THE_MODEL, "method", "num_fewshot") if key in loaded[0].settings
     }
     settings |= {
         "task": AGGREGATE,
@@ -86,8 +88,8 @@ def _require_alike(paths: Sequence[str | os.PathLike[str]], loaded: Sequence[Imp
                     path, *scores.shape, paths[0], *first.shape
                 )
             )
-        for key in ("model", "method", "num_fewshot"):
-            ours, theirs = scores.settings.get(key), first.settings.get(key)
+        for key in (*OF_THE_MODEL, "method", "num_fewshot"):
+            ours, theirs = _without_provenance(scores.settings.get(key)), _without_provenance(first.settings.get(key))
             if ours != theirs:
                 raise ScoreError(f"{path}: {key} is {json_line(ours)}, but {json_line(theirs)} in {paths[0]}")
         task = scores.settings.get("task")
@@ -98,3 +100,8 @@ def _require_alike(paths: Sequence[str | os.PathLike[str]], loaded: Sequence[Imp
         if task in tasks:
             raise ScoreError(f"{path}: task {json_line(task)} is already in {tasks[task]}")
         tasks[task] = path
+
+
+def _without_provenance(value: Any) -> Any:
+    """A setting; a mask without what says where it came from."""
+    return {key: part for key, part in value.items() if key != "provenance"} if isinstance(value, dict) else value

@@ -9,12 +9,13 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.harness.probe import TaskCost, importance_documents, importance_flops, task_cost
+from lm_eval_prune.importance.aggregate import OF_THE_MODEL
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import method_named
 from lm_eval_prune.masks import PruningMask
@@ -77,7 +78,7 @@ def estimate_sweep(config: SweepConfig) -> Estimate:
     Loads the model if anything is missing. Raises PruneError as `run_sweep` does.
     """
     setup, tasks = find_setup(config, 1), planned_tasks(config)
-    require_same_setup(config.output_path, setup.record(tasks))
+    require_same_setup(config.output_path, setup, tasks)
     jobs = needed_importance(config, tasks)
     missing = [job for job in jobs if not importance_path(config, job).exists()]
     plan = _plan(config, tasks, setup, jobs)
@@ -103,25 +104,28 @@ def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Seq
     with tempfile.TemporaryDirectory() as folder:
         elsewhere = config.model_copy(update={"output_path": Path(folder)})
         scores: dict[ImportanceJob, ImportanceScores | PruneError] = {}
-        model = "unknown"
+        like: dict[str, Any] = {"model": "unknown"}
         for job in sorted(jobs, key=lambda job: not importance_path(config, job).exists()):
             path = importance_path(config, job)
-            found = ImportanceScores.load(path) if path.exists() else _made_up(elsewhere, job, setup.shape, model)
-            model = found.settings["model"]
+            found = ImportanceScores.load(path) if path.exists() else _made_up(elsewhere, job, setup.shape, like)
+            like = {key: found.settings[key] for key in OF_THE_MODEL if key in found.settings}
             scores[job] = found
             found.save(importance_path(elsewhere, job))
         return make_plan(elsewhere, tasks, setup, scores)
 
 
-def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], model: str) -> ImportanceScores:
-    """Random scores, as different between tasks and shots as true ones are: rows of equal masks are one cell."""
+def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], like: dict[str, Any]) -> ImportanceScores:
+    """Random scores, of a model that is `like` this.
+
+    As different between tasks and shots as true ones are, since rows of equal masks are one cell.
+    """
     method = importance_config(config, job, config.output_path).method
     source = job.component if method_named(method).uses == "weights" else job.name
     values = torch.rand(
         shape if job.component == "heads" else shape[:1],
         generator=torch.Generator().manual_seed(zlib.crc32(source.encode())),
     )
-    settings = {"method": method, "model": model, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
+    settings = {"method": method, **like, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
     return ImportanceScores.from_tensor(values, num_attention_heads=shape[1], settings=settings)
 
 

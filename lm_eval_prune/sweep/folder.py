@@ -1,6 +1,6 @@
 """What lies in a sweep's folder, read and written. Imports neither torch nor lm_eval.
 
-    setup.json                    the model and harness that all cells have in common
+    setup.json                    the model that importance comes from, before there is a plan
     plans/<hash>.json             a grid that was described: its settings, and a row for each variant, task and shots
     cells/<id>.json               one cell: the harness's results JSON of one task, with `pruning` and `cell` blocks
     cells/<id>.samples.jsonl.gz   its outcomes by document, one JSON object a line
@@ -68,7 +68,7 @@ class Variant(NamedTuple):
     """A column of the grid: which components go first, and how many."""
 
     ranking: str
-    """`dense`, `own`, `aggregate`, `task:NAME`, `random` or a file's name; `most:` before it turns the order round."""
+    """`dense`, `own`, `aggregate`, `task:NAME`, `random` or files; `most:` before it turns the order round."""
     prune_heads: str
     """Share of all heads pruned, an exact decimal."""
     prune_ffns: str
@@ -175,7 +175,7 @@ def setup_path(folder: Path) -> Path:
 
 
 def write_setup(folder: Path, setup: Mapping[str, Any]) -> None:
-    """Say what all cells of the folder will have in common, before there is a plan."""
+    """Say which model's importance the folder holds, before there is a plan."""
     content = {"format": SETUP_FORMAT, "version": VERSION, "setup": dict(setup)}
     if not setup_path(folder).exists() or read_json(setup_path(folder)) != content:
         write_json(setup_path(folder), content)

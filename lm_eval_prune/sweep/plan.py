@@ -23,6 +23,9 @@ from lm_eval_prune.sweep.tasks import PlannedTask
 __all__ = ["Plan", "make_plan", "row_names"]
 
 
+IMPORTANCE_SETTINGS = ("head_method", "ffn_method", "importance_limit", "importance_split", "seed")
+
+
 @dataclass
 class Plan:
     """The rows of a grid, and the mask of each cell."""
@@ -59,6 +62,8 @@ def make_plan(
     """The grid's rows. Raises PruneError for importance files that cannot be used."""
     plan = Plan()
     masks, names = Masks(config, tasks, importance, setup.shape), row_names(config.ranking)
+    grid = config.grid()
+    importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
     shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
     for task, fewshot_seed in itertools.product(tasks, config.fewshot_seeds):
         if task.num_fewshot == 0 and fewshot_seed != config.fewshot_seeds[0]:
@@ -73,12 +78,15 @@ def make_plan(
             "bootstrap_iters": config.bootstrap_iters,
             "format": VERSION,
         }
-        _add(plan, task, base, DENSE, lambda: (PruningMask.dense(*setup.shape), False))
+        _add(plan, task, base, {}, DENSE, lambda: (PruningMask.dense(*setup.shape), False))
         for text, (heads, ffns) in itertools.product(config.ranking, shares):
             ranking = parse_ranking(text)
+            asked = {"ranking": text, **importance_settings}
+            if ranking.kind == "aggregate":
+                asked["tasks"] = sorted({planned.name for planned in tasks})
             for seed in ranking.seeds or (None,):
                 variant = Variant(names[text], heads, ffns, seed)
-                _add(plan, task, base, variant, partial(masks.of, ranking, variant, task))
+                _add(plan, task, base, asked, variant, partial(masks.of, ranking, variant, task))
     plan.rows, plan.aggregates = list(dict.fromkeys(plan.rows)), masks.aggregates
     for identity in plan.identities.values():  # told, but not part of the id: the same files elsewhere are the same
         identity["model"] = {"name": setup.name, **setup.model}
@@ -89,11 +97,12 @@ def _add(
     plan: Plan,
     task: PlannedTask,
     base: dict[str, Any],
+    asked: dict[str, Any],
     variant: Variant,
     mask_of: Callable[[], tuple[PruningMask, bool]],
 ) -> None:
     """Add the row of `variant`; one that cannot be computed gets an id too, by what was asked for."""
-    unplanned = digest({**base, "variant": list(variant)})[:24]
+    unplanned = digest({**base, **asked, "variant": list(variant)})[:24]
     try:
         if task.error is not None:
             raise task.error
@@ -114,7 +123,10 @@ def _add(
 
 
 def row_names(rankings: Sequence[str]) -> dict[str, str]:
-    """What rows call each ranking: `random`, or its text with file names instead of paths where these are different."""
+    """What rows call each ranking: `random`, or its text, of files only with the folder that they are in.
+
+    Where two would have one name, both keep whole paths.
+    """
     short = {text: _short(parse_ranking(text)) for text in dict.fromkeys(rankings)}
     often = Counter(name for name in short.values() if name != "random")
     return {text: text if often[name] > 1 else name for text, name in short.items()}
@@ -125,7 +137,7 @@ def _short(ranking: Ranking) -> str:
         return "random"
     if ranking.kind != "files":
         return ranking.text
-    names = "+".join(Path(file).name for file in ranking.files)
+    names = "+".join("/".join(Path(file).parts[-2:]) for file in ranking.files)
     return names if ranking.order == "least" else f"most:{names}"
 
 

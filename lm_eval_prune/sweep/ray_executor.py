@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +41,8 @@ class OnRay:
         if self.own:
             try:
                 _require_listener(config.ray_address)
-                self.ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+                with _own_sigterm():
+                    self.ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, RuntimeError, ValueError) as error:
                 reason = " ".join(str(error).split())
                 raise ArgumentError(f"ray_address={config.ray_address}: no Ray cluster there: {reason}") from None
@@ -166,6 +170,15 @@ class _Worker:
 
     def run(self, job: Job) -> list[Outcome]:
         return list(self.worker.run(job))
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """SIGTERM does afterwards what it did before: Ray makes it an exit of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _require_listener(address: str) -> None:

@@ -68,19 +68,19 @@ def _planned(
 ) -> Plan:
     """The plan, written to the folder; importance that it needs is computed before."""
     setup, tasks = find_setup(config, num_processes), planned_tasks(config)
-    record = setup.record(tasks)
     with claim(config.output_path, "plan", writes=[disk.setup_path(config.output_path)], wait=True):
-        require_same_setup(config.output_path, record)
-        disk.write_setup(config.output_path, record["model"])
+        require_same_setup(config.output_path, setup, tasks)
+        disk.write_setup(config.output_path, setup.of_importance())
     importance = ImportanceQueue(config, needed_importance(config, tasks), say)
     _complete(importance, executor, bar)
     plan = make_plan(config, tasks, setup, importance.found)
     files = {aggregate_path(config, *key): scores for key, scores in plan.aggregates.items()}
     writes = [disk.plan_path(config.output_path, config.grid()), *files]
     with claim(config.output_path, "plan", writes=writes, wait=True):
+        require_same_setup(config.output_path, setup, tasks)  # another process may have planned meanwhile
         for path, scores in files.items():
             scores.save(path)
-        disk.write_plan(config.output_path, config.grid(), record, plan.rows)
+        disk.write_plan(config.output_path, config.grid(), setup.record(tasks), plan.rows)
         disk.replace_rows(config.output_path, plan.replaced)
     return plan
 

@@ -11,20 +11,15 @@ from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.claims import claimed
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.fingerprint import model_files_fingerprint, model_folder
 from lm_eval_prune.sweep.tasks import PlannedTask
 
 __all__ = ["Setup", "find_setup", "require_same_setup"]
 
-PLACEMENT = {
-    "pretrained", "device", "parallelize", "device_map_option", "max_memory_per_gpu", "max_cpu_memory",
-    "offload_folder", "batch_size", "max_batch_size", "gpus",
-}  # fmt: skip
-"""Model arguments that say where and how fast, not what."""
 FURTHER_FILES = ("tokenizer", "peft", "delta")
 """Model arguments that may name folders whose content counts."""
-MASK_ARGUMENTS = {"mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,10 @@ class Setup:
         computed = {"dtype": self.dtype, "scorer": self.scorer, "num_processes": self.num_processes}
         return {"model": self.model, **computed, "lm_eval": version("lm_eval")}
 
+    def of_importance(self) -> dict[str, Any]:
+        """What importance depends on, as JSON values."""
+        return {**self.model, "dtype": self.dtype}
+
     def record(self, tasks: list[PlannedTask]) -> dict[str, Any]:
         """What plans of one folder must agree on, as JSON values."""
         ours = self.identity()
@@ -60,10 +59,14 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.harness.configuration import read_configuration
     from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model_record import MASK_ARGUMENTS, PLACEMENT
 
     arguments = _arguments(config.model_args)
-    if given := MASK_ARGUMENTS & arguments.keys():
+    if given := arguments.keys() & MASK_ARGUMENTS:
         raise ArgumentError(f"model_args: {min(given)}: a sweep's masks come from its grid; leave it out")
+    for name, value in (("batch_size", config.batch_size), ("device", config.device)):
+        if name in arguments and value is not None:
+            raise ArgumentError(f"model_args: {name}: a setting of its own; give it as {name}")
     place = model_folder(arguments)
     known = read_configuration(place, name=arguments.get("pretrained"))
     counting = {key: value for key, value in sorted(arguments.items()) if key not in PLACEMENT}
@@ -84,15 +87,17 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     )
 
 
-def require_same_setup(folder: Path, record: dict[str, Any]) -> None:
+def require_same_setup(folder: Path, setup: Setup, tasks: list[PlannedTask]) -> None:
     """Raise PruneError where the folder holds plans or importance of another model, or of another task version."""
-    hint = "give another --output_path"
-    # Before a first plan there may be importance: then the setup counts that was written before it.
-    before = [disk.read_setup(folder)] if any((folder / "importance").glob("*.json")) else []
+    hint, record = "give another --output_path", setup.record(tasks)
     plans = [disk.read_plan(path)[0].get("fixed", {}) for path in disk.plan_paths(folder)]
-    for model in [*filter(None, before), *(found.get("model", {}) for found in plans)]:
-        for key in dict.fromkeys([*record["model"], *model]):
-            there, now = model.get(key), record["model"].get(key)
+    pairs = [(found.get("model", {}), record["model"]) for found in plans]
+    # Before a first plan there may be importance, or somebody at it: then what was written before it counts.
+    if any((folder / "importance").glob("*.json")) or claimed(folder, "importance-"):
+        pairs.append((disk.read_setup(folder) or setup.of_importance(), setup.of_importance()))
+    for before, after in pairs:
+        for key in dict.fromkeys([*after, *before]):
+            there, now = before.get(key), after.get(key)
             if there != now:
                 raise ArgumentError(
                     f"{folder}: holds cells of another model or setup ({key} {json_line(there)}, now "

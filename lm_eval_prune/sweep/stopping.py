@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from typing import Any, NoReturn
 
-__all__ = ["Stopped", "check", "raise_on_stop_signals"]
+__all__ = ["Stopped", "check", "ignore_stop_signals", "raise_on_stop_signals"]
 
 
 class Stopped(KeyboardInterrupt):
@@ -26,6 +26,12 @@ def raise_on_stop_signals() -> None:
     _asked = False
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise)
+
+
+def ignore_stop_signals() -> None:
+    """From now on they do nothing: the process is ending."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def check() -> None:
