@@ -74,14 +74,15 @@ def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_sweep_on_ray_and_its_workers(cluster, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # Ray has a handler of its own for the second
+def test_a_stop_signal_ends_a_sweep_on_ray_and_its_workers(cluster, tmp_path, number):
     on_ray = {"executor": "ray", "ray_address": cluster.address, "masks_at_once": 1}
     config = settings(tmp_path / "ray", limit=100, **on_ray)  # much is left to do when the first cell is there
     (tmp_path / "sweep.yaml").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
         sweep.stdout.readline()  # a cell is there
-        sweep.send_signal(signal.SIGINT)
+        sweep.send_signal(number)
         start = time.monotonic()
         _, errors = sweep.communicate()
     assert time.monotonic() - start < 10
