@@ -4,8 +4,10 @@ import errno
 import fcntl
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -330,6 +332,41 @@ def test_a_task_that_has_changed_is_refused(tmp_path, monkeypatch):
     own_task(tmp_path / "tasks", [*documents, {"text": "one one", "answer": 1}])
     with pytest.raises(PruneError, match=r"the task own, 0-shot has changed \(documents_hash\) since"):
         run_sweep(settings(tmp_path / "sweep", **grid), progress=False)
+
+
+IDENTITY = """
+import json, sys
+from lm_eval_prune.harness.cells import task_identity
+name, _, identity = task_identity("own", 1, sys.argv[1], False)
+print(json.dumps(identity, sort_keys=True))
+"""
+
+
+def identity_of_own_task(folder, number):
+    """What decides its results, as a process of its own tells it."""
+    environment = {**os.environ, "PYTHONHASHSEED": str(number)}
+    done = subprocess.run(
+        [sys.executable, "-c", IDENTITY, str(folder)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_task_with_functions_is_the_same_task_in_every_process(tmp_path):
+    own_task(tmp_path, [{"text": f"Is {number} odd?", "answer": number % 2} for number in range(4)])
+    yaml = (tmp_path / "own.yaml").read_text()
+    function = yaml.replace("'{{text}}'", "!function utils.text")
+    assert function != yaml
+    (tmp_path / "own.yaml").write_text(function + "fewshot_split: test\n")
+    found = []
+    for ending in ("'!'", "'?'"):
+        (tmp_path / "utils.py").write_text(f"def text(doc):\n    return doc['text'] + {ending}\n")
+        one, other = (identity_of_own_task(tmp_path, number) for number in (1, 2))
+        assert one == other
+        assert ending in json.dumps(one)
+        found.append(one)
+    assert found[0] != found[1]  # what a function does counts
 
 
 def test_importance_of_another_model_is_refused_before_there_is_a_plan(tmp_path, monkeypatch):

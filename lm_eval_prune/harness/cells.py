@@ -7,10 +7,14 @@ on the same requests, over answers that were computed for several masks together
 from __future__ import annotations
 
 import contextlib
+import inspect
+import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CellResult", "Seeds", "TaskRun", "task_identity"]
 
+ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
 
 
@@ -154,7 +159,7 @@ def task_identity(
 ) -> tuple[str, int, dict[str, Any]]:
     """(the task's name, shots really used, what of the task decides a result: version, settings, documents)."""
     task = _fresh_task(name, num_fewshot, 0, include_path, include_defaults)
-    config = plain_json(task.dump_config(), handle_non_serializable)
+    config = _same_everywhere(task.dump_config())
     config.pop("metadata", None)
     config.pop("num_fewshot", None)
     docs = plain_json({"docs": list(task.eval_docs)}, handle_non_serializable)
@@ -164,6 +169,24 @@ def task_identity(
         "documents": docs,
     }
     return task.task_name, task.get_config("num_fewshot"), identity
+
+
+def _same_everywhere(config: dict[str, Any]) -> dict[str, Any]:
+    """A task's settings as JSON values that no process tells differently: functions by their source, no addresses."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, set | frozenset):
+            return sorted(map(str, value))
+        if is_dataclass(value) and not isinstance(value, type):
+            return {part.name: getattr(value, part.name) for part in fields(value)}
+        try:
+            return inspect.getsource(value) if callable(value) else handle_non_serializable(value)
+        except (OSError, TypeError):  # no source: a partial function, or one made by exec
+            return repr(value)
+
+    text = json.dumps(plain_json(config, told), ensure_ascii=False)
+    result: dict[str, Any] = json.loads(ADDRESS.sub("", text))
+    return result
 
 
 def _fresh_task(name: str, shots: int, seed: int, include_path: str | None, include_defaults: bool) -> Task:
