@@ -74,6 +74,16 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text
     write_bytes(path, (text + "\n").encode())
 
 
+def require_writable(folder: Path) -> None:
+    """Raise FileFormatError where no file can be written into `folder`, or where it cannot be made. Makes nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise FileFormatError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that `path` holds the old or the new one whole, and the new one survives a power cut.
 

@@ -119,6 +119,15 @@ def test_bad_input_to_the_stock_command_ends_in_the_same_line(bad, benchmarks_fo
 
 
 @pytest.mark.slow
+def test_a_data_set_that_is_missing_is_one_line(checkpoint, tmp_path):
+    arguments = ["--model_args", f"pretrained={checkpoint}", "--tasks", "piqa", "--limit", "1", "--device", "cpu"]
+    done = command("lm_eval_prune", "run", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.rstrip().splitlines()[-1].startswith("Error: a task's data set cannot be loaded: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_an_unknown_task_is_one_line(checkpoint, tmp_path):
     done = command(
         "lm_eval_prune", "run", "--model_args", f"pretrained={checkpoint}", "--tasks", "helloswag", cwd=tmp_path

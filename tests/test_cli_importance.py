@@ -209,6 +209,24 @@ def test_a_model_that_cannot_be_loaded_is_one_line(run, folder, tmp_path, argume
     assert re.search(message, errors[0])
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
+    importance, run, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(PrunedOPT, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
+    (tmp_path / "file").write_text("mine")
+    for code, _, errors in (
+        importance("--tasks", "toy_choice", "--output_path", tmp_path / "file" / "scores"),
+        run(
+            "induction", "--model_args", f"pretrained={folder / 'model'}", "--output_path", tmp_path / "file" / "scores"
+        ),
+        run("run", "--tasks", "toy_choice", "--output_path", tmp_path / "file" / "results"),
+        run("demo", "--output_path", tmp_path / "file" / "demo"),
+    ):
+        assert (code, len(errors)) == (2, 1)
+        assert "cannot be written: Not a directory" in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_unfinished_work_leaves_nothing_behind(importance, tmp_path, monkeypatch):
     from lm_eval_prune.importance import gradient
 

@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 from tqdm import tqdm
 
-from lm_eval_prune.files import write_bytes, write_json
+from lm_eval_prune.files import require_writable, write_bytes, write_json
 from lm_eval_prune.harness.cells import SAMPLE_KEYS
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
 from lm_eval_prune.harness.induction import InductionConfig, compute_induction
@@ -43,6 +43,8 @@ RANKING = f"aggregate {CALIBRATION_SHOTS}-shot"
 """What masks from the aggregate importance are called in the leaderboard."""
 RANDOM_SEEDS = (0, 1, 2)
 BATCH_SIZE = 32
+BOOTSTRAP_ITERS = 100
+"""As few as there may be: the standard error of a mean needs none, but the harness leaves it out at 0."""
 
 
 class Row(NamedTuple):
@@ -79,6 +81,7 @@ def run_demo(output_path: Path, *, limit: int = 60, seed: int = 1234, progress: 
 
     Scores come from the tasks' training splits, accuracies from their validation splits.
     """
+    require_writable(output_path)
     with quiet_harness():
         lm = _OneBar(device="cpu", batch_size=BATCH_SIZE)
         files = _importance(lm, output_path / "importance", limit=limit, seed=seed)
@@ -181,7 +184,9 @@ def _evaluate(
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed)
     start = time.time()
-    results = lm_eval.evaluator.evaluate(pruned, tasks, limit=limit, bootstrap_iters=0, log_samples=True) or {}
+    results = (
+        lm_eval.evaluator.evaluate(pruned, tasks, limit=limit, bootstrap_iters=BOOTSTRAP_ITERS, log_samples=True) or {}
+    )
     config = {"model": "pruned-opt", "batch_size": BATCH_SIZE, "device": "cpu", "limit": limit, "fewshot_seed": seed}
     block = pruning_block(pruned, lm.model.num_parameters())
     return {**results, "config": config, "date": start, "pruning": block}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
-from lm_eval_prune.files import json_line
+from lm_eval_prune.files import json_line, require_writable
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model_record import model_record, require_same_model
 from lm_eval_prune.harness.requests import (
@@ -119,7 +119,9 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
             _require_same(config, cell)
             yield Outcome(cell.path, False)
             continue
-        lm = lm or load_model()
+        if lm is None:
+            require_writable(config.output_path)
+            lm = load_model()
         scores, settings = _scores(config, cell, lm)
         if processes_of(lm).rank == 0:
             heads = lm.config.num_attention_heads

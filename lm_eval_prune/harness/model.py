@@ -96,6 +96,8 @@ class PrunedOPT(HFLM):
             raise
         except Exception as error:  # of many kinds: no tokenizer, no weights, arguments that the model does not know
             reason = " ".join(str(error).split())
+            if "unexpected keyword argument" in reason:
+                reason += " (from model_args; `pruned-opt` takes those of `hf`)"
             raise PruneError(f"the model cannot be loaded: {type(error).__name__}: {reason}") from error
         leave_group_at_exit()
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded

@@ -6,8 +6,10 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
 
 __all__ = ["run_harness"]
@@ -24,6 +26,7 @@ def run_harness(arguments: Sequence[str]) -> None:
     arguments = list(arguments)
     if not any(argument in ("--model", "-M", "--config", "-C") or _assigns_model(argument) for argument in arguments):
         arguments = ["--model", registration.MODEL_NAME, *arguments]
+    _require_writable(arguments)
     with _argv(["lm-eval-prune", "run", *arguments]), _checks_of_the_harness_as_lines():
         cli_evaluate()
 
@@ -48,7 +51,23 @@ def _checks_of_the_harness_as_lines() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not raised_in.replace("\\", "/").endswith("lm_eval/config/evaluate_config.py"):
-            raise
-        raise ArgumentError(" ".join(str(error).split())) from error
+        frames = [
+            (frame.filename.replace("\\", "/"), frame.name) for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        reason = " ".join(str(error).split())
+        if frames[-1][0].endswith("lm_eval/config/evaluate_config.py"):
+            raise ArgumentError(reason) from error
+        if any(file.endswith("lm_eval/api/task.py") and name == "download" for file, name in frames):
+            raise ArgumentError(f"a task's data set cannot be loaded: {reason}") from error
+        raise
+
+
+def _require_writable(arguments: Sequence[str]) -> None:
+    """Raise FileFormatError for an `--output_path` that cannot be written: the harness only warns, at the end."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--output_path", "-o"):
+            given = value if equals else "".join(arguments[place + 1 : place + 2])
+            if given:
+                path = Path(given)
+                require_writable(path.parent if path.suffix == ".json" else path)

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 VERDICT_SIGNS = {"worse": "▼", "better": "▲", "tied": "=", "within the margin": "≈", "": ""}
+VERDICTS = {"tied": "tied (equal, or no difference is shown)"}
 
 
 def percent(share: float | None) -> str:
@@ -114,7 +115,7 @@ def describe_average(entry: Entry) -> str:
 
 def notes_of(board: Board) -> list[str]:
     """What the numbers are."""
-    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in VERDICT_SIGNS.items() if verdict)
+    signs = ", ".join(f"{sign} {VERDICTS.get(verdict, verdict)}" for verdict, sign in VERDICT_SIGNS.items() if verdict)
     return [
         "± is the standard error as the results file has it; for random rankings the value is the mean over seeds and "
         "± the standard deviation over them.",
@@ -123,10 +124,10 @@ def notes_of(board: Board) -> list[str]:
         "a paired bootstrap for others and for means over seeds (where no resample reaches 0, the paired t-test, but "
         "nothing smaller than a sign test can give). p-values are Holm-corrected over the variants of a task at one "
         "number of shots; worse and better mean a corrected p below 0.05.",
-        f"Within the margin: the 95 % interval of the difference stays above {lowest(board.margin)}. A sign with ? "
-        "comes from runs that could not be paired, by their standard errors.",
+        f"Within the margin: the 95 % interval of the difference does not go below {lowest(board.margin)}. A sign with "
+        "? comes from runs that could not be paired, by their standard errors.",
         f"Intervals are percentiles of {RESAMPLES} bootstrap resamples (seed {board.seed}) of the documents; the "
-        "average's of documents within tasks.",
+        "average's of documents within tasks. They are about other documents, not about other seeds.",
         "FLOPs are those of the linear maps for one token, output layer included. An oracle was selected on the "
         "documents that it is evaluated on.",
     ]

@@ -24,7 +24,7 @@ def _theme(ink: str, faint: str, grid: str, background: str, hues: list[str]) ->
     text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
         "background": background,
-        "font": "system-ui, 'Liberation Sans', Arial, sans-serif",
+        "font": "'Liberation Sans', Arial, Helvetica, sans-serif",
         "view": {"stroke": grid},
         "axis": {**text, "domainColor": faint, "tickColor": faint, "gridColor": grid, "labelLimit": 180},
         "legend": {**text, "labelLimit": 220, "symbolStrokeWidth": 2, "symbolLimit": 60},
