@@ -82,3 +82,6 @@ def command(
         print_board(made.board, arranged(made.board, sort=sort, text=text), console, shots_beside=side_by_side)
     for path in made.paths:
         click.echo(path)
+    for name in export:
+        if not any(path.is_relative_to(output_path / "exports" / name) for path in made.paths):
+            click.echo(f"{name}: nothing to write: no task's data set is one of the hub's", err=True)

@@ -12,6 +12,7 @@ import lm_eval
 import pyarrow.parquet
 import pytest
 import yaml
+from click.testing import CliRunner
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers.trackio_logger import TrackioLogger
 from lm_eval.loggers.wandb_logger import WandbLogger
@@ -19,6 +20,7 @@ from lm_eval.utils import make_table
 from rich.console import Console
 from sweep_folders import grid, harness_run, results, samples, sweep
 
+from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.exports import SCHEMA_VERSION, write_exports
@@ -195,10 +197,6 @@ def test_every_eval_ever_records_are_valid_and_hold_the_numbers(written, files):
 
 
 def test_the_command_writes_figures_and_exports(folder, tmp_path):
-    from click.testing import CliRunner
-
-    from lm_eval_prune.cli.main import cli
-
     arguments = ["leaderboard", str(folder), "--shots", "5", "--output_path", str(tmp_path), "--harness_table"]
     found = CliRunner().invoke(cli, [*arguments, "--figures", "svg", "--export", "model-index"], catch_exceptions=False)
     assert found.exit_code == 0
@@ -221,6 +219,10 @@ def test_tasks_without_a_dataset_of_the_hub_say_so(tmp_path):
     path.write_text(json.dumps(content))
     board = compare(read_collection([path]))
     assert write_exports(board, tmp_path / "exports", ("eval_results",)) == []
+    arguments = ["leaderboard", str(path), "--output_path", str(tmp_path / "board"), "--export", "eval_results"]
+    said = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert said.exit_code == 0
+    assert "eval_results: nothing to write: no task's data set is one of the hub's" in said.stderr
     (record,) = write_exports(board, tmp_path / "exports", ("every_eval_ever",))
     found = json.loads(record.read_text())
     assert found["evaluation_results"][0]["source_data"] == {"dataset_name": "own_task", "source_type": "other"}
