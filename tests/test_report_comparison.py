@@ -272,7 +272,12 @@ def test_a_run_of_pruned_opt_outside_a_sweep_is_named_by_its_mask(folder, tmp_pa
         "mask": {"provenance": {"prune_heads": 0.7, "head_importance": record}},
     }
     path.write_text(json.dumps(content))
-    assert "aggregate.json, heads 0.7, FFNs 0" in [e.label for e in board_of(folder, path, shots=(0,)).entries]
+    named = "scores/aggregate.json, heads 0.7, FFNs 0"  # as a sweep calls it
+    assert named in [e.label for e in board_of(folder, path, shots=(0,)).entries]
+    content["pruning"]["mask"]["provenance"]["prune_heads"] = "most of them"  # by hand: then what was pruned counts
+    path.write_text(json.dumps(content))
+    labels = [e.label for e in board_of(folder, path, shots=(0,)).entries]
+    assert "scores/aggregate.json, heads 0.6875, FFNs 0" in labels
 
 
 def test_without_outcomes_standard_errors_are_used_and_it_is_said(folder, tmp_path):
@@ -540,9 +545,9 @@ def test_a_mask_selected_on_evaluated_documents_is_an_oracle_outside_a_sweep_too
     content["pruning"] = {**pruning(OWN[1]), "mask": mask.to_dict()}
     path.write_text(json.dumps(content))
     names = [entry.label for entry in board_of(folder, path, shots=(0,), tasks=("piqa", "copa")).entries]
-    assert "scores.json, heads 0.5, FFNs 0, oracle on piqa" in names
+    assert f"{tmp_path.name}/scores.json, heads 0.5, FFNs 0, oracle on piqa" in names
     names = [entry.label for entry in board_of(folder, path, shots=(0,), tasks=("piqa",)).entries]
-    assert "scores.json, heads 0.5, FFNs 0, oracle" in names
+    assert f"{tmp_path.name}/scores.json, heads 0.5, FFNs 0, oracle" in names
 
 
 def test_few_shot_draws_are_paired_each_with_its_own_dense_run(tmp_path):

@@ -5,6 +5,7 @@ Names in it may be anything; what people read of them is made printable here (`n
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.runs import Cost, Dataset, Run, Value
-from lm_eval_prune.sweep.folder import DENSE, Variant, digest
+from lm_eval_prune.sweep.folder import DENSE, Variant, digest, file_name
 
 __all__ = [
     "commit_of",
@@ -146,7 +147,7 @@ def variant_of_pruning(pruning: Mapping[str, Any]) -> Variant:
     named = [_file_name(provenance.get(key)) for key in ("head_importance", "ffn_importance", "mask_file")]
     ranking = provenance.get("ranking")
     if not isinstance(ranking, str) or not ranking:
-        ranking = " + ".join(dict.fromkeys(name for name in named if name)) or "mask " + _mask_digest(pruning)
+        ranking = "+".join(dict.fromkeys(name for name in named if name)) or "mask " + _mask_digest(pruning)
     if order == "random":
         ranking = "random"
     elif order == "most":
@@ -201,13 +202,14 @@ def _file_name(value: Any) -> str | None:
     """The name of an importance file in a mask's provenance, which is a path or an object with one."""
     if isinstance(value, Mapping):
         value = value.get("path") or value.get("file")
-    return Path(value).name if isinstance(value, str) and value else None
+    return file_name(value) if isinstance(value, str) and value else None
 
 
 def _share(wanted: Any, part: int, total: int | None) -> str:
     """The share that was asked for, or else the one that was pruned, as a short decimal."""
     if isinstance(wanted, str | int | float) and not isinstance(wanted, bool):
-        return f"{float(wanted):.12g}"
+        with contextlib.suppress(ValueError):  # what somebody wrote into a mask by hand
+            return f"{float(wanted):.12g}"
     return f"{part / total:.4g}" if total else str(part)
 
 

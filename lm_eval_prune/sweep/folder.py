@@ -35,6 +35,7 @@ __all__ = [
     "cell_path",
     "digest",
     "failure_path",
+    "file_name",
     "is_cell_id",
     "is_sweep_folder",
     "move_aside",
@@ -97,6 +98,11 @@ class Row(NamedTuple):
     fewshot_seed: int
     cell: str
     """The cell's id."""
+
+
+def file_name(path: str) -> str:
+    """What a row calls an importance file: its name, with the folder that it is in."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def digest(content: Any) -> str:

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
-from lm_eval_prune.sweep.folder import DENSE, VERSION, Row, Variant, digest
+from lm_eval_prune.sweep.folder import DENSE, VERSION, Row, Variant, digest, file_name
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
 from lm_eval_prune.sweep.rankings import Masks
 from lm_eval_prune.sweep.setup import Setup
@@ -137,7 +136,7 @@ def _short(ranking: Ranking) -> str:
         return "random"
     if ranking.kind != "files":
         return ranking.text
-    names = "+".join("/".join(Path(file).parts[-2:]) for file in ranking.files)
+    names = "+".join(map(file_name, ranking.files))
     return names if ranking.order == "least" else f"most:{names}"
 
 

@@ -16,6 +16,8 @@ __all__ = ["Axis", "Colour", "heat", "lines", "panels", "rounded", "shots_name"]
 
 SIZE = (230, 220)
 """Width and height of a panel of lines, in pixels."""
+LEAST_WIDTH = 110
+"""Pixels of a grid, in which its axis's title has room."""
 MOST_LABELLED = 12
 """Columns of a grid whose cells still have room for their number."""
 RANK = "less important heads (%)"
@@ -148,7 +150,9 @@ def heat(
             alt.Y("row:O", title=y.title or None, sort=list(y.names)[:: -1 if upwards else 1], axis=_labels(y)),
             tooltip=tooltips,
         )
-        .properties(width=alt.Step(_step(x, labelled)), height=alt.Step(_step(y, labelled)))
+        .properties(
+            width=alt.Step(max(_step(x, labelled), LEAST_WIDTH / len(x.names))), height=alt.Step(_step(y, labelled))
+        )
     )
     field, title = ("rank:Q", RANK) if by_rank else ("value:Q", colour.title)
     shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".3~g"))
