@@ -83,17 +83,10 @@ def _random(model_args: str | None, **choice: object) -> PruningMask:
 
 def _shape_of(model_args: str) -> tuple[int, int]:
     """The layers and heads of the model, from its configuration alone."""
-    from transformers import AutoConfig
-
-    from lm_eval_prune.decoders import require_supported
+    from lm_eval_prune.decoders.configuration import read_configuration
 
     arguments = arguments_of(model_args)
     if not arguments.get("pretrained"):
         raise ArgumentError(f"model_args={model_args}: pretrained=... missing")
-    try:
-        config = AutoConfig.from_pretrained(arguments["pretrained"], revision=arguments.get("revision", "main"))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise ArgumentError(f"pretrained={arguments['pretrained']}: no model configuration found: {reason}") from error
-    require_supported(config, arguments["pretrained"])
+    config = read_configuration(arguments["pretrained"], revision=arguments.get("revision", "main"))
     return config.num_hidden_layers, config.num_attention_heads

@@ -76,10 +76,9 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text
 
 def require_writable(folder: Path) -> None:
     """Raise FileFormatError where no file can be written into `folder`, or where it cannot be made. Makes nothing."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise FileFormatError(f"{folder}: cannot be written: {error.strerror or error}") from error
 

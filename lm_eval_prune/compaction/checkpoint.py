@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
 from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.compaction.weights import PartialWeight, Stored, Weights, find_file
-from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters, require_supported
+from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters
+from lm_eval_prune.decoders.configuration import read_configuration
 from lm_eval_prune.decoders.cuts import Cut, parameter_cuts
-from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
+from lm_eval_prune.errors import ArgumentError, FileFormatError
 
 if TYPE_CHECKING:
     import torch
@@ -110,18 +110,7 @@ def compact_checkpoint(
 
 def original_config(model: str | os.PathLike[str], revision: str | None = None) -> Any:
     """The configuration of a checkpoint. Raises PruneError where there is none, or of no supported model."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(os.fspath(model), revision=revision)
-    except PruneError:
-        raise
-    except (OSError, ValueError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise ArgumentError(
-            f"pretrained={model}: no model configuration found: {reason}; expected a checkpoint's folder or a Hub id"
-        ) from error
-    require_supported(config, os.fspath(model))
+    config = read_configuration(os.fspath(model), revision=revision)
     if config.hidden_size % config.num_attention_heads:
         raise ArgumentError(
             f"{model}: {config.num_attention_heads} heads do not divide a width of {config.hidden_size}"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["CellResult", "Seeds", "TaskRun", "task_identity"]
 
 ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
+"""What `repr` adds of where an object lies."""
 SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
 
 

@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
 from lm_eval_prune.decoders import input_device, removed_from
+from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
-from lm_eval_prune.harness.configuration import configuration_errors, effective_mask
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask

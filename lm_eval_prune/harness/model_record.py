@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.utils import simple_parse_args_string
 
+from lm_eval_prune.decoders.configuration import effective_mask, read_configuration
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
-from lm_eval_prune.harness.configuration import effective_mask, read_configuration
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 

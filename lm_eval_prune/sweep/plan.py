@@ -19,10 +19,11 @@ from lm_eval_prune.sweep.rankings import Masks
 from lm_eval_prune.sweep.setup import Setup
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Plan", "make_plan", "row_names"]
+__all__ = ["Plan", "make_plan"]
 
 
 IMPORTANCE_SETTINGS = ("head_method", "ffn_method", "importance_limit", "importance_split", "seed")
+"""Settings on which it depends what a ranking prunes."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ def make_plan(
 ) -> Plan:
     """The grid's rows. Raises PruneError for importance files that cannot be used."""
     plan = Plan()
-    masks, names = Masks(config, tasks, importance, setup.shape), row_names(config.ranking)
+    masks, names = Masks(config, tasks, importance, setup.shape), _row_names(config.ranking)
     grid = config.grid()
     importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
     shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
@@ -121,7 +122,7 @@ def _add(
         plan.replaced[unplanned] = row
 
 
-def row_names(rankings: Sequence[str]) -> dict[str, str]:
+def _row_names(rankings: Sequence[str]) -> dict[str, str]:
     """What rows call each ranking: `random`, or its text, of files only with the folder that they are in.
 
     Where two would have one name, both keep whole paths.

@@ -57,7 +57,7 @@ class Setup:
 
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
-    from lm_eval_prune.harness.configuration import read_configuration
+    from lm_eval_prune.decoders.configuration import read_configuration
     from lm_eval_prune.harness.model import PrunedOPT
     from lm_eval_prune.harness.model_record import MASK_ARGUMENTS, PLACEMENT
 

@@ -37,7 +37,9 @@ def configuration_errors(pretrained: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, StrictDataclassError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise PruneError(f"pretrained={pretrained}: no model configuration found: {reason}") from error
+        raise PruneError(
+            f"pretrained={pretrained}: no model configuration found: {reason}; expected a checkpoint or hub id"
+        ) from error
 
 
 def effective_mask(config: Any, requested: PruningMask | None, name: str) -> PruningMask:
