@@ -26,6 +26,7 @@ __all__ = [
 
 VERDICT_SIGNS = {"worse": "▼", "better": "▲", "tied": "=", "within the margin": "≈", "": ""}
 VERDICTS = {"tied": "tied (equal, or no difference is shown)"}
+"""What a verdict means, where its name alone does not say."""
 
 
 def percent(share: float | None) -> str:
