@@ -8,6 +8,7 @@ import sys
 import click
 
 from lm_eval_prune.errors import PruneError
+from lm_eval_prune.text import printable, replace_what_does_not_fit
 from lm_eval_prune.version import __version__
 
 COMMANDS = {
@@ -53,8 +54,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; an error raised on purpose is one line on stderr and exit code 2."""
+    replace_what_does_not_fit(sys.stdout, sys.stderr)
     try:
         cli()
     except PruneError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error))}", err=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lm_eval_prune.cli.options import TASKS, shots
+from lm_eval_prune.text import printable
 
 
 def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -54,9 +55,9 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
     from lm_eval_prune.files import write_json
 
     plan = make_plan(model, **options)
-    console = Console()
+    console = Console(markup=False)  # names may hold brackets
     for part in tables(plan):
         console.print(part, soft_wrap=isinstance(part, Text))  # a command is copied in one piece
     if json_file is not None:
         write_json(json_file, plan)
-        console.print(str(json_file), soft_wrap=True)
+        console.print(printable(str(json_file)), soft_wrap=True)

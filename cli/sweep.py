@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from lm_eval_prune.text import printable
+
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -72,15 +74,13 @@ def command(
     if dry_run:
         _print_estimate(config)
         return
-    from tqdm import tqdm
-
     from lm_eval_prune.sweep.run import run_sweep
     from lm_eval_prune.sweep.stopping import Stopped, ignore_stop_signals, raise_on_stop_signals
 
     raise_on_stop_signals()
     first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
     try:
-        sweep = run_sweep(config, retry_failed=retry_failed, say=lambda line: tqdm.write(line, file=sys.stdout))
+        sweep = run_sweep(config, retry_failed=retry_failed, say=_say)
     except Stopped:
         ignore_stop_signals()  # a launcher sends its own behind the terminal's
         if first:
@@ -98,7 +98,7 @@ def status(folder: Path) -> None:
     from lm_eval_prune.sweep.results import Sweep, importance_at_work
 
     if not is_sweep_folder(folder) and (names := importance_at_work(folder)):
-        click.echo(f"{folder}: no cells yet; computing importance: {', '.join(names)}")
+        click.echo(printable(f"{folder}: no cells yet; computing importance: {', '.join(names)}"))
     elif _print_status(Sweep(folder)):
         sys.exit(1)
 
@@ -114,17 +114,23 @@ def export(folder: Path, output_path: Path) -> None:
     click.echo(output_path)
 
 
+def _say(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(printable(line), file=sys.stdout)
+
+
 def _print_status(sweep: Any) -> bool:
     """Whether a cell failed."""
     found = sweep.status()
     click.echo(
-        f"{sweep.folder}: {found.done} cells done, {found.running} running, {found.missing} missing, "
+        f"{printable(str(sweep.folder))}: {found.done} cells done, {found.running} running, {found.missing} missing, "
         f"{found.failed} failed"
     )
     if found.importance:
-        click.echo(f"  computing importance for further cells: {', '.join(found.importance)}")
+        click.echo(f"  computing importance for further cells: {printable(', '.join(found.importance))}")
     for line in found.failures:
-        click.echo(f"  {line}")
+        click.echo(f"  {printable(line)}")
     if found.failures:
         click.echo("  --retry_failed computes them again")
     return bool(found.failed)
@@ -150,7 +156,7 @@ def _print_estimate(config: Any) -> None:
         count = "" if part in found.importance else f"{part.missing} of {part.total} cells x "
         what = part.problem or cost(part.flops, part.seconds)
         if part.missing:
-            click.echo(f"  {part.name}: {count}{part.documents} documents: {what}")
+            click.echo(printable(f"  {part.name}: {count}{part.documents} documents: {what}"))
     if not missing:
         return
     shared = sum(part.flops for part in found.cells)

@@ -18,7 +18,6 @@ from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.figures import figures
 from lm_eval_prune.report.figures.files import write_figures
 from lm_eval_prune.report.leaderboard import leaderboard
-from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.terminal import print_board
 from lm_eval_prune.sweep.folder import Variant, read_rows, write_failure
@@ -37,19 +36,6 @@ def shown_in_terminal(board):
 def harmful_characters(text):
     kinds = {"Cc", "Cs", "Zl", "Zp"}
     return {c for c in text if (unicodedata.category(c) in kinds and c not in "\t\n") or c in "\u202e\u2066"}
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        (HARMFUL, SHOWN),
-        ("two\nlines\tand\r\ntabs", "two lines and  tabs"),
-        ("half a pair \ud800", "half a pair <U+D800>"),
-        ("שלום 👩‍🔬 naïve\u00a0ß", "שלום 👩‍🔬 naïve\u00a0ß"),
-    ],
-)
-def test_what_is_harmful_in_a_name_is_spelt_out(name, shown):
-    assert printable(name) == shown
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import lm_eval_prune.cli
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
-    ["errors", "version", "after_import"], ["files", "fractions", "budget"], ["masks"], ["decoders"], ["demo"],
+    ["errors", "version", "after_import", "text"], ["files", "fractions", "budget"], ["masks"], ["decoders"], ["demo"],
     ["random_opt"],
     ["ablation"], ["compaction"], ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"],
     ["selection"], ["harness"],

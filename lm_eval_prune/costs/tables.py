@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from lm_eval_prune.text import printable
+
 __all__ = ["amount", "duration", "size", "tables"]
 
 
@@ -37,6 +39,7 @@ def duration(seconds: float) -> str:
 
 def tables(plan: dict[str, Any]) -> Iterator[Table | Text]:
     """What `cli/plan.py` prints, one after another, from the plan's JSON content."""
+    plan = _printable(plan)
     yield _model(plan["model"])
     yield _removals(plan["removals"])
     if "devices" in plan:
@@ -45,6 +48,15 @@ def tables(plan: dict[str, Any]) -> Iterator[Table | Text]:
     yield _stages(plan)
     for note in plan["notes"]:
         yield Text(note, style="dim")
+
+
+def _printable(value: Any) -> Any:
+    """JSON values with every text in them made fit to be printed: names of models and tasks come from files."""
+    if isinstance(value, dict):
+        return {key: _printable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:

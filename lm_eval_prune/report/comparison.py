@@ -25,11 +25,11 @@ from lm_eval_prune.report.grouping import (
     one_name_a_model,
     without_repeats,
 )
-from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Missing, Problem, Run
 from lm_eval_prune.report.statistics import holm
 from lm_eval_prune.sweep.folder import DENSE
+from lm_eval_prune.text import printable
 
 __all__ = ["BoardConfig", "compare"]
 

@@ -1,6 +1,6 @@
 """The harness's results JSON -> runs: values, what was pruned, costs and settings, as the file says them.
 
-Names in it may be anything; what people read of them is made printable here (`names.py`).
+Names in it may be anything; what people read of them is made printable here (`text.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.demo import BUNDLED_NAME
-from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.runs import Cost, Dataset, Run, Value
 from lm_eval_prune.sweep.folder import DENSE, Variant, digest, file_name
+from lm_eval_prune.text import printable
 
 __all__ = [
     "commit_of",

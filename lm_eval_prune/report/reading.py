@@ -21,7 +21,6 @@ from lm_eval_prune.report.harness_files import (
     task_fields,
     versions_of,
 )
-from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.runs import Missing, Problem, Run
 from lm_eval_prune.sweep.folder import (
     Row,
@@ -34,6 +33,7 @@ from lm_eval_prune.sweep.folder import (
     read_plan,
     read_rows,
 )
+from lm_eval_prune.text import printable
 
 __all__ = ["Collection", "read_collection"]
 

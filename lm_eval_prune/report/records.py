@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Average, Board, Cell, Difference, Entry
-from lm_eval_prune.report.names import printable
+from lm_eval_prune.text import printable
 
 __all__ = ["FORMAT", "arranged", "flat_records", "nested", "searched"]
 

@@ -12,10 +12,10 @@ import yaml
 
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig
-from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Run
 from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.text import printable
 
 __all__ = ["Command", "Listing", "board_command", "models_listing", "run_commands", "tasks_listing"]
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm_eval_prune.report.board import Average, Board, Cell, Entry, Flip
-from lm_eval_prune.report.names import printable
 from lm_eval_prune.report.records import arranged, searched
 from lm_eval_prune.report.wording import (
     VERDICT_SIGNS,
@@ -19,6 +18,7 @@ from lm_eval_prune.report.wording import (
     probability_text,
     value_text,
 )
+from lm_eval_prune.text import printable
 
 __all__ = ["Heading", "Line", "Shown", "headings", "lines", "side_by_side_headings", "side_by_side_lines"]
 

@@ -1,0 +1,67 @@
+"""Text that comes from files of strangers, made fit to be shown; and streams that cannot show all of Unicode.
+
+Names, messages and paths pass through `printable` before they are printed, drawn or written into a page. Nothing heavy
+is imported here: the command's first words need it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from typing import TextIO
+
+__all__ = ["printable", "replace_what_does_not_fit"]
+
+SPELT_OUT = {"Cc", "Cs", "Zl", "Zp", "Cf"}
+"""Unicode's categories of control characters, halves of surrogate pairs, separators of lines and of paragraphs, and of
+what formats text unseen: marks that turn its direction, tags, joiners."""
+JOINERS = set("\u200c\u200d")
+"""Invisible too, but Persian, the scripts of India and emoji are written with them; they steer nothing."""
+PLAIN = {
+    **{"≈": "~", "▲": "^", "▼": "v", "±": "+/-", "…": "...", "×": "x", "·": "-", "→": "->", "↑": "^", "↓": "v"},
+    **{"−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "█": "#", "▏": "|"},
+}  # fmt: skip
+"""Signs of our tables -> what stands for them where an encoding lacks them."""
+HANDLER = "lm_eval_prune.plain"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with every character that could steer a terminal, turn text round or hide in it by number.
+
+    Such a character is shown as `<U+202E>`, other whitespace than blanks as blanks. What is printable already is
+    returned as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def replace_what_does_not_fit(*streams: TextIO) -> None:
+    """Let text streams write what their encoding lacks in other signs, or by number, where they would raise.
+
+    Pipes and files have the code page's encoding on Windows and the one of PYTHONIOENCODING elsewhere; paths that are
+    no UTF-8 fit into no encoding. Streams that cannot be changed, such as those of tests, stay as they are.
+    """
+    codecs.register_error(HANDLER, _plain)
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and stream.errors in ("strict", "surrogateescape"):
+            reconfigure(errors=HANDLER)
+
+
+def _shown(character: str) -> str:
+    if character in "\t\n\r":
+        return " "
+    if unicodedata.category(character) in SPELT_OUT and character not in JOINERS:
+        return f"<U+{ord(character):04X}>"
+    return character
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_fitting(character) for character in error.object[error.start : error.end]), error.end
+
+
+def _fitting(character: str) -> str:
+    return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode()
