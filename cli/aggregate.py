@@ -17,22 +17,6 @@ def command(files: tuple[Path, ...], normalisation: str, output_path: Path) -> N
     In a folder the file is aggregate-<k>shot-<component>-<method>.json; an earlier one of that name, where FILEs come
     from a pattern that it matches, is written anew and does not count.
     """
-    from lm_eval_prune.errors import ArgumentError
-    from lm_eval_prune.importance.aggregate import aggregate_files
+    from lm_eval_prune.importance.aggregate import write_aggregate
 
-    inputs = [file for file in files if not _written_before(file, output_path)]
-    if not inputs:
-        raise ArgumentError(f"{files[0]}: what this command writes; give the files of single tasks")
-    scores = aggregate_files(inputs, normalisation)
-    if output_path.suffix != ".json":
-        shots, method = scores.settings.get("num_fewshot", 0), scores.settings.get("method", "unknown")
-        output_path = output_path / f"aggregate-{shots}shot-{scores.component}-{method}.json"
-    scores.save(output_path)
-    click.echo(output_path)
-
-
-def _written_before(file: Path, output_path: Path) -> bool:
-    """Whether `file` is where an earlier run of the same command has written."""
-    if output_path.suffix == ".json":
-        return file.resolve() == output_path.resolve()
-    return file.name.startswith("aggregate-") and file.resolve().parent == output_path.resolve()
+    click.echo(write_aggregate(files, output_path, normalisation))

@@ -10,18 +10,21 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.errors import ArgumentError, FileFormatError
 
 __all__ = [
     "MAX_BYTES",
+    "is_same_file",
     "json_line",
     "plain_json",
     "read_json",
     "require_format",
+    "require_no_input",
+    "require_writable",
     "sha256_of",
     "write_bytes",
     "write_json",
@@ -72,6 +75,20 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text
     """Write `content` (or its rendering `text`) so that `path` holds the old or the new file whole, never a part."""
     text = text if text is not None else json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether both paths lead to one file, through links and in whatever spelling the file system allows."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:  # one of the two is not there
+        return False
+
+
+def require_no_input(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise ArgumentError where `output` is one of the files that are read, and writing it would lose that one."""
+    if any(is_same_file(output, path) for path in inputs):
+        raise ArgumentError(f"{output}: is read and would be lost; give another --output_path")
 
 
 def require_writable(folder: Path) -> None:

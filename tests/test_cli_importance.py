@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import datasets
 import pytest
@@ -330,6 +331,39 @@ def test_an_earlier_aggregate_does_not_count(run, tmp_path):
     assert errors[0].startswith(f"Error: {out[0]}: an aggregate already")
     code, _, errors = run("aggregate", out[0], "-o", tmp_path)
     assert (code, errors) == (2, [f"Error: {out[0]}: what this command writes; give the files of single tasks"])
+
+
+@pytest.mark.parametrize("method", ["/../../../x", "..", "a/b", "C:\\x", "con", "m" * 300, "\u202eodd", "", " "])
+def test_no_method_of_a_file_leads_out_of_the_folder(run, tmp_path, method):
+    a = score_file(tmp_path / "a.json", [[1.0, 2.0]], method=method)
+    code, (written,), _ = run("aggregate", a, "-o", tmp_path / "in" / "out")
+    assert code == 0
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [a, Path(written)]
+    assert Path(written).parent == tmp_path / "in" / "out"
+
+
+def test_no_input_of_an_aggregate_is_lost(run, tmp_path):
+    a = score_file(tmp_path / "a.json", [[1.0, 2.0], [3.0, 8.0]])
+    b = score_file(tmp_path / "b.json", [[3.0, 0.0], [1.0, 0.0]])
+    (tmp_path / "link.json").symlink_to(a)
+    (tmp_path / "hard.json").hardlink_to(b)
+    was = {path: path.read_bytes() for path in (a, b)}
+    for output in (a, b, tmp_path / "link.json", tmp_path / "hard.json", tmp_path / "x" / ".." / "a.json"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        code, _, errors = run("aggregate", a, b, "-o", output)
+        assert (code, errors) == (2, [f"Error: {output}: is read and would be lost; give another --output_path"])
+    assert {path: path.read_bytes() for path in (a, b)} == was
+
+
+def test_a_task_may_be_called_as_aggregates_are(run, tmp_path):
+    """Its file in the output's folder counts, whatever it is named; only what the command wrote there does not."""
+    mine = score_file(tmp_path / "aggregate-mine.json", [[1.0, 2.0]], task="b")
+    odd = score_file(tmp_path / "aggregate-1shot-heads-gradient.json", [[5.0, 0.0]], task="odd")
+    code, _, errors = run("aggregate", mine, odd, "-o", tmp_path)
+    assert (code, errors) == (2, [f"Error: {odd}: is read and would be lost; give another --output_path"])
+    code, _, _ = run("aggregate", mine, odd, "-o", tmp_path / "mean.json")
+    assert code == 0
+    assert ImportanceScores.load(tmp_path / "mean.json").scores == ((3.0, 1.0),)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import lm_eval_prune.cli
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
-    ["errors", "version", "after_import", "text"], ["files", "fractions", "budget"], ["masks"], ["decoders"], ["demo"],
-    ["random_opt"],
+    ["errors", "version", "after_import", "text"], ["file_names", "files", "fractions", "budget"], ["masks"],
+    ["decoders"], ["demo"], ["random_opt"],
     ["ablation"], ["compaction"], ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"],
     ["selection"], ["harness"],
     ["sweep"], ["costs"], ["report"],

@@ -15,6 +15,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 from tqdm import tqdm
 
+from lm_eval_prune.file_names import importance_file_name
 from lm_eval_prune.files import require_writable, write_bytes, write_json
 from lm_eval_prune.harness.cells import SAMPLE_KEYS
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
@@ -116,7 +117,7 @@ def _importance(lm: PrunedOPT, folder: Path, *, limit: int, seed: int) -> dict[s
             include_defaults=False,
         )
         outcomes = list(compute_importance(config, lambda: lm))
-        files[component] = folder / f"aggregate-{CALIBRATION_SHOTS}shot-{component}-{method}.json"
+        files[component] = folder / importance_file_name("aggregate", CALIBRATION_SHOTS, component, method)
         aggregate_files([outcome.path for outcome in outcomes]).save(files[component])
     return files
 

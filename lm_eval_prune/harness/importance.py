@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.file_names import distinct_names, importance_file_name
 from lm_eval_prune.files import json_line, require_writable
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model_record import model_record, require_same_model
@@ -136,16 +138,17 @@ def processes_of(lm: PrunedOPT) -> Processes:
 
 
 def _cells(config: ImportanceConfig) -> list[_Cell]:
-    name = f"{config.component}-{config.method}.json"
     if not config.tasks:
-        return [_Cell(None, 0, config.output_path / name)]
+        return [_Cell(None, 0, config.output_path / f"{config.component}-{config.method}.json")]
+    # One by one: two groups may hold the same task at different numbers of shots.
+    loaded = [load_tasks([asked], config.include_path, config.include_defaults) for asked in config.tasks]
+    tasks = [task for found in loaded for task in found.values()]
+    names = distinct_names(task.task_name for task in tasks)
     cells: dict[Path, _Cell] = {}
-    for asked in config.tasks:  # one by one: two groups may hold the same task at different numbers of shots
-        for task in load_tasks([asked], config.include_path, config.include_defaults).values():
-            for requested in config.num_fewshot:
-                shots = num_fewshot_of(task, requested)
-                path = config.output_path / f"{task.task_name}-{shots}shot-{name}"
-                cells[path] = _Cell(task, shots, path)
+    for task, requested in itertools.product(tasks, config.num_fewshot):
+        shots = num_fewshot_of(task, requested)
+        name = importance_file_name(names[task.task_name], shots, config.component, config.method)
+        cells[config.output_path / name] = _Cell(task, shots, config.output_path / name)
     return list(cells.values())
 
 
@@ -157,6 +160,8 @@ def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
     except FileFormatError as error:
         raise FileFormatError(f"{error}; {hint}") from None
     asked: dict[str, Any] = {"method": config.method, "seed": config.seed}
+    if cell.task is not None:  # where file names ignore case, two tasks may have one
+        asked |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}
     if cell.task is not None and method_named(config.method).uses != "weights":
         asked |= {"limit": config.limit, "split": chosen_split(cell.task, config.split)}
         if method_named(config.method).uses == "objective":

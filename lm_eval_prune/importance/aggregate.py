@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError, ScoreError
-from lm_eval_prune.files import json_line, sha256_of
+from lm_eval_prune.file_names import importance_file_name
+from lm_eval_prune.files import is_same_file, json_line, require_no_input, sha256_of
 from lm_eval_prune.importance.files import ImportanceScores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NORMALISATIONS", "OF_THE_MODEL", "aggregate_files", "normalised"]
+__all__ = ["NORMALISATIONS", "OF_THE_MODEL", "aggregate_files", "normalised", "write_aggregate"]
 
 NORMALISATIONS = ("none", "l2", "standardised")
 """`none` is the paper's; the others remove what sets layers apart: their scale, or their scale and their mean."""
@@ -74,6 +76,42 @@ def aggregate_files(paths: Sequence[str | os.PathLike[str]], normalisation: str 
     }
     mean = sum(tensors[1:], tensors[0]) / len(tensors)
     return ImportanceScores.from_tensor(mean, num_attention_heads=loaded[0].num_attention_heads, settings=settings)
+
+
+def write_aggregate(
+    paths: Sequence[str | os.PathLike[str]], output_path: str | os.PathLike[str], normalisation: str = "none"
+) -> Path:
+    """Write the files' aggregate to `output_path`, a `.json` file or a folder; returns where it is.
+
+    In a folder its name is `aggregate-<k>shot-<component>-<method>.json`. Among `paths` may be what an earlier call has
+    written there, as where they come from a pattern: it does not count, and is written anew.
+    Raises ArgumentError where any other of `paths` would be lost, and what `aggregate_files` raises.
+    """
+    output_path = Path(output_path)
+    inputs = [path for path in paths if not _written_before(Path(path), output_path)]
+    if not inputs and paths:
+        raise ArgumentError(f"{paths[0]}: what this command writes; give the files of single tasks")
+    scores = aggregate_files(inputs, normalisation)
+    if output_path.suffix != ".json":
+        output_path = output_path / _file_name(scores)
+    require_no_input(output_path, inputs)
+    scores.save(output_path)
+    return output_path
+
+
+def _written_before(path: Path, output_path: Path) -> bool:
+    """Whether the file at `path` is what an earlier call of the same command has written."""
+    if output_path.suffix == ".json":
+        return is_same_file(path, output_path) and ImportanceScores.load(path).settings.get("task") == AGGREGATE
+    if not path.name.startswith(AGGREGATE) or not is_same_file(path.parent, output_path):
+        return False
+    scores = ImportanceScores.load(path)
+    return scores.settings.get("task") == AGGREGATE and path.name == _file_name(scores)
+
+
+def _file_name(scores: ImportanceScores) -> str:
+    shots, method = scores.settings.get("num_fewshot", 0), scores.settings.get("method", "unknown")
+    return importance_file_name(AGGREGATE, shots, scores.component, method)
 
 
 def _require_alike(paths: Sequence[str | os.PathLike[str]], loaded: Sequence[ImportanceScores]) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.file_names import numbered, slug
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
-from lm_eval_prune.report.figures.form import slug
 from lm_eval_prune.report.grouping import NATIVE
 from lm_eval_prune.report.runs import Run, Value
 from lm_eval_prune.version import __version__
@@ -201,11 +201,8 @@ def _variants(board: Board, *, by_shots: bool = True) -> Iterable[tuple[str, lis
             label = (f"{run.model} " if several else "") + str(run.variant) + backend
             shots = run.num_fewshot if by_shots else None
             found.setdefault((label, shots, run.fewshot_seed), []).append(run)
-    seen: dict[str, int] = {}
-    for (label, shots, _), runs in found.items():
-        name = slug(label) + ("" if shots is None else f"-{shots}shot")
-        seen[name] = seen.get(name, 0) + 1
-        yield (name if seen[name] == 1 else f"{name}-{seen[name]}"), runs
+    names = numbered(slug(label) + ("" if shots is None else f"-{shots}shot") for label, shots, _ in found)
+    yield from zip(names, found.values(), strict=True)
 
 
 def _on_hub(run: Run) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from lm_eval_prune.file_names import safe_name
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class ImportanceJob(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"importance-{self.task}-{self.num_fewshot}shot-{self.component}"
+        """Of its claim's file."""
+        return f"importance-{safe_name(self.task)}-{self.num_fewshot}shot-{self.component}"
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.file_names import importance_file_name, safe_name
 from lm_eval_prune.harness.requests import load_tasks, num_fewshot_of
 from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
@@ -23,11 +24,13 @@ __all__ = ["Masks", "aggregate_path", "importance_path", "needed_importance"]
 
 def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
     """Where the sweep keeps these scores, under the name that the importance command gives them."""
-    return config.output_path / "importance" / f"{job.task}-{job.num_fewshot}shot-{_kind(config, job.component)}.json"
+    name = importance_file_name(safe_name(job.task), job.num_fewshot, job.component, _method(config, job.component))
+    return config.output_path / "importance" / name
 
 
 def aggregate_path(config: SweepConfig, component: str, num_fewshot: int) -> Path:
-    return config.output_path / "importance" / f"aggregate-{num_fewshot}shot-{_kind(config, component)}.json"
+    name = importance_file_name("aggregate", num_fewshot, component, _method(config, component))
+    return config.output_path / "importance" / name
 
 
 def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
@@ -117,8 +120,8 @@ class Masks:
             )
 
 
-def _kind(config: SweepConfig, component: str) -> str:
-    return f"{component}-{config.head_method if component == 'heads' else config.ffn_method}"
+def _method(config: SweepConfig, component: str) -> str:
+    return config.head_method if component == "heads" else config.ffn_method
 
 
 def _components(config: SweepConfig) -> list[str]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lm_eval_prune.file_names import slug
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures.curves import curve_figures
-from lm_eval_prune.report.figures.form import Figure, shortened, slug, unique_names
+from lm_eval_prune.report.figures.form import Figure, shortened, unique_names
 from lm_eval_prune.report.figures.pareto import pareto_figures
 from lm_eval_prune.report.figures.scores import score_figures, score_sets
 from lm_eval_prune.report.reading import Collection

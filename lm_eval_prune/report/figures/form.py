@@ -1,18 +1,19 @@
-"""What a figure is, and how names become file names and short texts."""
+"""What a figure is, and how names become short texts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
+
+from lm_eval_prune.file_names import numbered
 
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["Figure", "shortened", "slug", "title_of", "unique_names"]
+__all__ = ["Figure", "shortened", "title_of", "unique_names"]
 
 LONGEST = 60
-"""Characters of a name in a title, a caption or a file name."""
+"""Characters of a name in a title or a caption."""
 
 
 class Figure(NamedTuple):
@@ -24,11 +25,6 @@ class Figure(NamedTuple):
     caption: str
     """What is shown, and how to read it."""
     chart: alt.TopLevelMixin
-
-
-def slug(text: str) -> str:
-    """Lower-case letters, digits and dashes of `text`."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:LONGEST].strip("-") or "unnamed"
 
 
 def shortened(text: str) -> str:
@@ -44,13 +40,6 @@ def title_of(text: str) -> str:
 
 def unique_names(figures: Iterable[Figure]) -> list[Figure]:
     """The figures, the second and further ones of a name numbered."""
-    seen: set[str] = set()
-    renamed = []
-    for figure in figures:
-        name, number = figure.name, 1
-        while name in seen:
-            number += 1
-            name = f"{figure.name}-{number}"
-        seen.add(name)
-        renamed.append(figure._replace(name=name))
-    return renamed
+    figures = list(figures)
+    names = numbered(figure.name for figure in figures)
+    return [figure._replace(name=name) for figure, name in zip(figures, names, strict=True)]

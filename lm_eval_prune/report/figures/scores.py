@@ -11,8 +11,9 @@ import numpy as np
 
 from lm_eval_prune.analysis import retained_capacity, spearman_matrix
 from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.file_names import slug
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.report.figures.form import Figure, shortened, slug
+from lm_eval_prune.report.figures.form import Figure, shortened
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded, shots_name
 from lm_eval_prune.text import printable
 
