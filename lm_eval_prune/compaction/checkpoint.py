@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from filelock import FileLock, Timeout
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -26,6 +24,7 @@ from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_remove
 from lm_eval_prune.decoders.configuration import read_configuration
 from lm_eval_prune.decoders.cuts import Cut, parameter_cuts
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.folders import appearing, require_new
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +81,7 @@ def compact_checkpoint(
     results that do not fit, weights that are missing, cut short or of the wrong shape.
     """
     output_path = Path(output_path)
-    _require_new(output_path)
+    require_new(output_path)
     config = original_config(model, revision)
     check_fits(mask, config.num_hidden_layers, config.num_attention_heads, where=os.fspath(model))
     from lm_eval_prune.decoders.pruned_opt_config import compacted_config
@@ -95,7 +94,7 @@ def compact_checkpoint(
     num_before = num_parameters + num_removed_parameters(new_config)
     assert num_pruned_parameters(config, mask) == num_removed_parameters(new_config) - num_removed_parameters(config)
     card = model_card(new_config, num_before, num_parameters, results)
-    with _appearing(output_path) as folder:
+    with appearing(output_path) as folder:
         _write_shards(folder, parts, weights.dtype, max_shard_size, progress)
         new_config.save_pretrained(folder)
         for file in folder.glob("*.safetensors"):  # safetensors lets nobody else read what it writes
@@ -156,40 +155,3 @@ def _write_shards(
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _require_new(output_path: Path) -> None:
-    if output_path.exists() and (not output_path.is_dir() or any(output_path.iterdir())):
-        raise ArgumentError(f"output_path={output_path}: not empty; give a new folder")
-    if output_path.is_mount():  # the finished folder could not take its place
-        raise ArgumentError(f"output_path={output_path}: a mount point; give a new folder inside it")
-
-
-@contextmanager
-def _appearing(output_path: Path) -> Iterator[Path]:
-    """A hidden folder beside `output_path` that takes its place in the end; after an error nothing is left.
-
-    What a run that was killed has left there goes: a living one holds the lock beside it.
-    """
-    folder = output_path.parent / f".{output_path.name}.compacting"
-    lock = FileLock(f"{folder}.lock")
-    try:
-        output_path.parent.mkdir(parents=True, exist_ok=True)
-        with lock.acquire(timeout=0):
-            try:
-                _require_new(output_path)
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                yield folder
-                _require_new(output_path)
-                if output_path.exists():
-                    output_path.rmdir()
-                folder.replace(output_path)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # Windows: not while it is held
-                    Path(lock.lock_file).unlink()
-    except Timeout:
-        raise ArgumentError(f"output_path={output_path}: another compaction is writing it; give a new folder") from None
-    except OSError as error:
-        raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error

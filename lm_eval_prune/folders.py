@@ -1,0 +1,53 @@
+"""New folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lm_eval_prune.errors import ArgumentError, FileFormatError
+
+__all__ = ["appearing", "require_new"]
+
+
+def require_new(output_path: Path) -> None:
+    """Raise ArgumentError unless a finished folder could take the place `output_path`."""
+    if output_path.exists() and (not output_path.is_dir() or any(output_path.iterdir())):
+        raise ArgumentError(f"output_path={output_path}: not empty; give a new folder")
+    if output_path.is_mount():  # the finished folder could not take its place
+        raise ArgumentError(f"output_path={output_path}: a mount point; give a new folder inside it")
+
+
+@contextmanager
+def appearing(output_path: Path) -> Iterator[Path]:
+    """A hidden folder beside `output_path` that takes its place in the end; after an error nothing is left.
+
+    What a run that was killed has left there goes: a living one holds the lock beside it. Raises ArgumentError for a
+    place that is taken, FileFormatError where it cannot be written.
+    """
+    folder = output_path.parent / f".{output_path.name}.unfinished"
+    lock = FileLock(f"{folder}.lock")
+    try:
+        output_path.parent.mkdir(parents=True, exist_ok=True)
+        with lock.acquire(timeout=0):
+            try:
+                require_new(output_path)
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                yield folder
+                require_new(output_path)
+                if output_path.exists():
+                    output_path.rmdir()
+                folder.replace(output_path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # Windows: not while it is held
+                    Path(lock.lock_file).unlink()
+    except Timeout:
+        raise ArgumentError(f"output_path={output_path}: another run is writing it; give a new folder") from None
+    except OSError as error:
+        raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error
