@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
@@ -49,8 +49,7 @@ def render_page(
     if figures:
         scripts["vega"] = in_script(start_bundling().result())
     pruned = masks_of(board)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(_asset("page.html")).render(
+    return _template().render(
         version=__version__,
         policy=_policy(scripts.values()),
         css=_asset("page.css"),
@@ -110,6 +109,12 @@ def _policy(scripts: Any) -> str:
 def _spec(figure: Figure) -> dict[str, Any]:
     """The chart as a Vega-Lite specification; the page gives it the configuration that fits its background."""
     return {key: value for key, value in figure.chart.to_dict(validate=False).items() if key != "config"}
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(_asset("page.html"))
 
 
 @cache
