@@ -54,10 +54,31 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command; an error raised on purpose is one line on stderr and exit code 2."""
+    """Run the command: an error raised on purpose is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
     replace_what_does_not_fit(sys.stdout, sys.stderr)
     try:
-        cli()
+        status = cli(standalone_mode=False)
     except PruneError as error:
         click.echo(f"Error: {printable(str(error))}", err=True)
         sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if not _was_interrupted(error):
+            raise
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, or what came of Ctrl-C in the middle of an import."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, KeyboardInterrupt | click.Abort):
+            return True
+        found = found.__cause__ or found.__context__
+    return False

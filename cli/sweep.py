@@ -66,26 +66,35 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from lm_eval_prune.sweep.config import load_config, make_config
+    from lm_eval_prune.sweep.stopping import ignore_stop_signals, raise_on_stop_signals, was_asked
 
-    settings = {name: value for name, value in flags.items() if value not in (None, ())}
-    config = load_config(config_file, **settings) if config_file else make_config(settings)
-    logging.basicConfig(level=log_level.upper())
-    if dry_run:
-        _print_estimate(config)
-        return
-    from lm_eval_prune.sweep.run import run_sweep
-    from lm_eval_prune.sweep.stopping import Stopped, ignore_stop_signals, raise_on_stop_signals
-
-    raise_on_stop_signals()
+    raise_on_stop_signals()  # before anything is imported, which takes seconds
     first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
+    config = None
     try:
-        sweep = run_sweep(config, retry_failed=retry_failed, say=_say)
-    except Stopped:
+        from lm_eval_prune.sweep.config import load_config, make_config
+
+        settings = {name: value for name, value in flags.items() if value not in (None, ())}
+        config = load_config(config_file, **settings) if config_file else make_config(settings)
+        logging.basicConfig(level=log_level.upper())
+        if dry_run:
+            _print_estimate(config)
+        else:
+            _run(config, retry_failed, first)
+    except BaseException:
+        # Not only Stopped: what is imported may make another error of it.
+        if not was_asked():
+            raise
         ignore_stop_signals()  # a launcher sends its own behind the terminal's
         if first:
-            click.echo(f"stopped; the same command goes on: {config.output_path}", err=True)
+            click.echo(f"stopped; the same command goes on{f': {config.output_path}' if config else ''}", err=True)
         sys.exit(130)
+
+
+def _run(config: Any, retry_failed: bool, first: bool) -> None:
+    from lm_eval_prune.sweep.run import run_sweep
+
+    sweep = run_sweep(config, retry_failed=retry_failed, say=_say)
     if first and _print_status(sweep):
         sys.exit(1)
 

@@ -3,14 +3,21 @@
 A signal handler raises wherever Python happens to be. Within `__del__` or a callback of C code the exception is printed
 and dropped, so `check` raises it again at the next good place. Within `exec`, a plain KeyboardInterrupt leaves a mark
 by which Python ends itself with SIGINT later, even where the exception was caught; a subclass does not.
+
+The handler is this process's alone. Forked children (the harness's bootstrap, data loaders, `datasets.map`) get back
+what was there before: a pool ends its workers with SIGTERM, and waits for ever for one that raises instead of ending.
+Processes that are started anew (spawn, Ray) inherit no handlers.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import Any, NoReturn
+from typing import Any
 
-__all__ = ["Stopped", "check", "ignore_stop_signals", "raise_on_stop_signals"]
+__all__ = ["Stopped", "check", "ignore_stop_signals", "raise_on_stop_signals", "was_asked"]
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,20 +25,22 @@ class Stopped(KeyboardInterrupt):
 
 
 _asked = False
+_process: int | None = None
+"""The process that the handlers are for."""
+_before: dict[int, Any] = {}
+"""Signal -> what handled it before us."""
 
 
 def raise_on_stop_signals() -> None:
-    """From now on SIGINT and SIGTERM raise Stopped in the main thread."""
+    """From now on SIGINT and SIGTERM raise Stopped in the main thread of this process."""
     global _asked
     _asked = False
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise)
+    _handle(_raise)
 
 
 def ignore_stop_signals() -> None:
     """From now on they do nothing: the process is ending."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _handle(signal.SIG_IGN)
 
 
 def check() -> None:
@@ -40,7 +49,38 @@ def check() -> None:
         raise Stopped
 
 
-def _raise(*_: Any) -> NoReturn:
+def was_asked() -> bool:
+    """Whether one of the signals came."""
+    return _asked
+
+
+def _handle(handler: Any) -> None:
+    global _process
+    _process = os.getpid()
+    for number in STOP_SIGNALS:
+        before = signal.signal(number, handler)
+        # None is a handler that is not Python's: it cannot be put back.
+        _before.setdefault(number, signal.SIG_DFL if before is None else before)
+
+
+def _raise(number: int, frame: Any) -> None:
     global _asked
+    if os.getpid() != _process:  # it came to a child before the child had its own handlers back
+        _give_back()
+        os.kill(os.getpid(), number)
+        return
     _asked = True
     raise Stopped
+
+
+def _give_back() -> None:
+    """In a child that was forked: its handlers are what they were before ours."""
+    global _asked
+    _asked = False
+    for number, handler in _before.items():
+        signal.signal(number, handler)
+    _before.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_back)
