@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import arguments_of
+from lm_eval_prune.cli.options import WordsCommand, model_args
 from lm_eval_prune.errors import ArgumentError
 
 MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns")
 
 
-@click.command("compact")
-@click.option("--model_args", "-a", default="", help="pretrained=DIR_OR_HUB_ID, and revision=... Default: the bundled.")
+@click.command("compact", cls=WordsCommand)
+@model_args("pretrained=DIR_OR_HUB_ID, and revision=... Default: the bundled.")
 @click.option("--mask", type=click.Path(), help="Mask file.")
 @click.option("--head_importance", type=click.Path(), help="Importance file of heads, instead of a mask file.")
 @click.option("--prune_heads", help="Share of heads to prune, 0 to 1.")
@@ -25,7 +25,13 @@ MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns
 )
 @click.option("--max_shard_size", default="5GB", show_default=True, help="Largest file of weights; bounds memory too.")
 @click.option("--output_path", "-o", type=click.Path(path_type=Path), required=True, help="New folder.")
-def command(model_args: str, results: tuple[Path, ...], max_shard_size: str, output_path: Path, **chosen: Any) -> None:
+def command(
+    model_args: dict[str, Any] | None,
+    results: tuple[Path, ...],
+    max_shard_size: str,
+    output_path: Path,
+    **chosen: Any,
+) -> None:
     """Write a checkpoint without the heads and FFNs that a mask prunes; its outputs are the masked model's.
 
     \b
@@ -38,9 +44,12 @@ def command(model_args: str, results: tuple[Path, ...], max_shard_size: str, out
     from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
     from lm_eval_prune.selection import select_mask
 
-    arguments: dict[str, Any] = dict(arguments_of(model_args))
-    if unknown := arguments.keys() - {"pretrained", "revision", *MASKS}:
+    arguments = model_args or {}
+    if unknown := arguments.keys() - {"pretrained", "revision", "dtype", *MASKS}:
         raise ArgumentError(f"model_args: {sorted(unknown)[0]}: not used here; weights keep their dtype and place")
+    place, revision = arguments.get("pretrained") or bundled_model_path(), arguments.get("revision")
+    if asked := arguments.get("dtype"):
+        _require_own_dtype(str(asked).removeprefix("torch."), place, revision)
     for name in MASKS:
         if chosen[name] is None:
             chosen[name] = arguments.get(name)
@@ -48,10 +57,10 @@ def command(model_args: str, results: tuple[Path, ...], max_shard_size: str, out
     if mask is None:
         raise ArgumentError("nothing to prune: give --mask, or --head_importance and --prune_heads, or both for FFNs")
     done = compact_checkpoint(
-        arguments.get("pretrained") or bundled_model_path(),
+        place,
         mask,
         output_path,
-        revision=arguments.get("revision"),
+        revision=revision,
         max_shard_size=max_shard_size,
         results=results,
         name=None if arguments.get("pretrained") else BUNDLED_NAME,
@@ -61,3 +70,13 @@ def command(model_args: str, results: tuple[Path, ...], max_shard_size: str, out
         f"{output_path}: {done.num_parameters:,} of {done.num_parameters_before:,} parameters "
         f"({done.num_parameters / done.num_parameters_before:.1%}), {done.num_bytes / 2**20:,.1f} MiB"
     )
+
+
+def _require_own_dtype(asked: str, place: str | Path, revision: str | None) -> None:
+    """Raise ArgumentError where another dtype is asked for than the checkpoint's, which its weights keep."""
+    from lm_eval_prune.decoders.configuration import read_configuration
+
+    found = read_configuration(place, **({"revision": revision} if revision else {})).dtype
+    own = str(found).removeprefix("torch.") if found is not None else "unknown"
+    if asked not in ("auto", own):
+        raise ArgumentError(f"model_args: dtype={asked}: the checkpoint's is {own}, and its weights keep it")

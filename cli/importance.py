@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lm_eval_prune.cli.options import (
-    TASKS,
+    WordsCommand,
     device,
     fraction_or_count,
     load_pruned_opt,
     model_args,
-    model_asked_for,
     shots,
+    tasks,
 )
 
 
-@click.command("importance")
-@model_args
-@click.option("--tasks", callback=TASKS, help="Comma-separated harness tasks, groups or tags.")
+@click.command("importance", cls=WordsCommand)
+@model_args("As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
+@tasks("Harness tasks, groups or tags.")
 @click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots, such as 0,1,5. Default: the task's own.")
 @click.option("--component", type=click.Choice(["heads", "ffns"]), default="heads", show_default=True)
 @click.option("--method", default="gradient", show_default=True, help="gradient, knockout, magnitude or random.")
@@ -37,7 +38,7 @@ from lm_eval_prune.cli.options import (
 @click.option("--include_path", help="Folder with further task definitions.")
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
 @click.option("--overwrite", is_flag=True, help="Compute finished files again.")
-def command(model_args: str, device: str | None, **settings: object) -> None:
+def command(model_args: dict[str, Any] | None, device: str | None, **settings: object) -> None:
     """Score every attention head or FFN, one file a task and number of shots.
 
     \b
@@ -47,10 +48,12 @@ def command(model_args: str, device: str | None, **settings: object) -> None:
     Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
     """
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+    from lm_eval_prune.harness.model_record import record_of_arguments
 
+    arguments = model_args or {}
     config = ImportanceConfig(
-        model=model_asked_for(model_args),
+        model=record_of_arguments(arguments),
         **settings,  # type: ignore[arg-type]
     )
-    for outcome in compute_importance(config, lambda: load_pruned_opt(model_args, config.batch_size, device)):
+    for outcome in compute_importance(config, lambda: load_pruned_opt(arguments, config.batch_size, device)):
         click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")

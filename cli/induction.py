@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import device, load_pruned_opt, model_args, model_asked_for
+from lm_eval_prune.cli.options import WordsCommand, device, load_pruned_opt, model_args
 
 
-@click.command("induction")
-@model_args
+@click.command("induction", cls=WordsCommand)
+@model_args("As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
 @click.option(
     "--num_sequences", type=click.IntRange(min=1), default=100, show_default=True, help="Of 25, 27, ... tokens."
 )
@@ -22,13 +23,15 @@ from lm_eval_prune.cli.options import device, load_pruned_opt, model_args, model
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of the sequences.")
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
 @click.option("--overwrite", is_flag=True, help="Compute finished files again.")
-def command(model_args: str, device: str | None, **settings: object) -> None:
+def command(model_args: dict[str, Any] | None, device: str | None, **settings: object) -> None:
     """Measure what heads do on random tokens: OUTPUT_PATH/prefix-matching.json and copying-<definition>.json.
 
     The files are importance files of heads: scores are means over the sequences, "variance" stands beside them.
     """
     from lm_eval_prune.harness.induction import InductionConfig, compute_induction
+    from lm_eval_prune.harness.model_record import record_of_arguments
 
-    config = InductionConfig(model=model_asked_for(model_args), **settings)  # type: ignore[arg-type]
-    for path, computed in compute_induction(config, lambda: load_pruned_opt(model_args, 1, device)):
+    arguments = model_args or {}
+    config = InductionConfig(model=record_of_arguments(arguments), **settings)  # type: ignore[arg-type]
+    for path, computed in compute_induction(config, lambda: load_pruned_opt(arguments, 1, device)):
         click.echo(f"{path}" if computed else f"{path} (there already)")

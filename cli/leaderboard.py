@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lm_eval_prune.cli.options import TASKS
+from lm_eval_prune.cli.options import Words, WordsCommand, names, tasks
 from lm_eval_prune.errors import ArgumentError
 
 
@@ -17,7 +17,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
         raise ArgumentError(f"shots={value}: expected whole numbers, such as 0,1,5") from None
 
 
-@click.command("leaderboard")
+@click.command("leaderboard", cls=WordsCommand)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR_OR_JSON...")
 @click.option(
     "--output_path",
@@ -29,8 +29,14 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 )
 @click.option("--shots", callback=_numbers, help="Only these numbers of shots, such as 0,5. Default: all.")
 @click.option("--side_by_side", is_flag=True, help="Averages with the numbers of shots side by side.")
-@click.option("--tasks", callback=TASKS, help="Only these tasks, comma-separated. Default: all.")
-@click.option("--metric", callback=TASKS, help="Preferred metrics, such as acc_norm. Default: acc, em, exact_match.")
+@tasks("Only these tasks. Default: all.")
+@click.option(
+    "--metric",
+    cls=Words,
+    callback=names,
+    metavar="METRIC...",
+    help="Preferred metrics, such as acc_norm. Default: acc, em, exact_match.",
+)
 @click.option("--margin", type=float, default=0.01, show_default=True, help="How much worse than dense is acceptable.")
 @click.option("--baseline", help="The model whose dense runs all rows are compared with. Default: each its own.")
 @click.option(
@@ -41,8 +47,8 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 )
 @click.option("--filter", "text", default="", help="Only rows whose name or verdicts hold these words.")
 @click.option("--flips", is_flag=True, help="List the documents whose answers flipped: flips.csv.")
-@click.option("--figures", callback=TASKS, help="Write the figures as svg, png or pdf, comma-separated.")
-@click.option("--export", callback=TASKS, help="Write model-index, eval_results or every_eval_ever, comma-separated.")
+@click.option("--figures", callback=names, help="Write the figures as svg, png or pdf, comma-separated.")
+@click.option("--export", callback=names, help="Write model-index, eval_results or every_eval_ever, comma-separated.")
 @click.option("--harness_table", is_flag=True, help="Print the columns of lm_eval's own table.")
 @click.option("--strict", is_flag=True, help="Refuse what cannot be compared instead of warning.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of the bootstrap.")

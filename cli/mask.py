@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lm_eval_prune.cli.options import arguments_of
+from lm_eval_prune.cli.options import WordsCommand, model_args
 from lm_eval_prune.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
     return int(first), int(last or first)
 
 
-@click.command("mask")
+@click.command("mask", cls=WordsCommand)
 @click.option("--head_importance", type=click.Path(), help="Importance file of heads.")
 @click.option("--prune_heads", help="Share of heads to prune, 0 to 1.")
 @click.option("--ffn_importance", type=click.Path(), help="Importance file of FFNs.")
@@ -34,10 +34,10 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--order", default="least", show_default=True, help="Prune the least or the most important, or random.")
 @click.option("--layers", callback=_layer_range, help="Only in these layers, such as 4-11; shares are of their heads.")
 @click.option("--normalisation", default="none", show_default=True, help="Within layers: none, l2, standardised.")
-@click.option("--model_args", "-a", help="With --random: the model whose shape it is, as pretrained=...")
+@model_args("With --random: the model whose shape it is, as pretrained=...")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of random choices.")
 @click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Mask file.")
-def command(at_random: bool, model_args: str | None, output_path: Path, **choice: object) -> None:
+def command(at_random: bool, model_args: dict[str, Any] | None, output_path: Path, **choice: object) -> None:
     """Write the mask that prunes a share of the heads, of the FFNs, or both.
 
     \b
@@ -52,7 +52,7 @@ def command(at_random: bool, model_args: str | None, output_path: Path, **choice
     )
 
 
-def _ranked(model_args: str | None, **choice: object) -> PruningMask:
+def _ranked(model_args: dict[str, Any] | None, **choice: object) -> PruningMask:
     from lm_eval_prune.selection import select_mask
 
     if model_args is not None:
@@ -65,7 +65,7 @@ def _ranked(model_args: str | None, **choice: object) -> PruningMask:
     return mask
 
 
-def _random(model_args: str | None, **choice: object) -> PruningMask:
+def _random(model_args: dict[str, Any] | None, **choice: object) -> PruningMask:
     from lm_eval_prune.importance.files import ImportanceScores
     from lm_eval_prune.selection import random_mask
 
@@ -81,12 +81,11 @@ def _random(model_args: str | None, **choice: object) -> PruningMask:
     return random_mask(*shapes.pop(), **shares, **choice)  # type: ignore[arg-type]
 
 
-def _shape_of(model_args: str) -> tuple[int, int]:
+def _shape_of(arguments: dict[str, Any]) -> tuple[int, int]:
     """The layers and heads of the model, from its configuration alone."""
     from lm_eval_prune.decoders.configuration import read_configuration
 
-    arguments = arguments_of(model_args)
     if not arguments.get("pretrained"):
-        raise ArgumentError(f"model_args={model_args}: pretrained=... missing")
+        raise ArgumentError("model_args: pretrained=... missing")
     config = read_configuration(arguments["pretrained"], revision=arguments.get("revision", "main"))
     return config.num_hidden_layers, config.num_attention_heads

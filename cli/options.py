@@ -3,35 +3,104 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.model_args import parse_model_args
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lm_eval_prune.harness.model import PrunedOPT
 
 __all__ = [
-    "TASKS",
-    "arguments_of",
+    "WordsCommand",
+    "WordsGroup",
     "device",
     "fraction_or_count",
     "load_pruned_opt",
     "model_args",
-    "model_asked_for",
+    "names",
     "shots",
+    "tasks",
 ]
 
-model_args = click.option(
-    "--model_args", "-a", default="", help="As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32."
-)
+
+class Words(click.Option):
+    """An option of several words, as the harness has them: `--tasks piqa copa`, `--tasks piqa,copa`, or given twice."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, multiple=True, **kwargs)
+
+
+class WordsCommand(click.Command):
+    """Gives a `Words` option the words behind it, up to the next option, as the harness's commands do.
+
+    Where the command itself takes words (`leaderboard DIR...`, `plan MODEL`), those that exist on disk or hold a path's
+    separator stay its own, and so does the last one where it has got none.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = [parameter for parameter in self.params if isinstance(parameter, click.Option)]
+        greedy = {name for option in options if isinstance(option, Words) for name in option.opts}
+        takes_words = len(options) < len(self.params)
+        spread, last = _spread(args, greedy, takes_words)
+        if takes_words and last is not None:
+            _, own, _ = click.Command(None, params=[*options]).make_parser(ctx).parse_args(list(spread))
+            if not own:
+                del spread[last]
+        return super().parse_args(ctx, spread)
+
+
+class WordsGroup(WordsCommand, click.Group):
+    """The same of a group that does something by itself."""
+
+
+def _spread(args: list[str], options: set[str], takes_words: bool) -> tuple[list[str], int | None]:
+    """`--tasks a b` as `--tasks a --tasks b`; and the place of the last `--tasks` that was put in, if any."""
+    spread: list[str] = []
+    last, option = None, ""
+    for number, word in enumerate(args):
+        if word == "--":
+            return [*spread, *args[number:]], last
+        if word.startswith("-"):
+            option = word if word in options else ""
+        elif option and spread[-1] != option and not (takes_words and _is_path(word)):
+            last = len(spread)
+            spread.append(option)
+        spread.append(word)
+    return spread, last
+
+
+def _is_path(word: str) -> bool:
+    return os.sep in word or Path(word).exists()
+
+
+def names(ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names in words, each a comma-separated list."""
+    words = (value,) if isinstance(value, str) else value or ()
+    return tuple(name.strip() for word in words for name in word.split(",") if name.strip())
+
+
+def tasks(text: str) -> Callable[[Any], Any]:
+    """The option `--tasks`."""
+    return click.option("--tasks", cls=Words, callback=names, metavar="TASK...", help=text)
+
+
+def _arguments(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Any] | None:
+    return parse_model_args(value) if value else None
+
+
+def model_args(text: str) -> Callable[[Any], Any]:
+    """The option `--model_args`: a mapping, or None where it is not given. Raises ArgumentError."""
+    return click.option("--model_args", "-a", cls=Words, callback=_arguments, metavar="NAME=VALUE,...", help=text)
+
+
 device = click.option("--device", help="cuda, cuda:0, cpu, mps. Default: what the harness picks.")
-
-
-def TASKS(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:  # noqa: N802
-    """Names from a comma-separated list."""
-    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
 
 
 def shots(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int | None, ...]:
@@ -57,29 +126,12 @@ def fraction_or_count(ctx: click.Context, parameter: click.Parameter, value: str
     return int(number) if number >= 1 else number
 
 
-def arguments_of(model_args: str) -> dict[str, str]:
-    """The names and values in NAME=VALUE,NAME=VALUE. Raises ArgumentError."""
-    parts = [part for part in model_args.split(",") if part]
-    if broken := [part for part in parts if "=" not in part]:
-        raise ArgumentError(f"model_args: {broken[0]!r}; expected name=value, such as pretrained=facebook/opt-125m")
-    return dict(part.split("=", 1) for part in parts)  # type: ignore[misc]
-
-
-def model_asked_for(model_args: str) -> dict[str, Any]:
-    """What files of the model of these arguments say of it, without loading it. Raises PruneError."""
-    from lm_eval_prune.harness.model_record import record_of_arguments
-
-    arguments_of(model_args)
-    return record_of_arguments(model_args)
-
-
-def load_pruned_opt(model_args: str, batch_size: int, device: str | None) -> PrunedOPT:
+def load_pruned_opt(arguments: dict[str, Any], batch_size: int, device: str | None) -> PrunedOPT:
     """The harness model of these arguments. Raises PruneError."""
     from lm_eval_prune.harness.model import PrunedOPT
 
-    given = arguments_of(model_args)
     settings = {"batch_size": batch_size, "device": device}
     for name, value in settings.items():
-        if name in given and value is not None:
+        if name in arguments and value is not None:
             raise ArgumentError(f"model_args: {name}: give it as --{name}")
-    return PrunedOPT.create_from_arg_string(model_args, settings)
+    return PrunedOPT.create_from_arg_obj(arguments, settings)

@@ -7,21 +7,21 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import TASKS, shots
+from lm_eval_prune.cli.options import WordsCommand, names, shots, tasks
 from lm_eval_prune.text import printable
 
 
 def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else TASKS(ctx, parameter, value)
+    return None if value is None else names(ctx, parameter, value)
 
 
-@click.command("plan")
+@click.command("plan", cls=WordsCommand)
 @click.argument("model")
 @click.option("--devices", help="Such as 8x80GB, 141GB,cpu:500GB or 80GB,cpu:200GB,disk; cpu:24GB is no GPU.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: float16.")
 @click.option("--batch_size", "-b", type=int, help="Inputs that are computed at once. Default: 1.")
 @click.option("--max_length", type=int, help="Tokens of the longest input. Default: the tasks' longest.")
-@click.option("--tasks", callback=TASKS, help="Of the 14 tasks, or icl14_<k>shot. Default: all 14.")
+@tasks("Of the 14 tasks, or icl14_<k>shot. Default: all 14.")
 @click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots. Default: 0,1,5.")
 @click.option("--tokens", multiple=True, metavar="NAME=INPUTSxTOKENS", help="A task of your own: mytask=1000x250.")
 @click.option("--prune_heads", callback=_shares, help="Shares of all heads. Default: 0,0.7.")

@@ -11,15 +11,16 @@ from typing import Any
 
 import click
 
+from lm_eval_prune.cli.options import WordsGroup, model_args, tasks
 from lm_eval_prune.text import printable
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.group("sweep", invoke_without_command=True)
+@click.group("sweep", cls=WordsGroup, invoke_without_command=True)
 @click.option("--config", "-C", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="YAML settings.")
-@click.option("--model_args", "-a", help="As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
-@click.option("--tasks", help="Comma-separated harness tasks, groups or tags.")
+@model_args("As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
+@tasks("Harness tasks, groups or tags.")
 @click.option("--num_fewshot", "-f", help="Numbers of shots, such as 0,1,5.")
 @click.option("--prune_heads", help="Shares of all heads, such as 0,0.1,0.5.")
 @click.option("--prune_ffns", help="Shares of all FFNs; every share of heads is combined with each.")

@@ -377,7 +377,8 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
     chosen = [*model, "--mask", tmp_path / "mask.json"]
     for arguments, message in [
         (model, "nothing to prune: give --mask"),
-        (["-a", "dtype=float16"], "model_args: dtype: not used here"),
+        (["-a", "dtype=float16"], "model_args: dtype=float16: the checkpoint's is float32, and its weights keep it"),
+        (["-a", "device=cpu"], "model_args: device: not used here"),
         (["-a", f"pretrained={tmp_path / 'absent'}", "--mask", tmp_path / "mask.json"], "no model configuration found"),
         *(
             (["-a", f"pretrained={tmp_path / name}", "--mask", tmp_path / "mask.json"], message)

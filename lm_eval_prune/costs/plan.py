@@ -15,6 +15,7 @@ from lm_eval_prune.costs.study import Grid, Speed, removals, stages
 from lm_eval_prune.costs.workload import known_tasks, measured_shots, table_record, workloads
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep.config import load_config, parse_ranking
 from lm_eval_prune.version import __version__
 
@@ -97,7 +98,7 @@ def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
             settings["importance_limit"] = int(sweep.importance_limit)
         if isinstance(sweep.batch_size, int):
             settings["batch_size"] = sweep.batch_size
-        arguments = dict(part.split("=", 1) for part in sweep.model_args.split(",") if "=" in part)
+        arguments = parse_model_args(sweep.model_args)
         dtype = arguments.get("dtype", "auto").removeprefix("torch.")
         if dtype != "auto":  # which is the checkpoint's, and its weights are not looked at
             settings["dtype"] = dtype

@@ -7,7 +7,7 @@ that a model handed over from Python comes back as it was.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -23,7 +23,11 @@ from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.selection import select_mask
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["LOADS", "SCORERS", "PrunedOPT"]
 
@@ -103,6 +107,11 @@ class PrunedOPT(HFLM):
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
         results.install_pruning_block()
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
+        """From arguments as text, in any form that `lm_eval run` takes."""
+        return cls.create_from_arg_obj(parse_model_args(arg_string), additional_config)
 
     @property
     def model_name(self) -> str:

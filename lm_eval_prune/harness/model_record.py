@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_prune.decoders.configuration import effective_mask, read_configuration
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
@@ -41,12 +40,11 @@ def model_record(lm: PrunedOPT) -> dict[str, Any]:
     return _record(lm.model_name, lm.arguments, dtype, lm.mask)
 
 
-def record_of_arguments(model_args: str) -> dict[str, Any]:
+def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The same of the model that these arguments ask for; without `dtype` where only its weights say it.
 
     Reads the model's configuration and the mask's files. Raises PruneError.
     """
-    arguments = simple_parse_args_string(model_args)
     place = str(arguments.get("pretrained", bundled_model_path()))
     name = BUNDLED_NAME if place == str(bundled_model_path()) else place
     where = {key: arguments[key] for key in CONFIGURATION_ARGUMENTS if key in arguments}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError
 from lm_eval_prune.fractions import parse_fraction
+from lm_eval_prune.model_args import model_args_text, parse_model_args
 
 __all__ = ["Ranking", "SweepConfig", "load_config", "parse_ranking"]
 
@@ -78,6 +79,16 @@ class SweepConfig(BaseModel):
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("model_args", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """A mapping or a list, as YAML has them, as one text."""
+        try:
+            arguments = parse_model_args(value)
+        except ArgumentError as error:
+            raise ValueError(str(error).removeprefix("model_args: ")) from None
+        return value if isinstance(value, str) else model_args_text(arguments)
 
     @field_validator("limit", "importance_limit")
     @classmethod

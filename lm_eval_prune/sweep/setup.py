@@ -10,6 +10,7 @@ from typing import Any
 from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import json_line
+from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed
 from lm_eval_prune.sweep.config import SweepConfig
@@ -61,7 +62,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     from lm_eval_prune.harness.model import PrunedOPT
     from lm_eval_prune.harness.model_record import MASK_ARGUMENTS, PLACEMENT
 
-    arguments = _arguments(config.model_args)
+    arguments = parse_model_args(config.model_args)
     if given := arguments.keys() & MASK_ARGUMENTS:
         raise ArgumentError(f"model_args: {min(given)}: a sweep's masks come from its grid; leave it out")
     for name, value in (("batch_size", config.batch_size), ("device", config.device)):
@@ -109,10 +110,3 @@ def require_same_setup(folder: Path, setup: Setup, tasks: list[PlannedTask]) -> 
             changed = [key for key in identity if there.get(key) != identity[key]]
             if changed:
                 raise PruneError(f"{folder}: the task {name} has changed ({', '.join(changed)}) since; {hint}")
-
-
-def _arguments(model_args: str) -> dict[str, str]:
-    parts = [part.partition("=") for part in model_args.split(",") if part]
-    if broken := [name for name, equals, _ in parts if not equals]:
-        raise ArgumentError(f"model_args: {broken[0]!r}; expected name=value, such as pretrained=facebook/opt-125m")
-    return {name: value for name, _, value in parts}

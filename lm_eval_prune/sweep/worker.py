@@ -15,6 +15,7 @@ from lm_eval_prune.harness.importance import ImportanceConfig, compute_importanc
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Worker:
         """The model, loaded when it is first asked for. Raises PruneError."""
         if self._lm is None:
             settings = {"batch_size": self.config.batch_size, "device": self.config.device}
-            self._lm = PrunedOPT.create_from_arg_string(self.config.model_args, settings)
+            self._lm = PrunedOPT.create_from_arg_obj(parse_model_args(self.config.model_args), settings)
         return self._lm
 
     def run(self, job: Job, progress: Callable[[float], None] = lambda share: None) -> Iterator[Outcome]:
