@@ -9,7 +9,15 @@ from hypothesis import Phase, example, given, settings
 from scoring_cases import HEADS, LAYERS, QUICK_FIRST, SHAPES, VOCABULARY, pruning_masks, tiny_model
 from scoring_reference import _logits as reference_logits
 from scoring_reference import log_likelihood
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    OPTForCausalLM,
+    OPTModel,
+)
 
 from lm_eval_prune import PruningMask, compact, ffn_importance, head_importance, masked, prefix_matching_scores
 from lm_eval_prune.decoders import decoder_of, num_pruned_parameters, num_removed_parameters
@@ -97,7 +105,63 @@ def test_attention_implementations_agree():
     expected = smaller(IDS).logits
     eager = copy.deepcopy(smaller)
     eager.set_attn_implementation("eager")
+    assert eager.config._attn_implementation == "eager"
     torch.testing.assert_close(eager(IDS).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", QUICK_FIRST)
+@pytest.mark.parametrize("headless", [(0,), (1,), (0, 1), (2,), (0, 1, 2)])
+def test_every_layer_has_its_own_attention_weights(shape, headless):
+    model = tiny_model(shape)
+    mask = PruningMask(
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        pruned_heads={layer: tuple(range(HEADS)) if layer in headless else (layer,) for layer in range(LAYERS)},
+        pruned_ffns=(1,),
+    )
+    model = copy.deepcopy(model)
+    model.set_attn_implementation("eager")
+    smaller = compact(model, mask)
+    with masked(model, mask):
+        expected = model(IDS, output_attentions=True).attentions
+    found = smaller(IDS, output_attentions=True).attentions
+    assert len(found) == LAYERS
+    for layer, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        torch.testing.assert_close(ours, theirs[:, list(mask.kept_heads(layer))], rtol=0, atol=1e-5)
+    how = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    how |= {"output_attentions": True, "return_dict_in_generate": True}
+    with masked(model, mask):
+        expected = model.generate(IDS, **how).attentions
+    for ours, theirs in zip(smaller.generate(IDS, **how).attentions, expected, strict=True):
+        kept = [part[:, list(mask.kept_heads(layer))].shape for layer, part in enumerate(theirs)]
+        assert [part.shape for part in ours] == kept
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_setting_the_attention_implementation_depends_on_no_other_model(implementation, asked_before, monkeypatch):
+    for cls in (PrunedOPTForCausalLM, OPTForCausalLM):
+        monkeypatch.setattr(cls, "_can_set_attn_implementation_cached_value", None, raising=False)
+    if asked_before:
+        tiny_model().set_attn_implementation("eager")
+        tiny_model().set_attn_implementation("sdpa")
+    smaller = copy.deepcopy(compacted("pre-norm"))
+    smaller.set_attn_implementation("eager" if implementation == "sdpa" else "sdpa")
+    smaller.set_attn_implementation(implementation)
+    assert smaller.config._attn_implementation == implementation
+
+
+def test_the_copy_keeps_attention_implementation_mode_and_checkpointing():
+    model = copy.deepcopy(tiny_model()).train()
+    model.set_attn_implementation("eager")
+    model.gradient_checkpointing_enable()
+    smaller = compact(model, MASK)
+    assert smaller.config._attn_implementation == "eager"
+    assert smaller.training
+    assert smaller.model.decoder.gradient_checkpointing
+    plain = compacted("pre-norm")
+    assert (plain.config._attn_implementation, plain.training) == ("sdpa", False)
+    assert not plain.model.decoder.gradient_checkpointing
 
 
 @pytest.mark.parametrize("shape", QUICK_FIRST)

@@ -61,8 +61,7 @@ def _usage() -> str:
     return """## Use
 
 ```python
-import lm_eval_prune  # pip install lm-eval-prune: teaches transformers this model type
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer  # and: pip install lm-eval-prune
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")

@@ -26,42 +26,77 @@ __all__ = ["CLASSES", "PLAIN", "PrunedOPTForCausalLM", "PrunedOPTModel"]
 class PrunedOPTAttention(OPTAttention):
     """OPT's attention with some of its heads."""
 
-    def __init__(self, config: PrunedOPTConfig, layer_idx: int, num_heads: int) -> None:
+    def __init__(self, config: PrunedOPTConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
-        self.num_heads = num_heads
-        width, bias = num_heads * self.head_dim, self.enable_bias
+        self.kept_heads = config.removed.kept_heads(layer_idx)
+        self.num_heads = len(self.kept_heads)
+        width, bias = self.num_heads * self.head_dim, self.enable_bias
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(self.embed_dim, width, bias=bias) for _ in range(3))
         self.out_proj = nn.Linear(width, self.embed_dim, bias=bias)
 
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        if cache is not None:
+            _keep_heads(cache, self.layer_idx, self.kept_heads, self.head_dim)
+        return super().forward(hidden_states, **kwargs)
 
-class OutputBias(nn.Module):
-    """An output map that has lost all its inputs."""
+
+class OutputBias(nn.Linear):
+    """An output map that has lost all its inputs.
+
+    A linear map of one input, always zero, so that adapters (LoRA, DoRA on `out_proj`) find in it what they look for
+    and change nothing. Its weight therefore has no effect and is not stored.
+    """
 
     def __init__(self, width: int, bias: bool) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = 1, width
+        self.register_buffer("weight", torch.ones(width, 1), persistent=False)
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        if self.bias is None:
-            return torch.zeros_like(hidden_states)
-        return self.bias.expand_as(hidden_states)
+    def forward(self, zero: Tensor) -> Tensor:
+        shape = *zero.shape[:-1], self.out_features  # a tensor of its own: adapters add to it in place
+        return zero.new_zeros(shape) if self.bias is None else self.bias.expand(shape).clone()
 
 
-class HeadlessAttention(nn.Module):
-    """What stays of an attention whose heads are all gone."""
+class HeadlessAttention(OPTAttention):
+    """What stays of an attention whose heads are all gone.
+
+    An `OPTAttention`, so that `output_attentions` has an entry for the layer: of (batch, 0, queries, keys).
+    """
 
     def __init__(self, config: PrunedOPTConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.layer_idx = layer_idx
+        nn.Module.__init__(self)
+        self.config, self.layer_idx, self.num_heads = config, layer_idx, 0
         self.out_proj = OutputBias(config.hidden_size, config.enable_bias)
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
         cache = kwargs.get("cache", kwargs.get("past_key_values"))  # the name differs between versions of transformers
         if cache is not None and self.layer_idx == 0:
             # The model asks layer 0 how many tokens came before: one number a token answers.
+            _keep_heads(cache, 0, (0,), width=1)
             counted = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
             cache.update(counted, counted, 0)
-        return self.out_proj(hidden_states), None
+        weights = None
+        if self.config._attn_implementation == "eager":  # the others give no layer's attention weights
+            tokens = hidden_states.shape[1]
+            keys = tokens if attention_mask is None else attention_mask.shape[-1]
+            weights = hidden_states.new_empty(len(hidden_states), 0, tokens, keys)
+        return self.out_proj(hidden_states.new_zeros(*hidden_states.shape[:-1], 1)), weights
+
+
+def _keep_heads(cache: Any, layer_idx: int, heads: tuple[int, ...], width: int) -> None:
+    """Leave of what stands in the cache for a layer the kept heads, where it was made for all of the original's heads.
+
+    So is a learned prefix (PEFT's prefix tuning), which knows the configuration's number of heads alone.
+    """
+    layer = cache.layers[layer_idx] if layer_idx < len(getattr(cache, "layers", ())) else None
+    if layer is None or not layer.is_initialized:
+        return
+    if (layer.keys.shape[1], layer.keys.shape[3]) != (len(heads), width):
+        layer.keys, layer.values = (part[:, list(heads), :, :width] for part in (layer.keys, layer.values))
 
 
 class PrunedOPTDecoderLayer(OPTDecoderLayer):
@@ -71,12 +106,11 @@ class PrunedOPTDecoderLayer(OPTDecoderLayer):
         super().__init__(config, layer_idx)
         assert config.layer_head_num is not None
         assert config.layer_inter_size is not None
-        num_heads = config.layer_head_num[layer_idx]
         self.has_ffn = config.layer_inter_size[layer_idx] > 0
-        if num_heads:
-            self.self_attn = PrunedOPTAttention(config, layer_idx, num_heads)
+        if config.layer_head_num[layer_idx]:
+            self.self_attn = PrunedOPTAttention(config, layer_idx)
         else:
-            self.self_attn = HeadlessAttention(config, layer_idx)  # type: ignore[assignment]
+            self.self_attn = HeadlessAttention(config, layer_idx)
             if self.do_layer_norm_before:
                 self.self_attn_layer_norm = nn.Identity()  # type: ignore[assignment]
         if not self.has_ffn:
@@ -120,6 +154,10 @@ class _Complete:
             name, found, expected = misshapen[0]
             raise FileFormatError(f"{where}: {name} is {tuple(found)}; expected {tuple(expected)} by config.json")
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration's `save_pretrained` writes what other programs need."""
 
 
 class PrunedOPTModel(_Complete, OPTModel):

@@ -6,6 +6,7 @@ means the same before and after compaction.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,24 @@ from lm_eval_prune.decoders.registration import MODEL_TYPE, register_models
 from lm_eval_prune.errors import MaskError
 from lm_eval_prune.masks import PruningMask
 
-__all__ = ["PrunedOPTConfig", "compacted_config"]
+__all__ = ["MODELING_FILE", "PrunedOPTConfig", "compacted_config"]
+
+MODELING_FILE = "modeling_pruned_opt.py"
+"""Written beside config.json, for programs that load this model type with `trust_remote_code=True`."""
+MODELING = '''"""The classes of this checkpoint are in the package lm-eval-prune: pip install lm-eval-prune."""
+
+from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM, PrunedOPTModel
+from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
+
+__all__ = ["PrunedOPTConfig", "PrunedOPTForCausalLM", "PrunedOPTModel"]
+'''
+AUTO_MAP = {
+    "AutoConfig": "modeling_pruned_opt.PrunedOPTConfig",
+    "AutoModel": "modeling_pruned_opt.PrunedOPTModel",
+    "AutoModelForCausalLM": "modeling_pruned_opt.PrunedOPTForCausalLM",
+}
+FOREIGN = ("auto_map", "architectures", "transformers_version")
+"""Fields of a configuration that are never carried into another model's: `auto_map` names code to run."""
 
 
 @strict
@@ -56,6 +74,16 @@ class PrunedOPTConfig(OPTConfig):
         self.pruning_mask = mask.to_dict()
         register_models()
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As transformers' own, with the file that `trust_remote_code=True` looks for."""
+        self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        Path(save_directory, MODELING_FILE).write_text(MODELING, encoding="utf-8")
+
+    @classmethod
+    def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `save_pretrained` writes what other programs need, and not a copy of our modules."""
+
     @property
     def removed(self) -> PruningMask:
         """What was removed, as a mask."""
@@ -72,14 +100,7 @@ def compacted_config(config: OPTConfig, mask: PruningMask, name: str | None = No
     given = content.pop("original_model", None) or name or getattr(config, "_name_or_path", "")
     # Of a folder only its own name: where it lies is nobody else's business.
     name = Path(given).resolve().name if given and Path(given).is_dir() else given or None
-    for key in (
-        "model_type",
-        "pruning_mask",
-        "layer_head_num",
-        "layer_inter_size",
-        "architectures",
-        "transformers_version",
-    ):
+    for key in ("model_type", "pruning_mask", "layer_head_num", "layer_inter_size", *FOREIGN):
         content.pop(key, None)
     whole = mask
     if removed is not None:

@@ -1,4 +1,4 @@
-"""What transformers' Auto classes are told of compacted models: names, and a module to find them in.
+"""What transformers' Auto classes and PEFT are told of compacted models: names, and a module to find them in.
 
 Told when the modules of the Auto classes are imported, at which moment the rest of transformers may be half loaded:
 nothing is imported here before it is asked for.
@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__all__ = ["register_configuration", "register_models", "register_tokenizer"]
+__all__ = ["register_adapters", "register_configuration", "register_models", "register_tokenizer"]
 
 MODEL_TYPE = "pruned_opt"
 HOMES = {
@@ -41,6 +41,13 @@ def register_configuration(auto: ModuleType) -> None:
 def register_tokenizer(auto: ModuleType) -> None:
     """`AutoTokenizer` treats a compacted model as what it was made of. `auto` is tokenization_auto."""
     auto.TOKENIZER_MAPPING_NAMES[MODEL_TYPE] = auto.TOKENIZER_MAPPING_NAMES["opt"]
+
+
+def register_adapters(constants: ModuleType) -> None:
+    """PEFT's adapters go by default where they go in an OPT. `constants` is peft.utils.constants."""
+    for name, places in vars(constants).items():
+        if name.endswith(("_TARGET_MODULES_MAPPING", "_FEEDFORWARD_MODULES_MAPPING")) and "opt" in places:
+            places.setdefault(MODEL_TYPE, places["opt"])
 
 
 @functools.cache
