@@ -7,7 +7,7 @@ transformers 5 ignores a `head_mask` argument without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ import torch
 
 from lm_eval_prune.decoders import check_fits, decoder_of
 from lm_eval_prune.decoders.compiled import uncompiled
+from lm_eval_prune.decoders.saving import unsaveable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["masked"]
 
+UNSAVED = (
+    "inside masked(...) the mask is no part of the weights, so save_pretrained would write the dense model; write the "
+    "masked one with compact(model, mask).save_pretrained, or `lm-eval-prune compact` (with --zeroed a plain "
+    "checkpoint), or save after the block"
+)
+
 
 @contextmanager
 def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
@@ -33,7 +40,8 @@ def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
     Blocks nest: what any of them prunes is pruned. On exit, also by an exception, the model is as before; its weights
     are never touched. What a compacted model lacks already is pruned. A model compiled by torch.compile is to be given
     as such; it runs uncompiled inside, since compiled code would not see the mask. With activation checkpointing, call
-    `backward` inside the block.
+    `backward` inside the block. A copy or pickle taken inside stays masked; `save_pretrained`, which would write the
+    dense model, raises UnsupportedModelError inside.
     Raises MaskShapeError, UnsupportedModelError.
     """
     decoder = decoder_of(model)
@@ -42,27 +50,28 @@ def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
     with ExitStack() as hooks:
         if not mask.is_dense:
             hooks.enter_context(uncompiled(model))
+            hooks.enter_context(unsaveable(model, UNSAVED))
         for layer, heads in mask.pruned_heads.items():
-            gate = _zeroed_heads(heads, decoder.removed.kept_heads(layer), decoder.head_dim)
+            gate = _ZeroedHeads(heads, decoder.removed.kept_heads(layer), decoder.head_dim)
             hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)  # type: ignore[union-attr]
         for layer in mask.pruned_ffns:
             hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(_nothing).remove)  # type: ignore[union-attr]
         yield model
 
 
-def _zeroed_heads(heads: tuple[int, ...], there: tuple[int, ...], head_dim: int) -> Callable[..., tuple[Tensor, ...]]:
+class _ZeroedHeads:
     """A forward pre-hook that sets the share of `heads` of the input (..., len(there) * head_dim) to zero."""
-    pruned = torch.tensor([head in heads for head in there]).repeat_interleave(head_dim)
-    on_device: dict[torch.device, Tensor] = {}  # a model's layers may lie on several devices
 
-    def gate(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    def __init__(self, heads: tuple[int, ...], there: tuple[int, ...], head_dim: int) -> None:
+        pruned = torch.tensor([head in heads for head in there]).repeat_interleave(head_dim)
+        self.on_device = {pruned.device: pruned}  # a model's layers may lie on several devices
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         outputs = args[0]
-        if outputs.device not in on_device:
-            on_device[outputs.device] = pruned.to(outputs.device)
+        if outputs.device not in self.on_device:
+            self.on_device[outputs.device] = next(iter(self.on_device.values())).to(outputs.device)
         # Filled, not multiplied: zero times an infinite or undefined half-precision value would be undefined.
-        return (outputs.masked_fill(on_device[outputs.device], 0), *args[1:])
-
-    return gate
+        return (outputs.masked_fill(self.on_device[outputs.device], 0), *args[1:])
 
 
 def _nothing(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:

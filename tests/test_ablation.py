@@ -1,4 +1,8 @@
+import copy
+import pickle
+
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -173,3 +177,53 @@ def test_a_model_that_is_no_opt_is_refused():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8, n_positions=8))
     with pytest.raises(UnsupportedModelError, match="supported: opt"), masked(model, PruningMask.dense(1, 1)):
         pass
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda model, folder: model.save_pretrained(folder),
+        lambda model, folder: model.save_pretrained(folder, safe_serialization=True, state_dict=model.state_dict()),
+        lambda model, folder: model.model.save_pretrained(folder),
+        lambda model, folder: model.model.decoder.save_pretrained(folder),
+        lambda model, folder: model.push_to_hub("somebody/model"),
+        lambda model, folder: torch.compile(model).save_pretrained(folder),
+        lambda model, folder: copy.deepcopy(model).save_pretrained(folder),
+        lambda model, folder: peft.get_peft_model(model, peft.LoraConfig()).merge_and_unload().save_pretrained(folder),
+    ],
+    ids=["model", "with its weights", "bare model", "decoder", "hub", "compiled", "copy", "adapter merged"],
+)
+def test_a_masked_model_is_not_saved_as_the_dense_one(tiny_opt, mask, tmp_path, save):
+    with masked(tiny_opt, mask), masked(tiny_opt, PruningMask.dense(3, 4)):
+        with pytest.raises(UnsupportedModelError, match=r"compact.*--zeroed") as caught:
+            save(tiny_opt, tmp_path / "saved")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_blocks_around_and_after_one_another_refuse_and_allow_saving(tiny_opt, mask, tmp_path):
+    with masked(tiny_opt, mask):
+        with masked(tiny_opt, PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_ffns=(0,))):
+            pass
+        with pytest.raises(UnsupportedModelError):
+            tiny_opt.save_pretrained(tmp_path)
+    tiny_opt.save_pretrained(tmp_path)
+    with masked(tiny_opt, PruningMask.dense(3, 4)):
+        tiny_opt.save_pretrained(tmp_path)
+    assert "save_pretrained" not in vars(tiny_opt)
+
+
+def test_an_adapter_trained_under_a_mask_is_saved(tiny_opt, mask, tmp_path):
+    adapted = peft.get_peft_model(tiny_opt, peft.LoraConfig())
+    with masked(adapted, mask):
+        adapted.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_and_pickles_taken_inside_stay_masked(tiny_opt, mask, input_ids, duplicate):
+    with masked(tiny_opt, mask):
+        expected = tiny_opt(input_ids).logits
+        taken = duplicate(tiny_opt)
+    assert torch.equal(taken(input_ids).logits, expected)
+    assert not torch.equal(tiny_opt(input_ids).logits, expected)
