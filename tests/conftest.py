@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tests import isolation
+
+USERS = isolation.Watch(isolation.caches()) if isolation.OWN not in os.environ else None
+"""The user's caches as they were when the first process began, before anything was imported that writes there."""
+FIRST = isolation.settle()
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,6 +29,23 @@ PRE_NORM = {**TINY, "word_embed_proj_dim": 32, "do_layer_norm_before": True, "ma
 POST_NORM = {**TINY, "word_embed_proj_dim": 16, "do_layer_norm_before": False, "max_position_embeddings": 512}
 LIVELY = {"init_std": 0.3}
 """Weights large enough that a wrong head or bias shows in the logits."""
+
+
+def pytest_sessionfinish(session):
+    """A run that has touched the user's caches fails, whatever its tests say."""
+    if USERS is not None and USERS.changed():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    if USERS is not None and (changed := USERS.changed()):
+        terminalreporter.section("the user's caches changed, by these tests or by another program", red=True)
+        terminalreporter.write_line("\n".join(changed[:20]))
+
+
+def pytest_unconfigure():
+    if FIRST:
+        isolation.remove_own_home()
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +90,7 @@ def benchmarks_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def in_benchmarks(benchmarks_folder, monkeypatch, tmp_path_factory):
+def in_benchmarks(benchmarks_folder, monkeypatch):
     """The test runs inside that folder, so that `--tasks hellaswag` finds `Rowan/hellaswag` there."""
     monkeypatch.chdir(benchmarks_folder)
     return benchmarks_folder
