@@ -87,7 +87,7 @@ def _run(variant, shots, column, cell, cost):
     folder = Path("sweep")
     return Run(
         source=folder, path=folder / "cells" / f"{column.task}-{shots}-{variant}.json", model="facebook/opt-66b",
-        fingerprint="f00d", backend="pruned-opt", variant=variant, task=column.task, num_fewshot=shots,
+        weights="f00d", backend="pruned-opt", variant=variant, task=column.task, num_fewshot=shots,
         fewshot_seed=1234, values={column.metric: Value(cell.value, cell.stderr, True)}, task_version="1.0",
         task_config=None, limit=None, num_documents=1838, dtype="float16", scorer="packed", lm_eval="0.4.13", date=1.0,
         cost=cost, samples=None,

@@ -11,6 +11,7 @@ from hashlib import sha256
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.sweep.folder import DENSE, Row, Variant, digest, write_cell, write_plan
 
+OWN_NAME = "facebook/opt-125m"
 LAYERS, HEADS = 4, 4
 PER_HEAD, PER_FFN, OTHER = 1_000, 8_000, 50_000
 FLOPS_OTHER = 20_000
@@ -114,7 +115,7 @@ def results(task, shots, lines, *, version=1.0, limit=None, config=None, metrics
 
 def cell(
     folder, row, count, *, loss=0.0, model="facebook/opt-125m", fingerprint="f00d", version=1.0, metrics=("acc",),
-    commit=None,
+    commit=None, arguments=None,
 ):  # fmt: skip
     """Write the cell of `row`; `commit` is the model's on the hub, where the sweep had a network."""
     lines = samples(
@@ -123,7 +124,7 @@ def cell(
     config = {"model_sha": commit or ""}
     content = results(row.task, row.num_fewshot, lines, version=version, metrics=metrics, config=config)
     identity = {
-        "model": {"name": model, "fingerprint": fingerprint},
+        "model": {"name": model, "fingerprint": fingerprint, **(arguments or {})},
         "mask": {},
         "task": row.task,
         "task_version": version,
@@ -172,6 +173,7 @@ def harness_run(folder, *, name="hf", count=60, tasks=("piqa", "copa"), shots=0,
             "model": "hf",
             "model_args": "pretrained=facebook/opt-125m,dtype=float32",
             "model_num_parameters": 98_000,
+            "identity": {"weights": "f00d"},
         }
         one = results(task, shots, lines, config={**config, **changes})
         if logged:

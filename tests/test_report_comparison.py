@@ -14,6 +14,7 @@ from sweep_folders import cell, grid, harness_run, pruning, results, samples, sw
 
 from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.identity import hub_fingerprint
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.averages import verdict_of
 from lm_eval_prune.report.board import Column, Difference
@@ -293,7 +294,7 @@ def test_without_outcomes_standard_errors_are_used_and_it_is_said(folder, tmp_pa
         board_of(folder, path, shots=(0,), strict=True)
 
 
-def test_runs_whose_prompts_differ_are_not_paired(tmp_path):
+def test_runs_whose_prompts_differ_are_not_compared(tmp_path):
     folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), shots=(5,))
     path = harness_run(tmp_path / "hf", tasks=("piqa",), shots=5, loss=0.1)
     for file in path.parent.glob("samples_*.jsonl"):
@@ -301,9 +302,11 @@ def test_runs_whose_prompts_differ_are_not_paired(tmp_path):
         changed = [{**line, "prompt_hash": "other" + line["prompt_hash"]} for line in lines]
         file.write_text("".join(json.dumps(line) + "\n" for line in changed))
     board = board_of(folder, path)
-    shown = entry_of(board, "dense", shots=5, backend="hf").cells[ACC]
-    assert (shown.difference.paired, shown.difference.note) == (0, "prompts differ")
-    assert any(p.kind == "unpaired documents" and p.message.startswith("prompts differ") for p in board.problems)
+    assert entry_of(board, "dense", shots=5, backend="hf").cells[ACC].difference is None
+    (problem,) = (p for p in board.problems if p.kind == "different prompts")
+    assert problem.message == "prompts differ from the dense run's, not compared: dense (hf) on piqa acc, 5-shot"
+    with pytest.raises(ArgumentError, match="different prompts"):
+        board_of(folder, path, strict=True)
 
 
 def test_pairs_are_joined_by_hash_never_by_position(tmp_path):
@@ -371,7 +374,10 @@ def test_different_weights_under_one_name_are_told_apart(tmp_path):
     other = sweep(tmp_path / "b", [], tasks=("piqa",), fingerprint="beef")
     board = board_of(folder, other)
     assert "different models of one name" in {p.kind for p in board.problems}
-    assert {entry.model for entry in board.entries} == {"facebook/opt-125m (f00d)", "facebook/opt-125m (beef)"}
+    assert {entry.model for entry in board.entries} == {
+        "facebook/opt-125m (weights f00d)",
+        "facebook/opt-125m (weights beef)",
+    }
 
 
 COMMITS = ("27dcfa74d334bc871f3234de431e71c6eeba5dd6", "08ab08cc4b72ff5593870b5d527cf4230323703c")
@@ -379,8 +385,10 @@ COMMITS = ("27dcfa74d334bc871f3234de431e71c6eeba5dd6", "08ab08cc4b72ff5593870b5d
 
 @pytest.mark.parametrize("commit", [None, COMMITS[0]], ids=["a sweep without network", "a sweep that knows the commit"])
 def test_a_sweep_and_a_harness_run_of_one_hub_model_are_one_model(tmp_path, commit):
-    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), commit=commit)
-    path = harness_run(tmp_path / "run", tasks=("piqa",), model="pruned-opt", model_sha=COMMITS[0], loss=0.5)
+    known = hub_fingerprint("facebook/opt-125m", COMMITS[0])
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), commit=commit, fingerprint=known)
+    changes = {"model": "pruned-opt", "model_sha": COMMITS[0], "identity": {}}
+    path = harness_run(tmp_path / "run", tasks=("piqa",), loss=0.5, **changes)
     content = json.loads(path.read_text())
     content["pruning"] = pruning(OWN[2])
     content["pruning"]["mask"]["provenance"] = {"ranking": "other"}
@@ -393,22 +401,20 @@ def test_a_sweep_and_a_harness_run_of_one_hub_model_are_one_model(tmp_path, comm
 
 
 def test_different_commits_of_one_name_are_told_apart(tmp_path):
-    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), commit=COMMITS[0])
-    runs = [harness_run(tmp_path / sha, tasks=("piqa",), model_sha=sha) for sha in COMMITS]
+    known = [hub_fingerprint("facebook/opt-125m", commit) for commit in COMMITS]
+    folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), fingerprint=known[0])
+    runs = [harness_run(tmp_path / sha, tasks=("piqa",), model_sha=sha, identity={}) for sha in COMMITS]
     board = board_of(folder, *runs)
+    ours, other = (f"facebook/opt-125m (weights {weights[:12]})" for weights in known)
     (problem,) = (p for p in board.problems if p.kind == "different models of one name")
-    assert problem.message == "facebook/opt-125m: weights 08ab08cc, f00d"
+    assert problem.message == f"weights differ, or are not said: {ours}, {other}"
     found = {(entry.model, entry.backend) for entry in board.entries}
-    ours, other = "facebook/opt-125m (f00d)", "facebook/opt-125m (08ab08cc4b72ff5)"
     assert found == {(ours, "pruned-opt"), (ours, "hf"), (other, "hf")}
-    # Between two commits nothing says which one the sweep of a machine without network had.
-    elsewhere = sweep(tmp_path / "offline", [], tasks=("piqa",))
-    assert len({entry.model for entry in board_of(elsewhere, *runs).entries}) == 3
 
 
 def test_a_sweep_and_a_run_on_the_bundled_model_are_one_model(tmp_path):
     folder = sweep(tmp_path / "sweep", OWN[:1], tasks=("piqa",), model="lm-eval-prune/bundled")
-    path = harness_run(tmp_path / "run", tasks=("piqa",), model="pruned-opt", model_args="")
+    path = harness_run(tmp_path / "run", tasks=("piqa",), model="pruned-opt", model_args="dtype=float32")
     assert {entry.model for entry in board_of(folder, path).entries} == {"lm-eval-prune/bundled"}
 
 

@@ -51,7 +51,7 @@ def harmful(tmp_path_factory):
     for task in (HARMFUL, "piqa"):
         importance(folder, f"{len(task)}-0-heads", "heads", "gradient", task, 0)
     other = tmp_path_factory.mktemp("runs") / os.fsdecode(b"\xff \x1b[31m")
-    harness_run(other, tasks=("piqa",), count=8, model_args={"pretrained": "half a pair \ud800"})
+    harness_run(other, tasks=("piqa",), count=8, model_args={"pretrained": "half a pair \ud800"}, identity={})
     output = tmp_path_factory.mktemp("out")
     return leaderboard([folder, other], output, exports=("model-index", "every_eval_ever")), output
 

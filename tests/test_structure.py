@@ -14,7 +14,7 @@ PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
     ["errors", "version", "after_import", "text"],
     ["file_names", "files", "folders", "fractions", "budget"],
-    ["model_args"],
+    ["model_args", "identity"],
     ["masks"],
     ["decoders"],
     ["demo"],

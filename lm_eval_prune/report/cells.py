@@ -13,6 +13,7 @@ import numpy as np
 
 from lm_eval_prune.report import statistics
 from lm_eval_prune.report.board import Cell, Column, Difference, Flip
+from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.outcomes import OutcomeReader, Outcomes, Pairs, pair
 from lm_eval_prune.report.runs import Problem, Run
 
@@ -48,11 +49,13 @@ class CellMaker:
     def __init__(self, *, list_flips: bool = False) -> None:
         self._reader = OutcomeReader()
         self._list_flips = list_flips
+        self._refused: list[str] = []
 
     @property
     def problems(self) -> list[Problem]:
-        """Damaged files of outcomes, so far."""
-        return self._reader.problems
+        """So far: damaged files of outcomes, and what was not compared, as its prompts differ from the dense run's."""
+        refused = f"{PROMPTS_DIFFER} from the dense run's, not compared: {listed(self._refused)}"
+        return [*self._reader.problems, *([Problem("different prompts", refused)] if self._refused else [])]
 
     def __call__(
         self, label: str, runs: Sequence[Run], column: Column, dense: Sequence[Run], rng: np.random.Generator
@@ -77,7 +80,11 @@ class CellMaker:
         difference, difference_means = None, None
         flips: list[Flip] = []
         if dense and not all(any(run is other for other in dense) for run in runs):
-            difference, difference_means, flips = self._difference(label, runs, column, dense, rng, error)
+            found = self._difference(label, runs, column, dense, rng, error)
+            if found is None:
+                self._refused.append(f"{label} on {column}, {runs[0].num_fewshot}-shot")
+            else:
+                difference, difference_means, flips = found
         cell = Cell(
             value=fmean(values),
             stderr=error if len(runs) == 1 else None,
@@ -102,12 +109,15 @@ class CellMaker:
         dense: Sequence[Run],
         rng: np.random.Generator,
         error: float | None,
-    ) -> tuple[Difference, NDArray[np.float64] | None, list[Flip]]:
+    ) -> tuple[Difference, NDArray[np.float64] | None, list[Flip]] | None:
+        """The difference, its resampled means and the flips; None where the prompts are other ones."""
         matched = [_same_draw(run, dense) for run in runs]
         gap = fmean(run.values[column.metric].value for run in runs) - fmean(
             run.values[column.metric].value for run in matched
         )
         pairs, note = self._pairs(runs, matched, column.metric)
+        if note == PROMPTS_DIFFER:
+            return None
         if not pairs:
             return _unpaired(gap, error, matched, column.metric, note), None, []
         differences = _mean_differences(pairs)

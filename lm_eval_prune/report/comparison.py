@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.report.apart import told_apart
 from lm_eval_prune.report.averages import average_of, averaged_columns, declines, verdict_of
+from lm_eval_prune.report.baselines import Baselines
 from lm_eval_prune.report.board import Board, Column, Difference, Entry, Flip
 from lm_eval_prune.report.cells import CellMaker, Made
 from lm_eval_prune.report.checks import listed, problems_of_missing, problems_of_runs, require_none
@@ -19,10 +21,8 @@ from lm_eval_prune.report.grouping import (
     METRICS,
     RowKey,
     columns_of,
-    dense_runs,
     grouped,
     labels,
-    one_name_a_model,
     without_repeats,
 )
 from lm_eval_prune.report.reading import Collection
@@ -72,14 +72,15 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     columns = columns_of(runs, config.tasks, config.metrics)
     tasks = {column.task for column in columns}
     problems = list(collection.problems)
-    runs, found = one_name_a_model([run for run in runs if run.task in tasks])
+    runs, found = told_apart([run for run in runs if run.task in tasks])
     problems += [*found, *problems_of_runs(runs)]
     runs, found = without_repeats(runs)
-    dense, more = dense_runs(runs, config.baseline)
+    baselines, rows = Baselines(runs, config.baseline), grouped(runs)
     maker = CellMaker(list_flips=config.flips)
-    entries, flips = _entries(runs, dense, columns, config, maker)
+    entries, flips = _entries(rows, baselines, columns, config, maker)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
-    problems += [*found, *more, *problems_of_missing(wanted, _absent(entries, columns))]
+    problems += [*found, *baselines.problems(rows, labels(rows))]
+    problems += problems_of_missing(wanted, _absent(entries, columns))
     problems += [*maker.problems, *_unpaired(entries)]
     problems = [problem._replace(message=printable(problem.message)) for problem in problems]  # errors, paths
     if config.strict:
@@ -96,14 +97,13 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
 
 
 def _entries(
-    runs: Sequence[Run],
-    dense: Mapping[tuple[str, str, int], list[Run]],
+    rows: Mapping[RowKey, Mapping[str, list[Run]]],
+    baselines: Baselines,
     columns: Sequence[Column],
     config: BoardConfig,
     maker: CellMaker,
 ) -> tuple[list[Entry], list[Flip]]:
     """Ranked entries, and the documents that flipped."""
-    rows = grouped(runs)
     named = labels(rows)
     made: dict[RowKey, dict[Column, Made]] = {}
     for key, by_task in rows.items():
@@ -111,8 +111,8 @@ def _entries(
         label = _with_seeds(named[key], by_task)
         for column in columns:
             rng = np.random.default_rng([config.seed, zlib.crc32(f"{named[key]}|{column}|{key.num_fewshot}".encode())])
-            baseline = dense.get((key.model, column.task, key.num_fewshot), [])
-            cell = maker(label, by_task.get(column.task, []), column, baseline, rng)
+            own = by_task.get(column.task, [])
+            cell = maker(label, own, column, baselines.of(key, column.task, own), rng)
             if cell is not None:
                 made[key][column] = cell
     made = _judged(made, columns, config.margin)
@@ -154,7 +154,7 @@ def _entry(
     cost = max((run.cost for run in runs), key=lambda cost: sum(value is not None for value in vars(cost).values()))
     return Entry(
         label=label,
-        model=key.model,
+        model=f"{key.model} ({key.apart})" if key.apart else key.model,
         backend=key.backend,
         ranking=key.variant.ranking,
         prune_heads=key.variant.prune_heads,

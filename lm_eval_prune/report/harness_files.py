@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_eval_prune.demo import BUNDLED_NAME
+from lm_eval_prune.report.identities import identified
 from lm_eval_prune.report.runs import Cost, Dataset, Run, Value
 from lm_eval_prune.sweep.folder import DENSE, Variant, digest, file_name
 from lm_eval_prune.text import printable
 
 __all__ = [
-    "commit_of",
     "cost_of",
     "mask_text",
     "metric_name",
@@ -46,10 +45,7 @@ def runs_of_results(results: Mapping[str, Any], path: Path) -> list[Run]:
     common: dict[str, Any] = {
         "source": path,
         "path": path,
-        "model": _model_name(results, config),
-        "fingerprint": None,
-        "commit": commit_of(config),
-        "backend": printable(str(config.get("model") or "unknown")),
+        **identified(results, config, pruning),
         "fewshot_seed": config.get("fewshot_seed"),
         "limit": config.get("limit"),
         "dtype": _dtype(pruning, config),
@@ -111,11 +107,6 @@ def values_of(results: Mapping[str, Any], task: str) -> dict[str, Value]:
 
 def metric_name(name: str, filter_name: str) -> str:
     return printable(name if filter_name in ("", "none") else f"{name} ({filter_name})")
-
-
-def commit_of(config: Mapping[str, Any]) -> str | None:
-    """The model's commit on the hub; the harness writes an empty one for folders, and where it has no network."""
-    return printable(str(config.get("model_sha") or "")) or None
 
 
 def cost_of(pruning: Mapping[str, Any], config: Mapping[str, Any]) -> Cost:
@@ -211,16 +202,6 @@ def _share(wanted: Any, part: int, total: int | None) -> str:
         with contextlib.suppress(ValueError):  # what somebody wrote into a mask by hand
             return f"{float(wanted):.12g}"
     return f"{part / total:.4g}" if total else str(part)
-
-
-def _model_name(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    arguments = config.get("model_args") or {}
-    if isinstance(arguments, str):
-        arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
-    named = arguments.get("pretrained") or arguments.get("model")
-    if named is None and config.get("model") == "pruned-opt":
-        return BUNDLED_NAME
-    return printable(str(named or results.get("model_name") or "unknown model"))
 
 
 def _dtype(pruning: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:

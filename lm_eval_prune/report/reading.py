@@ -8,19 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.harness_files import (
-    commit_of,
     cost_of,
     mask_text,
     runs_of_results,
     task_fields,
     versions_of,
 )
+from lm_eval_prune.report.identities import identified_cell
 from lm_eval_prune.report.runs import Missing, Problem, Run
 from lm_eval_prune.sweep.folder import (
     Row,
@@ -143,10 +142,7 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) ->
         **fields,
         source=folder,
         path=path,
-        model=printable(str(model.get("name") or BUNDLED_NAME)),
-        fingerprint=model.get("fingerprint"),
-        commit=commit_of(config),
-        backend="pruned-opt",
+        **identified_cell(content, model, identity, pruning),
         variant=row.variant,
         fewshot_seed=row.fewshot_seed,
         limit=identity.get("limit"),

@@ -78,8 +78,7 @@ class Run:
     path: Path
     """The file with the numbers."""
     model: str
-    fingerprint: str | None
-    """Hash of the model's files, which a sweep takes; None elsewhere."""
+    """Its name; with what tells it apart, where runs of one name are of several models or questions."""
     backend: str
     """The harness's name of the model class: `pruned-opt`, `hf`, `vllm`, ..."""
     variant: Variant
@@ -101,8 +100,16 @@ class Run:
     cost: Cost
     samples: Path | None
     """Where its per-document outcomes lie: a cell, or a `samples_*.jsonl`. None where there are none."""
-    commit: str | None = None
-    """The model's on the Hugging Face hub, where the harness could ask for it."""
+    weights: str | None = None
+    """Fingerprint of the model's files (identity.py); None where nothing is known of them."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """All that decides the result, beside the mask and what has a field here: settings and their values."""
+    ways: Mapping[str, str] = field(default_factory=dict)
+    """How it was computed, and on how many documents: no hindrance to a comparison."""
+    name: str = ""
+    """The model's name without what tells it apart."""
+    apart: str = ""
+    """Those of `ways` by which runs that are alike otherwise are told apart."""
     dataset: Dataset = field(default=Dataset())
     mask: str = ""
     """What was pruned, layer by layer; empty for a dense model."""
@@ -110,11 +117,6 @@ class Run:
     """The harness's `config`: how it was called."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, where the file says."""
-
-    @property
-    def weights(self) -> str | None:
-        """What is known of the model's weights."""
-        return self.fingerprint or self.commit
 
     @property
     def is_dense(self) -> bool:
