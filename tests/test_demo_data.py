@@ -5,13 +5,15 @@ import random
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from lm_eval_prune.demo import documents, generate_tasks, held_out, mixture
-from lm_eval_prune.demo.vocabulary import CATEGORIES, COUNTRIES, NEWLINE, VOCABULARY, build_tokenizer
+from training import documents, generate_tasks, held_out, mixture
+from training.vocabulary import CATEGORIES, COUNTRIES, NEWLINE, VOCABULARY, build_tokenizer
 
 TRAINING_SEQUENCES = 300
+ROOT = Path(__file__).parents[1]
 
 
 def packaged(task, split):
@@ -194,8 +196,8 @@ def test_check_names_the_file_that_is_not_the_generators(tmp_path, damage):
     else:
         path = tmp_path / "unknown.jsonl"
         path.write_text("")
-    command = [sys.executable, "-m", "lm_eval_prune.demo.generate_tasks", "--check", "--output_path", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "training.generate_tasks", "--check", "--output_path", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 1
     assert run.stderr.startswith(str(path))
     assert run.stderr.count("\n") == 1

@@ -4,16 +4,18 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_prune.demo import bundled_model_path, generate_tasks, mixture, model_card
-from lm_eval_prune.demo.recipe import Recipe, Stage, build_model
-from lm_eval_prune.demo.train import STATE_FILE, save_checkpoint, train
-from lm_eval_prune.demo.vocabulary import VOCABULARY
+from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from training import generate_tasks, mixture, model_card
+from training.recipe import Recipe, Stage, build_model
+from training.train import STATE_FILE, save_checkpoint, train
+from training.vocabulary import VOCABULARY
 
 TINY = Recipe(
     hidden_size=16,
@@ -35,13 +37,14 @@ TINY = Recipe(
     ),
 )
 STEPS = 5
+ROOT = Path(__file__).parents[1]
 
 
 def run_training(output_path, *options, module="train"):
-    command = [sys.executable, "-m", f"lm_eval_prune.demo.{module}", *options]
+    command = [sys.executable, "-m", f"training.{module}", *options]
     if output_path is not None:
         command += ["--output_path", str(output_path)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def weights(model):
@@ -120,8 +123,8 @@ def test_a_damaged_state_is_named(tmp_path):
 )
 def test_errors_are_short_and_without_a_traceback(tmp_path, module, options, words):
     given = [] if module == "model_card" or "--output_path" in options else ["--output_path", str(tmp_path)]
-    command = [sys.executable, "-m", f"lm_eval_prune.demo.{module}", *options, *given]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-m", f"training.{module}", *options, *given]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
     last = run.stderr.strip().splitlines()[-1]

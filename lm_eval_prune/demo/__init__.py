@@ -1,9 +1,4 @@
-"""The bundled model: a small OPT that learns in context, its training data, its training script and its tasks.
-
-`vocabulary.py` holds the words and the tokenizer, `held_out.py` what the model never sees in training, `mixture.py` the
-training sequences, `train.py` the training, `documents.py` and `generate_tasks.py` the documents of the harness tasks
-`icl_demo`. Importing this package costs nothing: neither torch nor transformers is loaded.
-"""
+"""The bundled model: a small OPT that learns in context. How it was trained is in `training/` of the repository."""
 
 from pathlib import Path
 

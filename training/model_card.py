@@ -1,7 +1,7 @@
 """The model card of a trained checkpoint: its data, its recipe, its curve and its measured accuracies, as Markdown.
 
 Rendered from what `train.py` knows and from `measurements.json` in the checkpoint's folder, so that no figure in it is
-typed by hand. `python -m lm_eval_prune.demo.model_card FOLDER` renders it anew.
+typed by hand. `python -m training.model_card FOLDER` renders it anew.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.demo.documents import DOCUMENTS_PER_SPLIT, documents
-from lm_eval_prune.demo.mixture import KINDS
-from lm_eval_prune.demo.vocabulary import VOCABULARY
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import read_json
+from training.documents import DOCUMENTS_PER_SPLIT, documents
+from training.mixture import KINDS
+from training.vocabulary import VOCABULARY
 
 __all__ = ["CARD_FILE", "CURVE_FILE", "MEASUREMENTS_FILE", "render", "write"]
 
@@ -104,12 +104,12 @@ def _recipe(measurements: Mapping[str, Any]) -> str:
     parts = measurements.get("parts", "")
     return (
         "\n## Training\n\n"
-        f"`python -m lm_eval_prune.demo.train --output_path DIR --steps {settings['steps']} --seed {settings['seed']} "
+        f"`python -m training.train --output_path DIR --steps {settings['steps']} --seed {settings['seed']} "
         f"--batch_size {settings['batch_size']}`; {minutes:.0f} minutes on {measurements['hardware']}. "
         "AdamW; position embeddings are fixed sinusoids; half of the sequences begin at a random position, so that "
         "every position is met in training. Two heads of the first layer begin by looking one and two words back, and "
         "are turned to the word itself and one word back once in-context learning has begun; everything else begins at "
-        "random. `lm_eval_prune/demo/recipe.py` explains each setting."
+        "random. `training/recipe.py` explains each setting."
         + (f" {parts}" if parts else "")
         + "\n\n"
         + _stages(settings["recipe"]["stages"])

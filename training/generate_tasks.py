@@ -1,4 +1,4 @@
-"""`python -m lm_eval_prune.demo.generate_tasks`: writes, or checks, the JSONL files of the demo tasks.
+"""`python -m training.generate_tasks`: writes, or checks, the JSONL files of the demo tasks.
 
 One file per task and split, `<task>.<split>.jsonl`, one document a line: `text`, `choices` and `answer`. The same files
 come out at every run; `--check` compares them with the files that lie there and writes nothing.
@@ -12,16 +12,14 @@ from pathlib import Path
 
 import click
 
-from lm_eval_prune.demo.documents import TASKS, documents
+from training.documents import TASKS, documents
 
 __all__ = ["check", "files", "main", "packaged_data_path", "write"]
 
 
 def packaged_data_path() -> Path:
-    """Where the tasks' data lie: beside the harness YAML, in an installed package and in a checkout alike."""
-    package = Path(__file__).parents[1]
-    installed, checkout = package / "tasks", package.parent / "tasks"
-    return (installed if installed.is_dir() else checkout) / "demo" / "data"
+    """Where the tasks' data lie: beside the harness YAML."""
+    return Path(__file__).parents[1] / "tasks" / "demo" / "data"
 
 
 def files() -> dict[str, str]:
@@ -39,9 +37,9 @@ def check(output_path: Path) -> str | None:
     for name, text in expected.items():
         path = output_path / name
         if not path.is_file():
-            return f"{path}: missing; write it with python -m lm_eval_prune.demo.generate_tasks"
+            return f"{path}: missing; write it with python -m training.generate_tasks"
         if path.read_text(encoding="utf-8") != text:
-            return f"{path}: not what the generator writes; write it with python -m lm_eval_prune.demo.generate_tasks"
+            return f"{path}: not what the generator writes; write it with python -m training.generate_tasks"
     unknown = sorted(path.name for path in output_path.glob("*.jsonl") if path.name not in expected)
     return f"{output_path / unknown[0]}: no task of the generator has this file; remove it" if unknown else None
 

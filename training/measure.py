@@ -1,6 +1,6 @@
 """How the bundled model takes pruning, and its induction heads: figures for its model card.
 
-    python benchmarks/measure_demo_model.py lm_eval_prune/demo/model
+    python -m training.measure lm_eval_prune/demo/model
 
 Writes `pruning` and `prefix_matching` into the checkpoint's measurements.json and renders its card anew. Importance is
 taken on training documents, accuracy on all validation documents, 5 shots, through the harness.
@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 import click
 from lm_eval.tasks import TaskManager
 
-from lm_eval_prune.demo import model_card
 from lm_eval_prune.files import read_json, write_json
 from lm_eval_prune.harness import demo
 from lm_eval_prune.harness.model import PrunedOPT
@@ -25,6 +24,7 @@ from lm_eval_prune.induction import prefix_matching_scores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import random_mask, select_mask
 from lm_eval_prune.sequences import fitting_lengths, random_sequences, ranked_tokens
+from training import model_card
 
 SEEDS = range(5)
 SHOTS = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_prune.demo.documents import TASKS
-from lm_eval_prune.demo.generate_tasks import packaged_data_path
+from training.documents import TASKS
+from training.generate_tasks import packaged_data_path
 
 __all__ = ["accuracies"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from lm_eval_prune.demo.vocabulary import COUNTRIES, NONSENSE, RELATIONS, THEMES
+from training.vocabulary import COUNTRIES, NONSENSE, RELATIONS, THEMES
 
 __all__ = [
     "CYCLE",

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lm_eval_prune.demo import held_out
-from lm_eval_prune.demo.vocabulary import BOS, CATEGORIES, COUNTRIES, LETTERS, NEWLINE, NONSENSE, THEMES, VOCABULARY
+from training import held_out
+from training.vocabulary import BOS, CATEGORIES, COUNTRIES, LETTERS, NEWLINE, NONSENSE, THEMES, VOCABULARY
 
 __all__ = ["KINDS", "TrainingSequence", "batch", "draw"]
 

@@ -1,4 +1,4 @@
-"""`python -m lm_eval_prune.demo.train`: trains the bundled model.
+"""`python -m training.train`: trains the bundled model.
 
 Writes into --output_path the checkpoint (safetensors), the tokenizer, the curve, the measurements, the model card and,
 while it trains, `training_state.safetensors`, from which the same command goes on after it was stopped. A batch depends
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lm_eval_prune.demo import mixture, model_card
-from lm_eval_prune.demo.recipe import Recipe, build_model, turn_look_back
-from lm_eval_prune.demo.training_state import load_state, save_state
-from lm_eval_prune.demo.vocabulary import build_tokenizer
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import write_json
+from training import mixture, model_card
+from training.recipe import Recipe, build_model, turn_look_back
+from training.training_state import load_state, save_state
+from training.vocabulary import build_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,7 @@ def save_checkpoint(
 
     evaluate: measure the accuracies on the demo tasks for the card, by the harness; takes a minute or two on a CPU.
     """
-    from lm_eval_prune.demo.evaluation import accuracies
+    from training.evaluation import accuracies
 
     model.save_pretrained(output_path)
     build_tokenizer(model.config.max_position_embeddings).save_pretrained(output_path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_prune.demo.vocabulary import BOS, PAD, SPECIAL, VOCABULARY
+from training.vocabulary import BOS, PAD, SPECIAL, VOCABULARY
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from lm_eval_prune.demo import held_out
-from lm_eval_prune.demo.vocabulary import CATEGORIES, COUNTRIES, NEWLINE, RELATIONS
+from training import held_out
+from training.vocabulary import CATEGORIES, COUNTRIES, NEWLINE, RELATIONS
 
 __all__ = ["DOCUMENTS_PER_SPLIT", "SPLITS", "TASKS", "Document", "documents"]
 
