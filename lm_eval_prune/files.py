@@ -1,7 +1,4 @@
-"""JSON files: read strictly, written atomically. Nothing here unpickles or runs anything.
-
-Reading refuses what would be read silently as something else: repeated keys, NaN, a file larger than `MAX_BYTES`.
-"""
+"""Files: read within bounds, written atomically; `strict_json.py` makes values of them. Nothing here unpickles."""
 
 from __future__ import annotations
 
@@ -9,18 +6,22 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.strict_json import json_line, parse_json
 
 __all__ = [
     "MAX_BYTES",
+    "is_pickle",
     "is_same_file",
     "json_line",
     "plain_json",
+    "read_bytes",
     "read_json",
     "require_format",
     "require_no_input",
@@ -34,25 +35,21 @@ MAX_BYTES = 64 * 2**20
 """Larger files are not read: the importance scores of a 100-billion-parameter model take under 1 MiB."""
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON object in the file `path`. Raises FileFormatError, whose message names the file."""
+def read_json(path: str | os.PathLike[str], *, allow_nan: bool = False, allow_halves: bool = False) -> dict[str, Any]:
+    """The JSON object in the file `path`, read by `strict_json.parse_json`. Raises FileFormatError naming the file."""
     path = Path(path)
-    data = _read_bytes(path)
-    if data[:1] == b"\x80" or data[:2] == b"PK":
+    data = read_bytes(path)
+    if is_pickle(data):
         raise FileFormatError(f"{path}: a pickle or zip archive, which is never loaded; expected a JSON text file")
-    try:
-        content = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant
-        )
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not a text file (byte {error.start} is not UTF-8); expected JSON") from None
-    except RecursionError:
-        raise FileFormatError(f"{path}: JSON nested too deeply") from None
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not valid JSON: {error}") from None
+    content = parse_json(data, path, allow_nan=allow_nan, allow_halves=allow_halves)
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected a JSON object, found {_json_type(content)}")
     return content
+
+
+def is_pickle(data: bytes) -> bool:
+    """Whether the bytes of a file are those of a pickle, or of a zip archive, in which PyTorch packs its own."""
+    return data[:1] == b"\x80" or data[:2] == b"PK"
 
 
 def require_format(
@@ -74,7 +71,11 @@ def require_format(
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text: str | None = None) -> None:
     """Write `content` (or its rendering `text`) so that `path` holds the old or the new file whole, never a part."""
     text = text if text is not None else json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    try:
+        data = f"{text}\n".encode()
+    except UnicodeEncodeError:
+        raise FileFormatError(f"{path}: cannot be written: half of a surrogate pair in it is no text") from None
+    write_bytes(path, data)
 
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
@@ -133,24 +134,26 @@ def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any]) -> dic
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    return hashlib.sha256(_read_bytes(Path(path))).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def json_line(value: object, *, width: int = 60) -> str:
-    """`value` as JSON on one line, cut to `width` characters, for error messages."""
-    line = json.dumps(value, ensure_ascii=False, default=str)
-    return line if len(line) <= width else line[: width - 3] + "..."
+def read_bytes(path: str | os.PathLike[str], expected: str = "JSON") -> bytes:
+    """The bytes of a file of at most MAX_BYTES. Raises FileFormatError naming the file.
 
-
-def _read_bytes(path: Path) -> bytes:
+    Pipes and devices are refused: they may have nothing to say, or no end, and cannot be read again.
+    """
+    path = Path(path)
+    if "\0" in str(path):
+        raise FileFormatError(f"{str(path)!r}: no such file")
     try:
-        if path.is_dir():
-            raise FileFormatError(f"{path}: a folder; expected a JSON file")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise FileFormatError(f"{path}: a folder; expected a file of {expected}")
+        if not stat.S_ISREG(found.st_mode):
+            raise FileFormatError(f"{path}: a pipe, socket or device; expected a file of {expected}")
+        if found.st_size > MAX_BYTES:
             raise FileFormatError(
-                f"{path}: {size / 2**20:,.0f} MiB, too large to be a mask or importance file "
-                f"(limit {MAX_BYTES // 2**20} MiB); not read"
+                f"{path}: {found.st_size / 2**20:,.0f} MiB, too large (limit {MAX_BYTES // 2**20} MiB); not read"
             )
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -158,22 +161,9 @@ def _read_bytes(path: Path) -> bytes:
         raise FileFormatError(f"{path}: no such file") from None
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if len(data) > MAX_BYTES:  # a pipe or device has no size to look at beforehand
-        raise FileFormatError(f"{path}: too large to be a mask or importance file; not read")
+    if len(data) > MAX_BYTES:  # it grows while it is read
+        raise FileFormatError(f"{path}: too large (limit {MAX_BYTES // 2**20} MiB); not read")
     return data
-
-
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {json_line(repeated)} repeated in one object")
-    return content
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 def _json_type(value: object) -> str:

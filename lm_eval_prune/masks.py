@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,20 +17,21 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.errors import FileFormatError, MaskError, MaskShapeError
-from lm_eval_prune.files import json_line, read_json, require_format, write_json
+from lm_eval_prune.errors import MaskError, MaskShapeError
+from lm_eval_prune.files import json_line, read_json, write_json
 from lm_eval_prune.fractions import number_pruned, parse_fraction
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike
 
-__all__ = ["FORMAT", "VERSION", "PruningMask"]
+__all__ = ["FORMAT", "MAX_HEADS", "MAX_LAYERS", "VERSION", "PruningMask", "checked_components", "require_possible"]
 
 FORMAT = "lm-eval-prune-mask"
 VERSION = 1
-MAX_COMPONENTS = 10**7
-"""Layers x heads beyond this are a mistake in a file, not a model."""
+MAX_LAYERS, MAX_HEADS, MAX_COMPONENTS = 10_000, 10_000, 1_000_000
+"""Layers, heads of a layer, and their product. Beyond is a mistake in a file, not a model: the largest have some
+hundred of each, and masks take time and memory for every one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +58,15 @@ class PruningMask:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise MaskError(f"{name} is {json_line(value)}; expected an integer from 1")
-        if self.num_hidden_layers * self.num_attention_heads > MAX_COMPONENTS:
-            raise MaskError(f"{self.num_hidden_layers} layers of {self.num_attention_heads} heads: more than any model")
+        require_possible(self.num_hidden_layers, self.num_attention_heads)
         if not isinstance(self.pruned_heads, Mapping):
             raise MaskError(f"pruned_heads is {json_line(self.pruned_heads)}; expected layer -> heads")
         heads = {}
-        for layer in _checked(self.pruned_heads, self.num_hidden_layers, "pruned_heads: layer"):
+        for layer in checked_components(self.pruned_heads, self.num_hidden_layers, "pruned_heads: layer"):
             where = f"pruned_heads: layer {layer}: head"
-            if pruned := _checked(self.pruned_heads[layer], self.num_attention_heads, where):
+            if pruned := checked_components(self.pruned_heads[layer], self.num_attention_heads, where):
                 heads[layer] = pruned
-        ffns = _checked(self.pruned_ffns, self.num_hidden_layers, "pruned_ffns: layer")
+        ffns = checked_components(self.pruned_ffns, self.num_hidden_layers, "pruned_ffns: layer")
         object.__setattr__(self, "pruned_heads", MappingProxyType(heads))
         object.__setattr__(self, "pruned_ffns", ffns)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
@@ -150,35 +149,9 @@ class PruningMask:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], where: object = "mask") -> PruningMask:
         """The mask that a file with this content holds. Raises FileFormatError or MaskError beginning with `where`."""
-        shape = {"num_hidden_layers", "num_attention_heads"}
-        optional = {"pruned_heads", "pruned_ffns", "provenance"}
-        require_format(content, where, name=FORMAT, version=VERSION, required=shape, optional=optional)
-        provenance = content.get("provenance", {})
-        if not isinstance(provenance, dict):
-            raise FileFormatError(f'{where}: "provenance" is {json_line(provenance)}; expected an object')
-        try:
-            dense = cls.dense(content["num_hidden_layers"], content["num_attention_heads"])
-            num_layers, num_heads = dense.shape
-            heads = content.get("pruned_heads", {})
-            if not isinstance(heads, dict):
-                raise MaskError(f"pruned_heads is {json_line(heads)}; expected layer -> heads")
-            by_layer: dict[int, tuple[int, ...]] = {}
-            for key, value in heads.items():
-                pruned = _expanded(value, num_heads, f"pruned_heads: layer {json_line(key)}: head")
-                for layer in _expanded(key, num_layers, "pruned_heads: layer"):
-                    if layer in by_layer:
-                        raise MaskError(f"pruned_heads: layer {layer} is repeated")
-                    by_layer[layer] = pruned
-            ffns = _expanded(content.get("pruned_ffns", ()), num_layers, "pruned_ffns: layer")
-            return cls(
-                num_hidden_layers=num_layers,
-                num_attention_heads=num_heads,
-                pruned_heads=by_layer,
-                pruned_ffns=ffns,
-                provenance=provenance,
-            )
-        except MaskError as error:
-            raise type(error)(f"{where}: {error}") from None
+        from lm_eval_prune.mask_files import mask_of
+
+        return mask_of(content, where)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as JSON, atomically; every pruned head and FFN is listed."""
@@ -288,6 +261,15 @@ class PruningMask:
         )
 
 
+def require_possible(num_hidden_layers: int, num_attention_heads: int) -> None:
+    """Raise MaskError for more layers or heads than any model has."""
+    product = num_hidden_layers * num_attention_heads
+    if num_hidden_layers > MAX_LAYERS or num_attention_heads > MAX_HEADS or product > MAX_COMPONENTS:
+        raise MaskError(
+            f"{json_line(num_hidden_layers)} layers of {json_line(num_attention_heads)} heads: more than any model"
+        )
+
+
 def _rebuild(
     layers: int, heads: int, pruned_heads: dict[int, tuple[int, ...]], ffns: tuple[int, ...], provenance: dict[str, Any]
 ) -> PruningMask:
@@ -300,7 +282,7 @@ def _rebuild(
     )
 
 
-def _checked(values: Iterable[int], limit: int, where: str) -> tuple[int, ...]:
+def checked_components(values: Iterable[int], limit: int, where: str) -> tuple[int, ...]:
     """`values` ascending. Raises MaskError unless they are distinct integers from 0 to limit - 1."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise MaskError(f"{where}s are {json_line(values)}; expected a list of integers")
@@ -314,24 +296,6 @@ def _checked(values: Iterable[int], limit: int, where: str) -> tuple[int, ...]:
             raise MaskError(f"{where} {value} is repeated")
         seen.add(value)
     return tuple(sorted(seen))
-
-
-def _expanded(value: object, limit: int, where: str) -> tuple[int, ...]:
-    """Integers from a list, "all", or ranges such as "0-5,7". Raises MaskError."""
-    if isinstance(value, list | tuple):
-        return _checked(value, limit, where)
-    if value == "all":
-        return tuple(range(limit))
-    if not isinstance(value, str) or not re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", value):
-        raise MaskError(f'{where}s are {json_line(value)}; expected integers, "all" or a range such as "0-5"')
-    numbers: list[int] = []
-    for part in value.split(","):
-        first, last = int(part.split("-")[0]), int(part.split("-")[-1])
-        if first > last:
-            raise MaskError(f'{where}s {json_line(part)}: expected the lower number first, as in "{last}-{first}"')
-        _checked((last,), limit, where)
-        numbers.extend(range(first, last + 1))
-    return _checked(numbers, limit, where)
 
 
 def _plain(scores: Any) -> Any:

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_prune import PruningMask
@@ -57,6 +57,7 @@ def test_a_mask_cannot_be_changed():
 
 
 @given(masks())
+@settings(deadline=None)  # a disk may be busy
 def test_saving_copying_and_pickling_keep_a_mask(tmp_path_factory, mask):
     path = tmp_path_factory.mktemp("masks") / "mask.json"
     mask.save(path)
@@ -218,6 +219,15 @@ def test_ranges_and_all_are_read_and_written_out_in_full(tmp_path):
         ({**GOOD, "provenance": 3}, "expected an object"),
         ('{"pruned_ffns": [1], "pruned_ffns": [2]}', "repeated in one object"),
         (json.dumps({**GOOD, "provenance": {"x": float("nan")}}), "NaN is not a number"),
+        ({**GOOD, "pruned_heads": {"0": ",".join(["0-2"] * 100_000)}}, "head 0 is repeated"),
+        ({**GOOD, "pruned_heads": {"0": "1,1"}}, "head 1 is repeated"),
+        ({**GOOD, "pruned_ffns": ",".join(["0"] * 100_000)}, "layer 0 is repeated"),
+        ({**GOOD, "pruned_ffns": "٣"}, "expected integers"),
+        ({**GOOD, "num_hidden_layers": 10**7, "pruned_heads": {"all": "all"}}, "more than any model"),
+        ({**GOOD, "num_attention_heads": 10**7}, "more than any model"),
+        ({**GOOD, "num_attention_heads": 10**250}, "more than any model"),
+        ({**GOOD, "num_hidden_layers": -3}, "expected an integer from 1"),
+        ({**GOOD, "provenance": {"x": "\ud800"}}, "half of a surrogate pair"),
     ],
 )
 def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, content, message):
@@ -226,6 +236,12 @@ def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, content, me
         PruningMask.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_mask(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "mask.json").write_text(json.dumps({**GOOD, "pruned_ffns": [1]}), encoding=encoding)
+        assert PruningMask.load(tmp_path / "mask.json") == make({}, (1,))
 
 
 def test_a_missing_file_a_folder_and_a_pickle_are_refused(tmp_path):

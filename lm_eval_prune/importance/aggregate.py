@@ -31,7 +31,7 @@ def normalised(scores: Tensor, normalisation: str) -> Tensor:
 
     `l2` divides by the layer's Euclidean norm; `standardised` subtracts the layer's mean and divides by its standard
     deviation (of the population). A layer of equal scores becomes zeros when standardised, one of zeros stays zero.
-    Raises ArgumentError, also for FFNs, of which a layer has but one.
+    Raises ArgumentError, also for FFNs, of which a layer has but one; ScoreError for scores whose squares overflow.
     """
     if normalisation not in NORMALISATIONS:
         raise ArgumentError(f"normalisation {normalisation!r}: unknown; expected one of {', '.join(NORMALISATIONS)}")
@@ -44,6 +44,8 @@ def normalised(scores: Tensor, normalisation: str) -> Tensor:
         scale = scores.pow(2).mean(1, keepdim=True).sqrt()
     else:
         scale = scores.pow(2).sum(1, keepdim=True).sqrt()
+    if not scale.isfinite().all():
+        raise ScoreError(f"scores are too large to be normalised ({normalisation}): their squares overflow")
     return scores / scale.masked_fill(scale == 0, 1)
 
 

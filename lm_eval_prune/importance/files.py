@@ -7,19 +7,63 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lm_eval_prune.errors import FileFormatError, ScoreError
-from lm_eval_prune.files import json_line, read_json, require_format, write_json
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lm_eval_prune.errors import FileFormatError, MaskError, ScoreError
+from lm_eval_prune.files import read_json, write_json
+from lm_eval_prune.masks import require_possible
+from lm_eval_prune.strict_json import json_line, validated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMAT", "VERSION", "ImportanceScores"]
+__all__ = ["FORMAT", "VERSION", "ImportanceFile", "ImportanceScores"]
 
 FORMAT = "lm-eval-prune-importance"
 VERSION = 1
-_REQUIRED = {"component", "num_hidden_layers", "num_attention_heads", "scores"}
+NOT_SETTINGS = {"format", "version", "component", "num_hidden_layers", "num_attention_heads", "scores"}
+
+
+class ScoredFile(BaseModel):
+    """What an aggregate says of one of the files that it is the mean of."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    path: str
+    sha256: str
+    num_examples: int | None = Field(default=None, ge=0)
+    split: str | None = None
+
+
+class ImportanceFile(BaseModel):
+    """An importance file's content: the scores, and of how they were made what this package reads again."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    format: Literal["lm-eval-prune-importance"]
+    version: Literal[1]
+    component: Literal["heads", "ffns"] = Field(description='"heads" or "ffns"')
+    num_hidden_layers: int = Field(ge=1, description="an integer from 1")
+    num_attention_heads: int = Field(ge=1, description="an integer from 1")
+    scores: list[Any] = Field(description="a list with one row a layer")
+    method: str | None = Field(default=None, description="a name")
+    model: str | None = Field(default=None, description="a name")
+    task: str | None = Field(default=None, description="a name")
+    num_fewshot: int | None = Field(default=None, ge=0, le=10**6, description="a number of shots, from 0")
+    num_examples: int | None = Field(default=None, ge=0, description="a number of examples, from 0")
+    limit: float | None = Field(default=None, gt=0, description="a number of documents, or a share below 1")
+    seed: int | None = Field(default=None, description="an integer")
+    split: str | None = Field(default=None, description="a split's name")
+    tasks: list[str] | None = Field(default=None, description="names of tasks")
+    files: list[ScoredFile] | None = Field(default=None, description="a path, sha256, num_examples and split for each")
+
+    @model_validator(mode="after")
+    def _tasks_have_files(self) -> ImportanceFile:
+        if self.task == "aggregate" and len(self.tasks or ()) != len(self.files or ()):
+            raise ValueError(f'{len(self.tasks or ())} "tasks" but {len(self.files or ())} "files"; expected one each')
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +110,8 @@ class ImportanceScores:
         """The tasks from whose documents the scores were taken, but not from those of the training split."""
         splits = {self.settings.get("task"): self.settings.get("split")}
         if self.settings.get("task") == "aggregate":
-            files = self.settings.get("files", ())
-            splits = dict(zip(self.settings.get("tasks", ()), (file.get("split") for file in files), strict=True))
+            files = self.settings.get("files") or ()
+            splits = dict(zip(self.settings.get("tasks") or (), (file.get("split") for file in files), strict=True))
         return tuple(str(task) for task, split in splits.items() if task and split not in (None, "training"))
 
     def tensor(self) -> Tensor:
@@ -89,7 +133,10 @@ class ImportanceScores:
             "num_attention_heads": self.num_attention_heads,
             **settings,
         }
-        lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+        lines = [
+            f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+            for key, value in content.items()
+        ]
         rows = ",\n    ".join(json.dumps(row) for row in self.scores)
         lines.append(f'  "scores": [\n    {rows}\n  ]')
         write_json(path, content, text="{\n" + ",\n".join(lines) + "\n}")
@@ -98,33 +145,27 @@ class ImportanceScores:
     def load(cls, path: str | os.PathLike[str], component: str | None = None) -> ImportanceScores:
         """Read an importance file, optionally only of this `component`. Raises FileFormatError naming the file."""
         content = read_json(path)
-        settings = {key: value for key, value in content.items() if key not in _REQUIRED | {"format", "version"}}
-        require_format(content, path, name=FORMAT, version=VERSION, required=_REQUIRED, optional=set(settings))
-        found = content["component"]
-        if found not in ("heads", "ffns"):
-            raise FileFormatError(f'{path}: "component" is {json_line(found)}; expected "heads" or "ffns"')
-        if component not in (None, found):
-            raise FileFormatError(f"{path}: holds scores of {found}; expected scores of {component}")
-        layers, heads = content["num_hidden_layers"], content["num_attention_heads"]
-        for key, value in (("num_hidden_layers", layers), ("num_attention_heads", heads)):
-            if type(value) is not int or value < 1:
-                raise FileFormatError(f'{path}: "{key}" is {json_line(value)}; expected an integer from 1')
-        scores = content["scores"]
-        if found == "heads":
-            checked: Any = tuple(_row(row, heads, f"{path}: scores of layer {i}") for i, row in _rows(scores, path))
+        file = validated(ImportanceFile, content, path)
+        if component not in (None, file.component):
+            raise FileFormatError(f"{path}: holds scores of {file.component}; expected scores of {component}")
+        layers, heads = file.num_hidden_layers, file.num_attention_heads
+        try:
+            require_possible(layers, heads)
+        except MaskError as error:
+            raise FileFormatError(f"{path}: {error}") from None
+        if file.component == "heads":
+            checked: Any = tuple(_row(row, heads, f"{path}: scores of layer {i}") for i, row in enumerate(file.scores))
         else:
-            checked = _row(scores, layers, f"{path}: scores")
+            checked = _row(file.scores, layers, f"{path}: scores")
         if len(checked) != layers:
             raise FileFormatError(f"{path}: scores have {len(checked)} layers; expected {layers}")
         return cls(
-            component=found, num_hidden_layers=layers, num_attention_heads=heads, scores=checked, settings=settings
+            component=file.component,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            scores=checked,
+            settings={key: value for key, value in content.items() if key not in NOT_SETTINGS},
         )
-
-
-def _rows(scores: object, path: object) -> enumerate[object]:
-    if not isinstance(scores, list):
-        raise FileFormatError(f'{path}: "scores" is {json_line(scores)}; expected a list with one row a layer')
-    return enumerate(scores)
 
 
 def _row(row: object, length: int, where: str) -> tuple[float, ...]:

@@ -60,7 +60,7 @@ def read_collection(paths: Sequence[str | os.PathLike[str]]) -> Collection:
         if path.is_dir():
             _read_folder(path, found)
         else:
-            content = read_json(path)
+            content = read_json(path, allow_halves=True)
             if not _is_results(content):
                 raise FileFormatError(f'{path}: no results of the harness: "results" and "configs" are missing')
             found.runs += runs_of_results(content, path)
@@ -81,7 +81,7 @@ def _read_folder(folder: Path, found: Collection) -> None:
         if any(path.is_relative_to(sweep) for sweep in sweeps) or path.name.startswith("."):
             continue
         try:
-            content = read_json(path)
+            content = read_json(path, allow_halves=True)
         except PruneError as error:
             found.problems.append(Problem("unreadable files", str(error)))
             continue
