@@ -6,21 +6,28 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.report.checks import listed
+from lm_eval_prune.report.directions import with_directions
 from lm_eval_prune.report.harness_files import (
     cost_of,
+    is_results,
     mask_text,
+    results_file,
     runs_of_results,
     task_fields,
     versions_of,
 )
 from lm_eval_prune.report.identities import identified_cell
 from lm_eval_prune.report.runs import Missing, Problem, Run
+from lm_eval_prune.report.schema import CellBlock, PruningBlock, fault_of
 from lm_eval_prune.sweep.folder import (
     Row,
     cell_path,
@@ -53,21 +60,29 @@ class Collection:
 def read_collection(paths: Sequence[str | os.PathLike[str]]) -> Collection:
     """Read sweep folders, folders with results files at any depth, and results files.
 
-    Raises ArgumentError where nothing was evaluated, FileFormatError for a file named outright that is no results file.
+    What cannot be read as what it should be is left out, and a problem. Where nothing is left, raises FileFormatError
+    for a file that was named outright, ArgumentError otherwise.
     """
     found = Collection()
     for path in map(Path, paths):
         if path.is_dir():
             _read_folder(path, found)
         else:
-            content = read_json(path, allow_halves=True)
-            if not _is_results(content):
-                raise FileFormatError(f'{path}: no results of the harness: "results" and "configs" are missing')
-            found.runs += runs_of_results(content, path)
+            _read_file(path, found, named=True)
     if not found.runs:
-        named = ", ".join(map(str, paths))
-        raise ArgumentError(f"{named}: nothing evaluated; expected sweep folders or results files of the harness")
+        _raise_nothing_evaluated(paths, found.problems)
+    found.runs, differing = with_directions(found.runs)
+    found.problems += differing
     return found
+
+
+def _raise_nothing_evaluated(paths: Sequence[object], problems: Sequence[Problem]) -> NoReturn:
+    first = problems[0].message if problems else ""
+    if len(paths) == 1 and first.startswith(f"{paths[0]}:"):
+        raise FileFormatError(first)
+    named = ", ".join(map(str, paths))
+    expected = "expected sweep folders or results files of the harness"
+    raise ArgumentError(f"{named}: nothing evaluated; {expected}" + (f"; {first}" if first else ""))
 
 
 def _read_folder(folder: Path, found: Collection) -> None:
@@ -80,15 +95,25 @@ def _read_folder(folder: Path, found: Collection) -> None:
     for path in sorted(folder.rglob("*.json")):
         if any(path.is_relative_to(sweep) for sweep in sweeps) or path.name.startswith("."):
             continue
-        try:
-            content = read_json(path, allow_halves=True)
-        except PruneError as error:
-            found.problems.append(Problem("unreadable files", str(error)))
-            continue
-        if _is_results(content):
-            found.runs += runs_of_results(content, path)
-        elif content.get("format") == IMPORTANCE_FORMAT:
+        _read_file(path, found)
+
+
+def _read_file(path: Path, found: Collection, *, named: bool = False) -> None:
+    """Add what is in a JSON file. One that was `named` outright must be results, others may be anything."""
+    try:
+        content = read_json(path, allow_nan=True, allow_halves=True)
+        if is_results(content):
+            runs, problems = runs_of_results(content, path)
+            found.runs += runs
+            found.problems += problems
+        elif content.get("format") == IMPORTANCE_FORMAT and not named:
             _add_importance([path], found)
+        elif named or ("results" in content and "format" not in content) or path.name.startswith("results_"):
+            raise FileFormatError(
+                f'{path}: no results of the harness: "results" with "configs" (or "config") is missing'
+            )
+    except PruneError as error:
+        found.problems.append(Problem("unreadable files", str(error)))
 
 
 def _read_sweep(folder: Path, found: Collection) -> None:
@@ -112,11 +137,9 @@ def _cell(folder: Path, row: Row, found: Collection) -> Run | str:
     if not path.exists():
         return _why_absent(folder, row.cell, found)
     try:
-        content = read_cell(path, samples=False)
-        return _run_of_cell(content, folder, path, row)
-    except (PruneError, KeyError, TypeError, AttributeError) as error:
-        message = str(error) if isinstance(error, PruneError) else f"{path}: not as expected: {error!r}"
-        found.problems.append(Problem("damaged cells", message))
+        return _run_of_cell(read_cell(path, samples=False), folder, path, row, found)
+    except PruneError as error:
+        found.problems.append(Problem("damaged cells", str(error)))
         return "damaged"
 
 
@@ -131,30 +154,40 @@ def _why_absent(folder: Path, cell: str, found: Collection) -> str:
     return f"failed: {failure['error']}: {failure['message']}"
 
 
-def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row) -> Run:
-    identity, pruning = content["cell"]["identity"], content.get("pruning") or {}
-    config = content.get("config") or {}
-    model = identity.get("model") or {}
-    fields = task_fields(content, row.task)
-    fields["task_config"] = identity.get("task_config_hash")
-    fields["num_documents"] = fields["num_documents"] or content["cell"]["samples"].get("num_documents")
+def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, found: Collection) -> Run:
+    """Raises FileFormatError where what the cell says cannot be."""
+    file = results_file(content, path)
+    try:
+        block = CellBlock.model_validate(content["cell"])
+        fields, left_out = task_fields(file, row.task)
+    except (ValidationError, FileFormatError) as error:
+        fault = fault_of(error) if isinstance(error, ValidationError) else str(error)
+        raise FileFormatError(f"{path}: {fault}") from None
+    if left_out:
+        found.problems.append(Problem("results that cannot be", f"{path}: left out: {listed(left_out)}"))
+    if not fields["values"]:
+        raise FileFormatError(f"{path}: no metric of {printable(row.task)} is a number")
+    identity, pruning = block.identity, file.pruning or PruningBlock()
+    model = identity.model or {}
+    fields["task_config"] = identity.task_config_hash
+    fields["num_documents"] = fields["num_documents"] or (block.samples and block.samples.num_documents)
     return Run(
         **fields,
         source=folder,
         path=path,
-        **identified_cell(content, model, identity, pruning),
+        **identified_cell(content, model, content["cell"]["identity"], content.get("pruning") or {}),
         variant=row.variant,
         fewshot_seed=row.fewshot_seed,
-        limit=identity.get("limit"),
-        dtype=pruning.get("dtype") or identity.get("dtype"),
-        scorer=identity.get("scorer"),
-        lm_eval=identity.get("lm_eval"),
-        date=float(content.get("date") or 0),
-        cost=cost_of(pruning, config),
-        samples=path if (content["cell"].get("samples") or {}).get("file") else None,
-        mask=mask_text(pruning),
-        settings=config,
-        versions=versions_of(content, pruning),
+        limit=identity.limit,
+        dtype=pruning.dtype or identity.dtype,
+        scorer=identity.scorer,
+        lm_eval=identity.lm_eval,
+        date=file.date or 0.0,
+        cost=cost_of(file),
+        samples=path if block.samples and block.samples.file else None,
+        mask=mask_text(pruning.mask),
+        settings=content.get("config") or {},
+        versions=versions_of(file),
     )
 
 
@@ -171,7 +204,3 @@ def _add_importance(paths: Iterable[Path], found: Collection) -> None:
             found.importance.append((path, ImportanceScores.load(path)))
         except PruneError as error:
             found.problems.append(Problem("unreadable files", str(error)))
-
-
-def _is_results(content: dict[str, Any]) -> bool:
-    return isinstance(content.get("results"), dict) and isinstance(content.get("configs"), dict)

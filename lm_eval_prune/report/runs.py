@@ -22,6 +22,8 @@ class Value(NamedTuple):
     stderr: float | None
     """None where the file has none (`N/A`)."""
     higher_is_better: bool
+    is_said: bool = True
+    """Whether the file says the direction, or else the metric's name; True is assumed otherwise."""
 
 
 class Problem(NamedTuple):
