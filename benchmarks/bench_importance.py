@@ -42,7 +42,8 @@ CLAIMS = {
 def real_examples(pretrained: str, folder: str, num_fewshot: int, per_task: int) -> list[Any]:
     """Gold answers of training documents of `TASKS`."""
     from lm_eval_prune.harness.model import PrunedOPT
-    from lm_eval_prune.harness.requests import build_documents, calibration, load_tasks
+    from lm_eval_prune.harness.requests import build_documents, calibration
+    from lm_eval_prune.harness.tasks import load_tasks
 
     lm = PrunedOPT(pretrained, device="cpu", dtype="float32")
     os.chdir(folder)  # the harness's data set names are folders there

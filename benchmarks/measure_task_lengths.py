@@ -160,7 +160,8 @@ def main(
     lm = harness_model(str(vocab.resolve()), str(merges.resolve()))
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     os.chdir(benchmarks_data)
-    from lm_eval_prune.harness.requests import build_documents, load_tasks
+    from lm_eval_prune.harness.requests import build_documents
+    from lm_eval_prune.harness.tasks import load_tasks
 
     tasks = load_tasks(TASKS)
     content: dict[str, Any] = {

@@ -12,6 +12,7 @@ from lm_eval_prune.cli.options import (
     device,
     fraction_or_count,
     load_pruned_opt,
+    metadata,
     model_args,
     shots,
     tasks,
@@ -36,9 +37,12 @@ from lm_eval_prune.cli.options import (
 @device
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws and random scores.")
 @click.option("--include_path", help="Folder with further task definitions.")
+@metadata
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
 @click.option("--overwrite", is_flag=True, help="Compute finished files again.")
-def command(model_args: dict[str, Any] | None, device: str | None, **settings: object) -> None:
+def command(
+    model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: object
+) -> None:
     """Score every attention head or FFN, one file a task and number of shots.
 
     \b
@@ -49,10 +53,12 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
     """
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
     from lm_eval_prune.harness.model_record import record_of_arguments
+    from lm_eval_prune.harness.tasks import task_metadata
 
     arguments = model_args or {}
     config = ImportanceConfig(
         model=record_of_arguments(arguments),
+        metadata=task_metadata(arguments, metadata),
         **settings,  # type: ignore[arg-type]
     )
     for outcome in compute_importance(config, lambda: load_pruned_opt(arguments, config.batch_size, device)):

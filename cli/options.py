@@ -23,6 +23,7 @@ __all__ = [
     "device",
     "fraction_or_count",
     "load_pruned_opt",
+    "metadata",
     "model_args",
     "names",
     "shots",
@@ -100,6 +101,20 @@ def model_args(text: str) -> Callable[[Any], Any]:
     return click.option("--model_args", "-a", cls=Words, callback=_arguments, metavar="NAME=VALUE,...", help=text)
 
 
+def _metadata(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Any] | None:
+    try:
+        return parse_model_args(value) if value else None
+    except ArgumentError as error:
+        raise ArgumentError(str(error).replace("model_args", "metadata", 1)) from None
+
+
+metadata = click.option(
+    "--metadata",
+    cls=Words,
+    callback=_metadata,
+    metavar="NAME=VALUE,...",
+    help="What tasks' functions are handed beside the model's arguments, as by lm_eval; JSON too.",
+)
 device = click.option("--device", help="cuda, cuda:0, cpu, mps. Default: what the harness picks.")
 
 

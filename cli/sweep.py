@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsGroup, model_args, tasks
+from lm_eval_prune.cli.options import WordsGroup, metadata, model_args, tasks
 from lm_eval_prune.text import printable
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -21,7 +21,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--config", "-C", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="YAML settings.")
 @model_args("As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
 @tasks("Harness tasks, groups or tags.")
-@click.option("--num_fewshot", "-f", help="Numbers of shots, such as 0,1,5.")
+@click.option("--num_fewshot", "-f", help="Numbers of shots, such as 0,1,5. Default: the task's own.")
 @click.option("--prune_heads", help="Shares of all heads, such as 0,0.1,0.5.")
 @click.option("--prune_ffns", help="Shares of all FFNs; every share of heads is combined with each.")
 @click.option(
@@ -37,6 +37,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--batch_size", "-b", help="As for pruned-opt; a number or auto. Default: 8.")
 @click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")
 @click.option("--include_path", help="Folder with further task definitions.")
+@metadata
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
 @click.option("--executor", help="local, or ray: workers on a Ray cluster (pip install 'lm-eval-prune[ray]').")
 @click.option("--ray_address", help="The cluster's address. Default: auto, the one that this machine belongs to.")

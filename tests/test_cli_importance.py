@@ -17,6 +17,7 @@ from launch import launched
 from lm_eval_prune.cli import main as cli
 from lm_eval_prune.harness import requests
 from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.tasks import load_tasks
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.gradient import head_importance
 from lm_eval_prune.importance.knockout import ffn_importance
@@ -94,7 +95,7 @@ def test_one_file_a_task_and_number_of_shots_with_one_model_load(importance, fol
     assert {"prompts_sha256", "tokens_sha256", "versions", "dtype"} <= content.keys()
 
     lm = PrunedOPT(str(folder / "model"), device="cpu")
-    task = requests.load_tasks(["toy_choice"], str(folder / "tasks"))["toy_choice"]
+    task = load_tasks(["toy_choice"], str(folder / "tasks"))["toy_choice"]
     documents = requests.build_documents(task, num_fewshot=2, limit=4, seed=7)
     scores = head_importance(lm.model, requests.calibration(lm, documents).examples)
     torch.testing.assert_close(torch.tensor(content["scores"]), scores)
@@ -105,7 +106,7 @@ def test_ffn_knockout_on_the_tasks_accuracy_and_on_loss(importance, folder, tmp_
     assert importance(*arguments)[0] == 0
     found = ImportanceScores.load(tmp_path / "toy_choice-0shot-ffns-knockout.json", "ffns")
     lm = PrunedOPT(str(folder / "model"), device="cpu")
-    task = requests.load_tasks(["toy_choice"], str(folder / "tasks"))["toy_choice"]
+    task = load_tasks(["toy_choice"], str(folder / "tasks"))["toy_choice"]
     documents = requests.build_documents(task, num_fewshot=0)
 
     def accuracy(**pruned):

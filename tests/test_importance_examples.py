@@ -11,7 +11,8 @@ from fixtures_importance import few_tasks, save_checkpoint, write_super_glue, wr
 from lm_eval_prune.errors import ArgumentError, ExampleError
 from lm_eval_prune.harness import requests
 from lm_eval_prune.harness.model import PrunedOPT
-from lm_eval_prune.harness.requests import TaskObjective, build_documents, calibration, load_tasks
+from lm_eval_prune.harness.requests import TaskObjective, build_documents, calibration
+from lm_eval_prune.harness.tasks import load_tasks
 
 
 @pytest.fixture(scope="module")

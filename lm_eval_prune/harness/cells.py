@@ -10,15 +10,13 @@ import contextlib
 import inspect
 import json
 import math
-import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
-import numpy as np
 import torch
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
@@ -29,8 +27,16 @@ from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.files import plain_json
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.quiet import quiet_harness
-from lm_eval_prune.harness.requests import load_tasks, num_fewshot_of
 from lm_eval_prune.harness.results import pruning_block
+from lm_eval_prune.harness.tasks import (
+    Member,
+    Seeds,
+    load_tasks,
+    num_fewshot_of,
+    random_state,
+    seeded,
+    set_random_state,
+)
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
 
@@ -39,20 +45,11 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.harness.model import PrunedOPT
 
-__all__ = ["CellResult", "Seeds", "TaskRun", "task_identity"]
+__all__ = ["CellResult", "TaskRun", "task_identity"]
 
 ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 """What `repr` adds of where an object lies."""
 SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
-
-
-class Seeds(NamedTuple):
-    """As `lm_eval --seed` takes them, in its order."""
-
-    python: int = 0
-    numpy: int = 1234
-    torch: int = 1234
-    fewshot: int = 1234
 
 
 class CellResult(NamedTuple):
@@ -70,24 +67,25 @@ class TaskRun:
     def __init__(
         self,
         lm: PrunedOPT,
-        name: str,
+        name: str | Member,
         *,
-        num_fewshot: int,
+        num_fewshot: int | None,
         limit: float | None,
         seeds: Seeds,
         bootstrap_iters: int = 100_000,
         include_path: str | None = None,
         include_defaults: bool = True,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
+        """`num_fewshot` None is the task's own; `metadata` is what `task_metadata` makes."""
         self.lm, self.limit, self.seeds, self.bootstrap_iters = lm, limit, seeds, bootstrap_iters
-        self.task = _fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults)
-        random.seed(seeds.python)
-        np.random.seed(seeds.numpy)
-        torch.manual_seed(seeds.torch)
-        with quiet_harness():
-            self.task.build_all_requests(
-                limit=lm_eval.evaluator.get_sample_size(self.task, limit), rank=lm.rank, world_size=lm.world_size
-            )
+        with seeded(seeds):
+            self.task = _fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults, metadata)
+            with quiet_harness():
+                self.task.build_all_requests(
+                    limit=lm_eval.evaluator.get_sample_size(self.task, limit), rank=lm.rank, world_size=lm.world_size
+                )
+            self._drawn = random_state()
         self.task.build_all_requests = lambda **settings: None
         self.fixed = _Fixed(lm)
 
@@ -102,7 +100,7 @@ class TaskRun:
         answers = self.answers(masks, progress)
         for number, mask in enumerate(masks):
             start = time.time()
-            with _wearing(self.lm, mask), quiet_harness():
+            with _wearing(self.lm, mask), _drawing_on(self._drawn), quiet_harness():
                 replay = _Replay(self.lm, answers[number] if answers is not None else None)
                 for instance in self.task.instances:
                     instance.resps, instance.filtered_resps = [], {}
@@ -156,10 +154,16 @@ class TaskRun:
 
 
 def task_identity(
-    name: str, num_fewshot: int, include_path: str | None = None, include_defaults: bool = True
+    name: str | Member,
+    num_fewshot: int | None,
+    include_path: str | None = None,
+    include_defaults: bool = True,
+    metadata: Mapping[str, Any] | None = None,
+    seeds: Seeds | None = None,
 ) -> tuple[str, int, dict[str, Any]]:
     """(the task's name, shots really used, what of the task decides a result: version, settings, documents)."""
-    task = _fresh_task(name, num_fewshot, 0, include_path, include_defaults)
+    with seeded(seeds or Seeds()):
+        task = _fresh_task(name, num_fewshot, 0, include_path, include_defaults, metadata)
     config = _same_everywhere(task.dump_config())
     config.pop("metadata", None)
     config.pop("num_fewshot", None)
@@ -190,9 +194,16 @@ def _same_everywhere(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _fresh_task(name: str, shots: int, seed: int, include_path: str | None, include_defaults: bool) -> Task:
+def _fresh_task(
+    name: str | Member,
+    shots: int | None,
+    seed: int,
+    include_path: str | None,
+    include_defaults: bool,
+    metadata: Mapping[str, Any] | None,
+) -> Task:
     with quiet_harness():
-        (task,) = load_tasks([name], include_path, include_defaults).values()
+        (task,) = load_tasks([name], include_path, include_defaults, metadata).values()
     task.set_config("num_fewshot", num_fewshot_of(task, shots))
     task.set_fewshot_seed(seed)
     return task
@@ -258,6 +269,17 @@ class _Replay(LM):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         return self._lm.generate_until(requests, disable_tqdm=True)
+
+
+@contextlib.contextmanager
+def _drawing_on(state: tuple[Any, ...]) -> Iterator[None]:
+    """Inside, random draws go on from `state`, as they do in a run of the harness for one mask."""
+    before = random_state()
+    set_random_state(state)
+    try:
+        yield
+    finally:
+        set_random_state(before)
 
 
 @contextlib.contextmanager

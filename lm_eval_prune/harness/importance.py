@@ -27,9 +27,8 @@ from lm_eval_prune.harness.requests import (
     calibration,
     chosen_metric,
     chosen_split,
-    load_tasks,
-    num_fewshot_of,
 )
+from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
@@ -49,7 +48,7 @@ class ImportanceConfig:
     """`"heads"` or `"ffns"`."""
     method: str
     """A name of `importance.methods.METHODS`."""
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str | Member, ...] = ()
     """Harness tasks, groups or tags; may be empty for methods that look at weights alone."""
     num_fewshot: tuple[int | None, ...] = (None,)
     """Numbers of shots; None is the task's own."""
@@ -72,6 +71,8 @@ class ImportanceConfig:
     """Folder with further task definitions."""
     include_defaults: bool = True
     """Whether the harness's own tasks and ours are looked for too; reading them all takes seconds."""
+    metadata: Mapping[str, Any] | None = None
+    """What tasks' functions are handed, made by `task_metadata`."""
     model: Mapping[str, Any] | None = None
     """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
 
@@ -141,7 +142,9 @@ def _cells(config: ImportanceConfig) -> list[_Cell]:
     if not config.tasks:
         return [_Cell(None, 0, config.output_path / f"{config.component}-{config.method}.json")]
     # One by one: two groups may hold the same task at different numbers of shots.
-    loaded = [load_tasks([asked], config.include_path, config.include_defaults) for asked in config.tasks]
+    loaded = [
+        load_tasks([asked], config.include_path, config.include_defaults, config.metadata) for asked in config.tasks
+    ]
     tasks = [task for found in loaded for task in found.values()]
     names = distinct_names(task.task_name for task in tasks)
     cells: dict[Path, _Cell] = {}

@@ -15,9 +15,9 @@ from lm_eval_prune.harness.requests import (
     TaskObjective,
     build_documents,
     calibration,
-    load_tasks,
     num_documents,
 )
+from lm_eval_prune.harness.tasks import load_tasks
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.packing import Pack, build_pack
@@ -83,7 +83,7 @@ def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
 
 def importance_flops(config: ImportanceConfig, lm: PrunedOPT) -> tuple[float, int]:
     """(FLOPs of the importance of `config.limit` documents of its one task, how many documents that are)."""
-    (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults).values()
+    (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults, config.metadata).values()
     (shots,) = config.num_fewshot
     documents = build_documents(task, num_fewshot=shots or 0, split=config.split, limit=config.limit, seed=config.seed)
     layers, heads = lm.config.num_hidden_layers, lm.config.num_attention_heads
@@ -101,7 +101,7 @@ def importance_flops(config: ImportanceConfig, lm: PrunedOPT) -> tuple[float, in
 
 def importance_documents(config: ImportanceConfig) -> int:
     """How many documents the importance of `config`'s one task looks at."""
-    (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults).values()
+    (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults, config.metadata).values()
     return num_documents(task, config.split, config.limit)
 
 

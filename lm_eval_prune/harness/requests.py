@@ -8,8 +8,6 @@ its own context.
 
 from __future__ import annotations
 
-import difflib
-import functools
 import hashlib
 import json
 import logging
@@ -18,16 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
-from lm_eval.tasks import TaskManager
 
 from lm_eval_prune.errors import ArgumentError, ExampleError
-from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
 
@@ -43,55 +38,13 @@ __all__ = [
     "TaskObjective",
     "build_documents",
     "calibration",
-    "load_tasks",
     "num_documents",
-    "require_known",
 ]
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("training", "validation", "test")
 """A task's splits by what it uses them for, whatever its data set calls them."""
-
-
-def load_tasks(names: Sequence[str], include_path: str | None = None, include_defaults: bool = True) -> dict[str, Task]:
-    """The harness's tasks of these names, in order; groups, tags, patterns and YAML files too.
-
-    Without `include_defaults` names are looked for in `include_path` alone, which is quick. Raises ArgumentError.
-    """
-    manager = _task_manager(include_path, include_defaults)
-    tasks: dict[str, Task] = {}
-    for name in names:
-        found = _known(manager, name)
-        try:
-            tasks |= manager.load(found)["tasks"]
-        except Exception as error:  # whatever a stranger's task raises
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ArgumentError(f"task {name!r} cannot be loaded: {reason}") from error
-    return tasks
-
-
-def require_known(names: Sequence[str], include_path: str | None = None, include_defaults: bool = True) -> None:
-    """Raise ArgumentError for a name that `load_tasks` would not find; nothing is loaded."""
-    for name in names:
-        _known(_task_manager(include_path, include_defaults), name)
-
-
-def _known(manager: TaskManager, name: str) -> list[str]:
-    """The names that `name` stands for. Raises ArgumentError."""
-    if found := [name] if Path(name).is_file() else manager.match_tasks([name]):
-        return found
-    near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-    hint = f"; did you mean {', '.join(near)}?" if near else "; `lm_eval ls tasks` lists them"
-    raise ArgumentError(f"task {name!r}: unknown to the harness{hint}")
-
-
-def num_fewshot_of(task: Task, requested: int | None) -> int:
-    """The number of shots the harness would use: 0 where the task fixes 0, else as requested, else the task's own."""
-    own = task.get_config("num_fewshot")
-    if requested is None or own == 0:
-        return own or 0
-    return requested
 
 
 @dataclass(frozen=True)
@@ -214,13 +167,6 @@ class TaskObjective:
         ]
         value = float(task.aggregation()[self.metric](values))
         return value if task.higher_is_better().get(self.metric, True) else -value
-
-
-@functools.lru_cache(maxsize=1)
-def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManager:
-    """Building one reads thousands of task files."""
-    registration.register()
-    return TaskManager(include_path=include_path, include_defaults=include_defaults)
 
 
 # -- documents ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ class SweepConfig(BaseModel):
     """As for `pruned-opt`; without `pretrained` the bundled model. Masks come from the grid, not from here."""
     tasks: tuple[str, ...] = Field(min_length=1)
     """Harness tasks, groups or tags."""
-    num_fewshot: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    num_fewshot: tuple[Annotated[int, Field(ge=0)] | None, ...] = Field((None,), min_length=1)
+    """None is the number that the task or its group fixes, or 0."""
     prune_heads: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all heads, exact decimals."""
     prune_ffns: tuple[str, ...] = Field(("0",), min_length=1)
@@ -58,6 +59,8 @@ class SweepConfig(BaseModel):
     include_path: str | None = None
     include_defaults: bool = True
     """Whether the harness's own tasks are looked for too; reading them all takes seconds."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """What tasks' functions are handed beside the model's arguments, as `lm_eval --metadata`."""
     bootstrap_iters: int = Field(100_000, ge=0)
     masks_at_once: int = Field(4, ge=1)
     """Masks that are scored together, and lost together when the process dies."""

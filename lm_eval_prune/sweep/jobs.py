@@ -12,6 +12,7 @@ from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.cells import CellResult
+    from lm_eval_prune.harness.tasks import Member
     from lm_eval_prune.importance.files import ImportanceScores
 
 __all__ = ["CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
@@ -20,17 +21,27 @@ __all__ = ["CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
 class Group(NamedTuple):
     """What cells must have in common to share requests."""
 
-    task: str
+    member: Member
+    """The task, and what it is loaded out of."""
     num_fewshot: int
     fewshot_seed: int
+
+    @property
+    def task(self) -> str:
+        return self.member.task
 
 
 class ImportanceJob(NamedTuple):
     """Importance of one kind of component on a task."""
 
-    task: str
+    member: Member
+    """The task, and what it is loaded out of."""
     component: str
     num_fewshot: int
+
+    @property
+    def task(self) -> str:
+        return self.member.task
 
     @property
     def name(self) -> str:

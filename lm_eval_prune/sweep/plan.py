@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from lm_eval_prune.errors import PruneError
+from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
@@ -39,6 +40,8 @@ class Plan:
     """Cell id -> why it cannot be computed: its task does not load, or has no importance."""
     replaced: dict[str, Row] = field(default_factory=dict)
     """The id that a row goes by while it cannot be computed -> the row, of those that can be."""
+    members: dict[tuple[str, int], Member] = field(default_factory=dict)
+    """(task, shots) -> what the task is loaded out of."""
     aggregates: dict[tuple[str, int], ImportanceScores] = field(default_factory=dict)
     """(component, shots) -> the mean importance that rankings took."""
 
@@ -47,7 +50,7 @@ class Plan:
         by_group: dict[Group, dict[str, None]] = {}
         for row in self.rows:
             if row.cell in self.masks:
-                group = Group(row.task, row.num_fewshot, row.fewshot_seed)
+                group = Group(self.members[row.task, row.num_fewshot], row.num_fewshot, row.fewshot_seed)
                 by_group.setdefault(group, {})[row.cell] = None
         for group, cells in by_group.items():
             yield group, sorted(cells, key=lambda cell: _branching(self.masks[cell]))
@@ -60,7 +63,7 @@ def make_plan(
     importance: Mapping[ImportanceJob, ImportanceScores | PruneError],
 ) -> Plan:
     """The grid's rows. Raises PruneError for importance files that cannot be used."""
-    plan = Plan()
+    plan = Plan(members={(task.name, task.num_fewshot): task.member for task in tasks})
     masks, names = Masks(config, tasks, importance, setup.shape), _row_names(config.ranking)
     grid = config.grid()
     importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
@@ -77,6 +80,7 @@ def make_plan(
             "limit": config.limit,
             "bootstrap_iters": config.bootstrap_iters,
             "format": VERSION,
+            **({"metadata": grid["metadata"]} if config.metadata else {}),
         }
         _add(plan, task, base, {}, DENSE, lambda: (PruningMask.dense(*setup.shape), False))
         for text, (heads, ffns) in itertools.product(config.ranking, shares):
@@ -102,7 +106,8 @@ def _add(
     mask_of: Callable[[], tuple[PruningMask, bool]],
 ) -> None:
     """Add the row of `variant`; one that cannot be computed gets an id too, by what was asked for."""
-    unplanned = digest({**base, **asked, "variant": list(variant)})[:24]
+    # By the shots that were asked for: a task that does not load has not said its own number.
+    unplanned = digest({**base, "num_fewshot": task.requested, **asked, "variant": list(variant)})[:24]
     try:
         if task.error is not None:
             raise task.error

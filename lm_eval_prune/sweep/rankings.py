@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.file_names import importance_file_name, safe_name
-from lm_eval_prune.harness.requests import load_tasks, num_fewshot_of
+from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of, task_metadata
 from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
@@ -134,26 +135,43 @@ def _sources(
 ) -> list[ImportanceJob]:
     """The scores that `ranking` takes for `task`."""
     if ranking.kind == "own":
-        return [ImportanceJob(task.name, component, task.num_fewshot)]
+        return [ImportanceJob(task.member, component, task.num_fewshot)]
     if ranking.kind == "aggregate":
         return _of_all_tasks(component, task.num_fewshot, tasks)
     if ranking.kind == "task":
-        name, shots = _single_task(ranking.task or "", config.include_path, config.include_defaults, task.num_fewshot)
-        return [ImportanceJob(name, component, shots)]
+        return [ImportanceJob(*_other_task(config, ranking.task or "", component, task.num_fewshot, tasks))]
     return []
 
 
 def _of_all_tasks(component: str, num_fewshot: int, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
-    names = dict.fromkeys(task.name for task in tasks if task.error is None)
-    return [ImportanceJob(name, component, num_fewshot) for name in names]
+    """Each task as the grid has it at this number of shots, or else as it has it at another."""
+    members: dict[str, Member] = {}
+    for task in tasks:
+        if task.error is None and (task.num_fewshot == num_fewshot or task.name not in members):
+            members[task.name] = task.member
+    return [ImportanceJob(member, component, num_fewshot) for member in members.values()]
+
+
+def _other_task(
+    config: SweepConfig, name: str, component: str, num_fewshot: int, tasks: Sequence[PlannedTask]
+) -> tuple[Member, str, int]:
+    """The task of this name: as the grid has it, where it does."""
+    for task in tasks:
+        if task.error is None and (task.name, task.num_fewshot) == (name, num_fewshot):
+            return task.member, component, num_fewshot
+    metadata = json.dumps(task_metadata(config.model_args, config.metadata), default=str)
+    member, shots = _single_task(name, config.include_path, config.include_defaults, metadata, num_fewshot)
+    return member, component, shots
 
 
 @functools.cache
-def _single_task(name: str, include_path: str | None, include_defaults: bool, num_fewshot: int) -> tuple[str, int]:
-    tasks = load_tasks([name], include_path, include_defaults)
+def _single_task(
+    name: str, include_path: str | None, include_defaults: bool, metadata: str, num_fewshot: int
+) -> tuple[Member, int]:
+    tasks = load_tasks([name], include_path, include_defaults, json.loads(metadata))
     if len(tasks) != 1:
         raise ArgumentError(
             f"ranking task:{name}: {len(tasks)} tasks; expected one (aggregate takes the mean over the grid's tasks)"
         )
     (task,) = tasks.values()
-    return task.task_name, num_fewshot_of(task, num_fewshot)
+    return Member(name, task.task_name), num_fewshot_of(task, num_fewshot)

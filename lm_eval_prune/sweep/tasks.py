@@ -10,7 +10,7 @@ from typing import Any
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness.cells import task_identity
 from lm_eval_prune.harness.quiet import quiet_harness
-from lm_eval_prune.harness.requests import load_tasks, require_known
+from lm_eval_prune.harness.tasks import Member, Seeds, members_of, require_known, task_metadata
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.folder import digest
 from lm_eval_prune.sweep.jobs import Failure
@@ -22,45 +22,69 @@ __all__ = ["PlannedTask", "planned_tasks"]
 class PlannedTask:
     """A task at a number of shots, or why it cannot be loaded."""
 
-    name: str
+    member: Member
+    """The task, and what it is loaded out of."""
     num_fewshot: int
+    """That are used."""
+    requested: int | None
+    """Shots that were asked for; None is the task's own number."""
     identity: dict[str, Any] = field(default_factory=dict)
     error: PruneError | None = None
+
+    @property
+    def name(self) -> str:
+        return self.member.task
 
 
 def planned_tasks(config: SweepConfig) -> list[PlannedTask]:
     """Every task at every number of shots; a task that cannot be loaded is listed with its error.
 
-    Raises ArgumentError for a name that the harness does not know, and for a file.
+    Raises ArgumentError for a name that the harness does not know, for a file, and for a task that two groups define
+    differently at the same number of shots.
     """
     for asked in config.tasks:
         if Path(asked).is_file():
             raise ArgumentError(f"task {asked}: a file; give its folder as include_path, and the task's name")
     require_known(config.tasks, config.include_path, config.include_defaults)
     found: dict[tuple[str, int], PlannedTask] = {}
-    for asked in config.tasks:
-        try:
-            with quiet_harness():
-                names = list(load_tasks([asked], config.include_path, config.include_defaults))
-        except PruneError as error:
-            for shots in config.num_fewshot:
-                found[asked, shots] = PlannedTask(asked, shots, error=error)
-            continue
-        for name, shots in itertools.product(names, config.num_fewshot):
-            planned = _planned(name, shots, config)
-            found[planned.name, planned.num_fewshot] = planned
+    for asked, shots in itertools.product(config.tasks, config.num_fewshot):
+        for planned in _planned_of(asked, shots, config):
+            key = planned.name, planned.num_fewshot
+            before = found.setdefault(key, planned)
+            if planned.error is None is before.error and planned.identity != before.identity:
+                raise ArgumentError(
+                    f"task {planned.name}: {before.member.of} and {planned.member.of} define it differently, both at "
+                    f"{planned.num_fewshot} shots; give each an --output_path of its own"
+                )
     return list(found.values())
 
 
-def _planned(name: str, shots: int, config: SweepConfig) -> PlannedTask:
+def _planned_of(asked: str, shots: int | None, config: SweepConfig) -> list[PlannedTask]:
+    """The tasks that `asked` stands for, as it has them."""
+    metadata = task_metadata(config.model_args, config.metadata)
     try:
-        real, used, identity = task_identity(name, shots, config.include_path, config.include_defaults)
+        with quiet_harness():
+            members = members_of(asked, config.include_path, config.include_defaults, metadata)
+    except PruneError as error:
+        return [PlannedTask(Member(asked, asked), shots or 0, shots, error=error)]
+    return [_planned(member, shots, config) for member in members]
+
+
+def _planned(member: Member, shots: int | None, config: SweepConfig) -> PlannedTask:
+    metadata = task_metadata(config.model_args, config.metadata)
+    seeds = Seeds(numpy=config.seed, torch=config.seed)
+    place = (config.include_path, config.include_defaults)
+    try:
+        real, used, identity = task_identity(member, shots, *place, metadata, seeds)
+    except PruneError as error:
+        return PlannedTask(member, shots or 0, shots, error=error)
     except Exception as error:  # whatever reading a stranger's documents raises
         failure = Failure.of(error)
-        return PlannedTask(name, shots, error=PruneError(f"task {name!r}: {failure.kind}: {failure.message}"))
+        problem = PruneError(f"task {member.task!r}: {failure.kind}: {failure.message}")
+        return PlannedTask(member, shots or 0, shots, error=problem)
     hashed = {
         "task_version": identity["task_version"],
         "task_config_hash": digest(identity["task_config"]),
         "documents_hash": digest(identity["documents"]),
     }
-    return PlannedTask(real, used, hashed)
+    return PlannedTask(member._replace(task=real), used, shots, hashed)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
-from lm_eval_prune.harness.cells import CellResult, Seeds, TaskRun
+from lm_eval_prune.harness.cells import CellResult, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
 from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.tasks import Seeds, task_metadata
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.model_args import parse_model_args
@@ -58,13 +59,14 @@ class Worker:
             self._run = None
             run = TaskRun(
                 self.model(),
-                group.task,
+                group.member,
                 num_fewshot=group.num_fewshot,
                 limit=config.limit,
                 seeds=Seeds(numpy=config.seed, torch=config.seed, fewshot=group.fewshot_seed),
                 bootstrap_iters=config.bootstrap_iters,
                 include_path=config.include_path,
                 include_defaults=config.include_defaults,
+                metadata=task_metadata(config.model_args, config.metadata),
             )
             self._run = group, run
         return self._run[1]
@@ -113,7 +115,7 @@ def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> 
     return ImportanceConfig(
         component=job.component,
         method=config.head_method if job.component == "heads" else config.ffn_method,
-        tasks=(job.task,),
+        tasks=(job.member,),
         num_fewshot=(job.num_fewshot,),
         output_path=folder,
         limit=config.importance_limit,
@@ -122,4 +124,5 @@ def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> 
         batch_size=config.batch_size if isinstance(config.batch_size, int) else 8,
         include_path=config.include_path,
         include_defaults=config.include_defaults,
+        metadata=task_metadata(config.model_args, config.metadata),
     )
