@@ -74,5 +74,7 @@ class _ZeroedHeads:
         return (outputs.masked_fill(self.on_device[outputs.device], 0), *args[1:])
 
 
-def _nothing(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def _nothing(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    if isinstance(output, tuple):  # mixtures of experts may hand out their routing, too
+        return (torch.zeros_like(output[0]), *output[1:])
     return torch.zeros_like(output)

@@ -1,26 +1,30 @@
 """What heads do: prefix matching and copying, the two halves of an induction head (Olsson et al. 2022).
 
-Both run the model on random tokens behind one BOS and look at one layer's attention at a time, computed from its
-queries and keys a block of rows at once, so that no whole model's attention maps are ever held.
+Both run the model on random tokens behind one BOS and look at one layer's attention at a time, computed a block of rows
+at once from the queries and keys that the layer attends with, so that no whole model's attention maps are ever held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate.utils import align_module_device
 from tqdm import tqdm
 
-from lm_eval_prune.decoders import Decoder, Trunk, decoder_of, input_device, trunk_of
+from lm_eval_prune.decoders import Decoder, decoder_of, input_device, trunk_of
+from lm_eval_prune.decoders.attention import Attention, attending
+from lm_eval_prune.decoders.places import weight_of
 from lm_eval_prune.errors import ArgumentError, ExampleError
 from lm_eval_prune.importance.gradient import frozen
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from lm_eval_prune.decoders.trunk import Trunk
 
 __all__ = ["COPYING_DEFINITIONS", "copying_scores", "prefix_matching_scores"]
 
@@ -50,13 +54,14 @@ def prefix_matching_scores(
     if repeats < 2:
         raise ArgumentError(f"repeats={repeats}; expected at least 2, so that something is repeated")
     inputs = _inputs(model, sequences, repeats, bos_token_id)
+    trunk, decoder = trunk_of(model), decoder_of(model)
     bar = tqdm(inputs, desc="Prefix matching", unit="sequence", disable=not progress)
     scores = []
     with frozen(model), torch.no_grad():
         for tokens in bar:
             length = (len(tokens) - 1) // repeats
             visit = partial(_matched, length=length, repeats=repeats)
-            scores.append(_over_layers(model, tokens, visit))
+            scores.append(_over_layers(trunk, decoder, tokens, visit))
     return torch.stack(scores)
 
 
@@ -82,51 +87,59 @@ def copying_scores(
         raise ArgumentError(f"definition {definition!r}: unknown; expected one of {', '.join(COPYING_DEFINITIONS)}")
     inputs = _inputs(model, sequences, 1, bos_token_id)
     trunk, decoder = trunk_of(model), decoder_of(model)
+    copied = _copied_by if definition == "olsson2022" else _copied_from_embeddings
     bar = tqdm(inputs, desc="Copying", unit="sequence", disable=not progress)
     scores = []
     with frozen(model), torch.no_grad():
         for tokens in bar:
-            if definition == "olsson2022":
-                reading = _reading(trunk, tokens)
-
-                def visit(layer: int, attention: _Attention, outputs: Tensor, reading: Tensor = reading) -> Tensor:
-                    outputs = outputs.unflatten(-1, (attention.num_heads, -1))
-                    raised_by = _effect(decoder.head_outputs[layer], reading, outputs, with_bias=False)
-                    return _copied(attention, raised_by)
-
-                scores.append(_over_layers(model, tokens, visit))
-            else:
-                scores.append(_copied_from_embeddings(model, tokens))
+            scores.append(copied(trunk, decoder, tokens))
     return torch.stack(scores)
 
 
-class _Attention:
+class _Rows:
     """One layer's attention on one sequence, as rows on demand."""
 
-    def __init__(self, queries: Tensor, keys: Tensor, num_heads: int) -> None:
-        """queries, keys: (tokens, num_heads * head_dim)."""
-        self.queries = queries.float().unflatten(-1, (num_heads, -1)).transpose(0, 1)
-        self.keys = keys.float().unflatten(-1, (num_heads, -1)).transpose(0, 1)
-        self.num_heads = num_heads
-        self.device = queries.device
+    def __init__(self, trunk: Trunk, attention: Attention) -> None:
+        places = list(trunk.places.key_places(attention.layer))
+        self.attention, self.num_heads = attention, len(places)
+        self.queries = attention.queries[0].float()
+        self.keys, self.values = (part[0].float()[places] for part in (attention.keys, attention.values))
+        self.device = self.queries.device
 
     def blocks(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(positions (rows,), attention (heads, rows, tokens)) for the query positions from `first` on."""
         length = self.keys.shape[1]
         everywhere = torch.arange(length, device=self.device)
+        window = self.attention.window or length
         for start in range(first, length, ROWS):
             positions = everywhere[start : start + ROWS]
-            logits = self.queries[:, positions] @ self.keys.transpose(1, 2) / self.keys.shape[-1] ** 0.5
-            yield positions, logits.masked_fill(everywhere > positions[:, None], -torch.inf).softmax(-1)
+            back = positions[:, None] - everywhere
+            scores = self.attention.scores(self.queries[:, positions], self.keys)
+            yield positions, self.attention.weights(scores.masked_fill((back < 0) | (back >= window), -torch.inf))
+
+    def outputs(self) -> Tensor:
+        """(tokens, heads, head_dim): attention-weighted values."""
+        return torch.cat([weights @ self.values for _, weights in self.blocks(0)], 1).transpose(0, 1)
 
 
-Visit = Callable[[int, _Attention, "Tensor"], "Tensor"]
-"""(layer, its attention, its heads' outputs (tokens, heads * head_dim)) -> scores (heads,)."""
+class Seen(NamedTuple):
+    """Of one layer in one forward pass."""
+
+    layer: int
+    rows: _Rows
+    outputs: Tensor
+    """(tokens, heads, head_dim): the heads' outputs."""
+    scale: Tensor | None
+    """(tokens, hidden_size): what the norm behind attention, where there is one, has multiplied its output with."""
 
 
-def _matched(layer: int, attention: _Attention, outputs: Tensor, *, length: int, repeats: int) -> Tensor:
-    total = torch.zeros(attention.num_heads, device=attention.device)
-    for positions, rows in attention.blocks(1 + length):
+Visit = Callable[[Seen], "Tensor"]
+"""What was seen of a layer -> scores (heads,) of the heads that are there."""
+
+
+def _matched(seen: Seen, *, length: int, repeats: int) -> Tensor:
+    total = torch.zeros(seen.rows.num_heads, device=seen.rows.device)
+    for positions, rows in seen.rows.blocks(1 + length):
         for back in range(1, repeats):
             # The occurrence `back` copies ago; position 0 is the BOS, which is no occurrence of anything.
             earlier = positions - back * length
@@ -135,7 +148,7 @@ def _matched(layer: int, attention: _Attention, outputs: Tensor, *, length: int,
     return total / ((repeats - 1) * length)
 
 
-def _copied(attention: _Attention, effect: Tensor) -> Tensor:
+def _copied(attention: _Rows, effect: Tensor) -> Tensor:
     """effect: (heads, tokens, tokens), what each position's head output adds to the logit of each token."""
     total = torch.zeros(attention.num_heads, dtype=effect.dtype, device=effect.device)
     for positions, rows in attention.blocks(1):
@@ -152,43 +165,51 @@ def _copied(attention: _Attention, effect: Tensor) -> Tensor:
     return (total / (effect.shape[-1] - 1)).float()
 
 
-def _over_layers(model: nn.Module, tokens: list[int], visit: Visit) -> Tensor:
-    """(layers, heads): `visit` called in each layer of one forward pass, on that layer's own device."""
-    decoder, trunk = decoder_of(model), trunk_of(model)
-    scores = _no_scores(decoder)
-    with ExitStack() as hooks:
+def _over_layers(trunk: Trunk, decoder: Decoder, tokens: list[int], visit: Visit) -> Tensor:
+    """(layers, heads): `visit` called behind each layer of one forward pass, on that layer's own device."""
+    scores = torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads)
+    seen: dict[int, tuple[_Rows, Tensor]] = {}
+
+    def handler(attention: Attention) -> Tensor:
+        rows = _Rows(trunk, attention)
+        outputs = rows.outputs().to(attention.values.dtype)
+        seen[attention.layer] = rows, outputs
+        return outputs[None]
+
+    with attending(trunk.places, handler):
+        stream, calls = trunk.embed(torch.tensor([tokens], device=input_device(trunk.model)), described=True)
         for layer in range(decoder.num_hidden_layers):
-            if decoder.removed.kept_heads(layer):
-                hooks.enter_context(_visiting(decoder, trunk, layer, visit, scores))
-        trunk.body(torch.tensor([tokens], device=input_device(model)))
+            with _normed(trunk, layer) as scales:
+                stream = trunk.layer(layer, stream, calls)
+            if kept := list(decoder.removed.kept_heads(layer)):
+                scores[layer, kept] = visit(Seen(layer, *seen.pop(layer), scales[0] if scales else None)).cpu()
     return scores
 
 
-def _no_scores(decoder: Decoder) -> Tensor:
-    return torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads)
-
-
 @contextmanager
-def _visiting(decoder: Decoder, trunk: Trunk, layer: int, visit: Visit, scores: Tensor) -> Iterator[None]:
-    """Inside, the scores of the heads of `layer`, which has some, are put into `scores` (layers, heads)."""
-    seen: dict[str, Tensor] = {}
-    kept = list(decoder.removed.kept_heads(layer))
-    maps: list[Any] = [trunk.queries[layer], trunk.keys[layer], decoder.head_outputs[layer]]
-
-    def at_outputs(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        attention = _Attention(seen.pop("queries"), seen.pop("keys"), len(kept))
-        scores[layer, kept] = visit(layer, attention, args[0][0]).cpu()
-
+def _normed(trunk: Trunk, layer: int) -> Iterator[list[Tensor]]:
+    """Collects what the norm behind a layer's attention multiplies with; nothing where there is none."""
+    scales: list[Tensor] = []
     handles = [
-        maps[0].register_forward_hook(lambda module, args, output: seen.update(queries=output[0])),
-        maps[1].register_forward_hook(lambda module, args, output: seen.update(keys=output[0])),
-        maps[2].register_forward_pre_hook(at_outputs),
+        norm.register_forward_hook(lambda module, args, output: scales.append((output / args[0])[0].nan_to_num()))
+        for norm in trunk.places.attention_norms_behind(layer)
     ]
     try:
-        yield
+        yield scales
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _copied_by(trunk: Trunk, decoder: Decoder, tokens: list[int]) -> Tensor:
+    """(layers, heads): the definition of Olsson et al."""
+    reading = _reading(trunk, tokens)
+
+    def visit(seen: Seen) -> Tensor:
+        effect = _effect(decoder.head_outputs[seen.layer], reading, seen.outputs, seen.scale, with_bias=False)
+        return _copied(seen.rows, trunk.finished(effect))
+
+    return _over_layers(trunk, decoder, tokens, visit)
 
 
 def _reading(trunk: Trunk, tokens: list[int]) -> Tensor:
@@ -201,43 +222,38 @@ def _reading(trunk: Trunk, tokens: list[int]) -> Tensor:
     return reading
 
 
-def _effect(output_map: Any, reading: Tensor, outputs: Tensor, *, with_bias: bool) -> Tensor:
+def _effect(
+    output_map: Any, reading: Tensor, outputs: Tensor, scale: Tensor | None = None, *, with_bias: bool
+) -> Tensor:
     """(heads, tokens, tokens), float64: the logits of the sequence's tokens from each head's output at each position.
 
-    outputs: (tokens, heads, head_dim).
+    outputs: (tokens, heads, head_dim); scale: (tokens, hidden_size), multiplied with what the map writes.
     """
     with align_module_device(output_map):
         reading = reading.to(outputs.device)
-        written = (reading @ output_map.weight.to(reading)).unflatten(-1, (-1, outputs.shape[-1]))
-        effect = torch.einsum("qhd,thd->hqt", outputs.double(), written)
+        weight = weight_of(output_map).to(reading).unflatten(-1, (-1, outputs.shape[-1]))
+        if scale is None:
+            effect = torch.einsum("qhd,thd->hqt", outputs.double(), torch.einsum("to,ohd->thd", reading, weight))
+        else:
+            written = torch.einsum("qhd,ohd->hqo", outputs.double(), weight)
+            effect = written * scale.to(reading) @ reading.T
         if with_bias and output_map.bias is not None:
             effect = effect + reading @ output_map.bias.to(reading)
     return effect
 
 
-def _copied_from_embeddings(model: nn.Module, tokens: list[int]) -> Tensor:
+def _copied_from_embeddings(trunk: Trunk, decoder: Decoder, tokens: list[int]) -> Tensor:
     """(layers, heads): the research code's variant, in which no layer sees what those below it wrote."""
-    decoder, trunk = decoder_of(model), trunk_of(model)
-    embeddings, _ = trunk.embed(torch.tensor([tokens], device=input_device(model)))
     reading = _reading(trunk, tokens)
-    scores = _no_scores(decoder)
+    scores = torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads)
+    embeddings, calls = trunk.embed(torch.tensor([tokens], device=input_device(trunk.model)), described=True)
     for layer, output_map in enumerate(decoder.head_outputs):
-        maps: list[Any] = [trunk.queries[layer], trunk.keys[layer], trunk.values[layer]]
         if output_map is None:
             continue
-        kept = list(decoder.removed.kept_heads(layer))
-        norm = trunk.attention_norms[layer]
-        stream = embeddings.to(_device_of(maps[0], embeddings.device))
-        stream = (stream if norm is None else norm(stream))[0]
-        queries, keys, values = (module(stream) for module in maps)
-        effect = _effect(output_map, reading, values.unflatten(-1, (len(kept), -1)), with_bias=True)
-        scores[layer, kept] = _copied(_Attention(queries, keys, len(kept)), effect).cpu()
+        rows = _Rows(trunk, trunk.attention(layer, embeddings, calls))
+        effect = _effect(output_map, reading, rows.values.transpose(0, 1), with_bias=True)
+        scores[layer, list(decoder.removed.kept_heads(layer))] = _copied(rows, trunk.finished(effect)).cpu()
     return scores
-
-
-def _device_of(module: nn.Module, default: torch.device) -> torch.device:
-    device = next(module.parameters()).device
-    return default if device.type == "meta" else device
 
 
 def _inputs(
@@ -253,7 +269,7 @@ def _inputs(
         length = 1 + repeats * len(sequence)
         if not len(sequence) or len(set(sequence)) < len(sequence):
             raise ExampleError(f"sequence {index}: expected one or more tokens, each of them once")
-        if length > trunk.max_length:
+        if trunk.max_length is not None and length > trunk.max_length:
             raise ExampleError(
                 f"sequence {index}: {len(sequence)} tokens, {repeats} times behind a BOS, are {length} positions; "
                 f"the model has {trunk.max_length}"

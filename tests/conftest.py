@@ -22,7 +22,7 @@ import torch
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.random_opt import save_random_opt
-from tests import fixture_data
+from tests import families, fixture_data
 
 TINY = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "ffn_dim": 48, "vocab_size": 512}
 PRE_NORM = {**TINY, "word_embed_proj_dim": 32, "do_layer_norm_before": True, "max_position_embeddings": 512}
@@ -107,3 +107,9 @@ def task_manager():
     names = ("hellaswag", "piqa", "arc", "openbookqa", "winogrande", "super_glue", "glue/rte")
     folders = [*(stock / name for name in names), tasks_folder()]
     return lm_eval.tasks.TaskManager(include_defaults=False, include_path=folders)
+
+
+@pytest.fixture(params=list(families.VARIANTS))
+def tiny_model(request):
+    """A fresh tiny model of each proven family and variation, in evaluation mode."""
+    return families.made(request.param)

@@ -5,7 +5,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import MambaConfig, MambaForCausalLM
 
 from lm_eval_prune import PruningMask, masked
 from lm_eval_prune.errors import MaskShapeError, UnsupportedModelError
@@ -173,9 +173,12 @@ def test_a_mask_for_another_shape_names_both(tiny_opt):
         pass
 
 
-def test_a_model_that_is_no_opt_is_refused():
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8, n_positions=8))
-    with pytest.raises(UnsupportedModelError, match="supported: opt"), masked(model, PruningMask.dense(1, 1)):
+def test_a_model_without_heads_is_refused():
+    model = MambaForCausalLM(MambaConfig(num_hidden_layers=1, hidden_size=8, vocab_size=8, state_size=2))
+    with (
+        pytest.raises(UnsupportedModelError, match="MambaForCausalLM: not supported: no "),
+        masked(model, PruningMask.dense(1, 1)),
+    ):
         pass
 
 

@@ -329,7 +329,7 @@ def test_what_is_no_plain_opt_is_refused_in_one_line():
         offloaded = type(tiny_model())(tiny_model().config)
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8, n_positions=8))
     for model, message in [
-        (gpt2, "'gpt2' is not supported"),
+        (gpt2, "GPT2LMHeadModel cannot be compacted"),
         (OPTModel(tiny_model().config), "OPTModel cannot be compacted"),
         (torch.nn.Linear(2, 2), "Linear cannot be compacted"),
         (quantised, r"fc1.weight is quantised \(torch.int8\)"),

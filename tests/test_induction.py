@@ -147,14 +147,14 @@ def test_only_one_layer_of_attention_is_held(monkeypatch):
     import weakref
 
     made = []
-    original = induction._Attention.__init__
+    original = induction._Rows.__init__
 
     def watched(self, *args):
         assert all(reference() is None for reference in made)
         made.append(weakref.ref(self))
         original(self, *args)
 
-    monkeypatch.setattr(induction._Attention, "__init__", watched)
+    monkeypatch.setattr(induction._Rows, "__init__", watched)
     prefix_matching_scores(tiny_model(), SEQUENCES)
     assert len(made) == 9
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load
-from lm_eval_prune.decoders import linear_weights
+from lm_eval_prune.decoders.opt import linear_weights
 
 __all__ = ["forward", "gradient_importance", "induction", "knockout_passes", "knockouts", "layers"]
 

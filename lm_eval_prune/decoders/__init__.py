@@ -1,13 +1,11 @@
 """Where a transformers model keeps its heads, its FFNs and their weights.
 
-The only package that knows: everyone else asks `decoder_of(model)` for a `Decoder` and speaks of heads and FFNs. A
-further model family is one new file beside `opt.py` and one line in `FAMILIES`.
+The only package that knows: everyone else asks `decoder_of(model)` for a `Decoder`, `trunk_of(model)` for its forward
+pass in pieces, and speaks of heads and FFNs. A further model family is a few lines in `family.py`, or none.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,13 +14,13 @@ from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
+
+    from lm_eval_prune.decoders.trunk import Trunk
 
 __all__ = [
-    "FAMILIES",
     "Decoder",
     "LinearWeights",
-    "Trunk",
     "check_fits",
     "decoder_of",
     "flops_per_token",
@@ -33,11 +31,10 @@ __all__ = [
     "num_removed_parameters",
     "removed_from",
     "require_supported",
+    "shape_of",
     "trunk_of",
+    "unwrapped",
 ]
-
-FAMILIES = {"opt": "lm_eval_prune.decoders.opt", "pruned_opt": "lm_eval_prune.decoders.opt"}
-"""transformers' `config.model_type` -> the module that knows the family."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,9 @@ class Decoder:
 
     num_hidden_layers: int
     num_attention_heads: int
+    num_key_value_heads: int
+    """Key/value heads of a whole layer; query heads h with the same h * num_key_value_heads // num_attention_heads
+    share one."""
     head_dim: int
     """Width of one head's output."""
     removed: PruningMask
@@ -58,13 +58,17 @@ class Decoder:
     ascending; None where there is none."""
     ffn_outputs: tuple[nn.Module | None, ...]
     """Modules whose output is what the FFN adds to the residual stream; None where there is none."""
+    ffns: tuple[tuple[nn.Module, ...], ...]
+    """The modules that the FFN consists of, in the order in which a token passes them; () where there is none."""
 
 
 class LinearWeights(NamedTuple):
     """Weights of the linear maps, each a multiplication and an addition for every token that passes it."""
 
     head: int
-    """Of one head: half of them for keys and values, half for queries and outputs."""
+    """Of one query head: half of them for queries, half for outputs."""
+    group: int
+    """Of one key/value head: half of them for keys, half for values."""
     ffn: int
     """Of one FFN."""
     projection: int
@@ -73,64 +77,56 @@ class LinearWeights(NamedTuple):
     """Of the output layer."""
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """What computes the forward pass of one causal language model, in pieces; tuples have one entry a layer.
-
-    `embed`, the layers one after another and `finish` together are `body`, bit for bit.
-    """
-
-    layers: tuple[nn.Module, ...]
-    """Each called with the residual stream (batch, tokens, hidden_size) and the keyword arguments from `embed`."""
-    body: Callable[[Tensor], Tensor]
-    """Token ids (batch, tokens), right-padded -> what the output layer reads."""
-    embed: Callable[[Tensor], tuple[Tensor, dict[str, Any]]]
-    """Token ids -> the residual stream that enters layer 0, and the keyword arguments that every layer takes."""
-    finish: Callable[[Tensor], Tensor]
-    """The residual stream after the last layer -> what the output layer reads."""
-    output_layer: nn.Module
-    """Maps what `body` returns to logits over the vocabulary."""
-    project_out: nn.Module | None
-    """Between the residual stream and the output layer where their widths differ (OPT-350m), without any norm."""
-    queries: tuple[nn.Module | None, ...]
-    """Linear maps to all heads' queries side by side. Attention is softmax(query . key / sqrt(head_dim)). None, as for
-    keys and values, where a layer has no head."""
-    keys: tuple[nn.Module | None, ...]
-    values: tuple[nn.Module | None, ...]
-    attention_norms: tuple[nn.Module | None, ...]
-    """Norms between the residual stream and queries, keys and values; None where the stream enters as it is."""
-    ffn_entries: tuple[nn.Module | None, ...]
-    """Modules whose input is the residual stream just before the FFN adds to it (any shape, hidden_size last)."""
-    ffn_norms: tuple[nn.Module | None, ...]
-    """Norms on the residual stream after the FFN has added to it, which end the layer; None without."""
-    ffn_inputs: tuple[nn.Module | None, ...]
-    """The FFN's linear maps up, beside `Decoder.ffn_outputs`, those down; None where there is no FFN."""
-    max_length: int
-    """Longest input in tokens."""
-    vocab_size: int
-
-
 def require_supported(config: Any, name: str | None = None) -> None:
-    """Raise UnsupportedModelError unless the model family of a transformers `config` is known."""
-    model_type = getattr(config, "model_type", None)
-    if model_type not in FAMILIES:
+    """Raise UnsupportedModelError unless a model of a transformers `config` may be supported, as far as its type tells.
+
+    Whether it is, `decoder_of` says of the model itself.
+    """
+    from lm_eval_prune.decoders.family import FAMILIES, is_known
+
+    if not is_known(config):
         name = name or getattr(config, "_name_or_path", "") or "the model"
-        raise UnsupportedModelError(f"{name}: model type {model_type!r} is not supported; supported: {_supported()}")
+        model_type = getattr(config, "model_type", None)
+        raise UnsupportedModelError(
+            f"{name}: model type {model_type!r} is not supported: transformers has no causal language model of it; "
+            f"proven: {', '.join(sorted(FAMILIES))}"
+        )
 
 
 def decoder_of(model: nn.Module) -> Decoder:
     """The decoder inside `model`, looked for behind wrappers (PEFT adapters, DataParallel, torch.compile).
 
-    Raises UnsupportedModelError.
+    Raises UnsupportedModelError, also where a family that is not proven by tests fails the proof on this model.
     """
-    inner = _supported_inside(model)
-    return _family(inner.config).decoder(inner)
+    from lm_eval_prune.decoders.places import places_of
+    from lm_eval_prune.decoders.proof import require_proof
+
+    inner = unwrapped(model)
+    _require_configured(inner, model)
+    places = places_of(inner)
+    require_proof(places)
+    removed = removed_from(inner.config)
+    return Decoder(
+        num_hidden_layers=places.num_hidden_layers,
+        num_attention_heads=places.num_attention_heads,
+        num_key_value_heads=places.num_key_value_heads,
+        head_dim=places.head_dim,
+        removed=removed,
+        head_outputs=tuple(
+            layer.output if removed.kept_heads(index) else None for index, layer in enumerate(places.layers)
+        ),
+        ffn_outputs=tuple(layer.added for layer in places.layers),
+        ffns=tuple(layer.ffn for layer in places.layers),
+    )
 
 
 def trunk_of(model: nn.Module) -> Trunk:
     """The pieces of the causal language model inside `model`, as `decoder_of`. Raises UnsupportedModelError."""
-    inner = _supported_inside(model)
-    return _family(inner.config).trunk(inner)
+    from lm_eval_prune.decoders.trunk import Trunk
+
+    inner = unwrapped(model)
+    _require_configured(inner, model)
+    return Trunk(inner)
 
 
 def input_device(model: nn.Module) -> torch.device:
@@ -156,39 +152,41 @@ def is_offloaded(model: nn.Module) -> bool:
 def removed_from(config: Any) -> PruningMask:
     """What compaction has removed from the model of a transformers `config`, in the original's numbers; or nothing."""
     removed = getattr(config, "removed", None)
-    if isinstance(removed, PruningMask):
-        return removed
-    return PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
+    return removed if isinstance(removed, PruningMask) else PruningMask.dense(*shape_of(config))
+
+
+def shape_of(config: Any) -> tuple[int, int]:
+    """(layers, query heads in each) of the model of a transformers `config`."""
+    from lm_eval_prune.decoders.family import text_config
+
+    config = text_config(config)
+    return config.num_hidden_layers, config.num_attention_heads
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:
     """How many parameters `mask` removes from a model of this config, exactly and with biases.
 
-    A head: its rows of the query, key and value maps, their biases, and its columns of the output map (whose bias
-    stays). An FFN: both linear maps. The layer norm in front of either goes too where it serves nothing else. What a
-    compacted model lacks already does not count. Raises MaskShapeError, UnsupportedModelError.
+    A head: its rows of the query map, its columns of the output map (whose bias stays) and, with the last query head of
+    its group, its rows of the key and value maps. An FFN: all of its maps. The norm in front of either goes too where
+    it serves nothing else. What a compacted model lacks already does not count.
+    Raises MaskShapeError, UnsupportedModelError.
     """
+    from lm_eval_prune.decoders.skeleton import skeleton_of
+    from lm_eval_prune.decoders.slices import num_gone
+
     require_supported(config)
-    check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
-    removed = removed_from(config)
-    return _num_parameters(config, removed | mask) - _num_parameters(config, removed)
+    check_fits(mask, *shape_of(config))
+    removed, places = removed_from(config), skeleton_of(config)
+    return num_gone(places, removed | mask) - num_gone(places, removed)
 
 
 def num_removed_parameters(config: Any) -> int:
     """How many parameters compaction has removed from the model of this config. Raises UnsupportedModelError."""
-    require_supported(config)
-    return _num_parameters(config, removed_from(config))
+    from lm_eval_prune.decoders.skeleton import skeleton_of
+    from lm_eval_prune.decoders.slices import num_gone
 
-
-def _num_parameters(config: Any, mask: PruningMask) -> int:
-    """Of the components that `mask` prunes."""
-    family = _family(config)
-    headless = sum(len(heads) == mask.num_attention_heads for heads in mask.pruned_heads.values())
-    return (
-        mask.num_pruned_heads * family.parameters_per_head(config)
-        + headless * family.parameters_per_headless_layer(config)
-        + mask.num_pruned_ffns * family.parameters_per_ffn(config)
-    )
+    removed = removed_from(config)
+    return 0 if removed.is_dense else num_gone(skeleton_of(config), removed)
 
 
 def flops_per_token(config: Any, mask: PruningMask) -> int:
@@ -198,17 +196,21 @@ def flops_per_token(config: Any, mask: PruningMask) -> int:
     between tokens) and what is small beside it: biases, norms, activations, softmax.
     Raises MaskShapeError, UnsupportedModelError.
     """
-    weights = linear_weights(config)
-    check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
-    heads, ffns = mask.num_heads - mask.num_pruned_heads, mask.num_hidden_layers - mask.num_pruned_ffns
-    return 2 * (heads * weights.head + ffns * weights.ffn + 2 * weights.projection + weights.output)
+    from lm_eval_prune.decoders.skeleton import products, skeleton_of
+    from lm_eval_prune.decoders.slices import products_gone
+
+    require_supported(config)
+    check_fits(mask, *shape_of(config))
+    places = skeleton_of(config)
+    return 2 * (products(places) - products_gone(places, mask))
 
 
 def linear_weights(config: Any) -> LinearWeights:
     """What FLOPs are counted from; `config` is a model's configuration. Raises UnsupportedModelError."""
+    from lm_eval_prune.decoders.skeleton import linear_weights_of, skeleton_of
+
     require_supported(config)
-    found: LinearWeights = _family(config).linear_weights(config)
-    return found
+    return linear_weights_of(skeleton_of(config))
 
 
 def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model") -> None:
@@ -220,25 +222,18 @@ def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: i
         )
 
 
-def _family(config: Any) -> Any:
-    return importlib.import_module(FAMILIES[config.model_type])
+def _require_configured(inner: Any, model: nn.Module) -> None:
+    if getattr(getattr(inner, "config", None), "model_type", None) is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: no supported decoder in it; expected a transformers model"
+        )
 
 
-def _supported_inside(model: nn.Module) -> Any:
-    inner = _unwrapped(model)
-    if getattr(getattr(inner, "config", None), "model_type", None) not in FAMILIES:
-        raise UnsupportedModelError(f"{type(model).__name__}: no supported decoder in it; supported: {_supported()}")
-    return inner
-
-
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
+    """The model behind wrappers (PEFT adapters, DataParallel, torch.compile)."""
     if hasattr(model, "get_base_model"):  # a PEFT adapter around it
-        return _unwrapped(model.get_base_model())
+        return unwrapped(model.get_base_model())
     for attribute in ("_orig_mod", "module"):  # torch.compile; DataParallel and its kin
         if hasattr(model, attribute):
-            return _unwrapped(getattr(model, attribute))
+            return unwrapped(getattr(model, attribute))
     return model
-
-
-def _supported() -> str:
-    return ", ".join(sorted(FAMILIES))

@@ -85,6 +85,12 @@ class PrunedOPTConfig(OPTConfig):
         """Nothing: `save_pretrained` writes what other programs need, and not a copy of our modules."""
 
     @property
+    def original_config(self) -> OPTConfig:
+        """The configuration of the model that it was made of."""
+        own = ("model_type", "pruning_mask", "original_model", "layer_head_num", "layer_inter_size", "architectures")
+        return OPTConfig(**{key: value for key, value in self.to_dict().items() if key not in own})
+
+    @property
     def removed(self) -> PruningMask:
         """What was removed, as a mask."""
         return PruningMask.from_dict(self.pruning_mask or {}, "config.json: pruning_mask")

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ from lm_eval_prune.importance.processes import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from lm_eval_prune.decoders.trunk import Trunk
 
 __all__ = ["ffn_gradient_importance", "frozen", "head_importance"]
 
@@ -225,8 +227,9 @@ def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, 
             _layer_by_layer(model, taps, batch, scale, explaining=explaining)
         else:
             with taps.attached(len(batch.examples), explaining=explaining):
-                hidden = trunk_of(model).body(batch.input_ids.to(input_device(model)))
-                loss = _loss(model, taps, batch, hidden, scale, explaining=explaining)
+                trunk = trunk_of(model)
+                hidden = trunk.run(batch.input_ids.to(input_device(model)))
+                loss = _loss(trunk, taps, batch, hidden, scale, explaining=explaining)
                 if taps.leaves:
                     torch.autograd.grad(loss, taps.leaves, allow_unused=True)
     none = torch.zeros(len(batch.examples), taps.per_layer)
@@ -234,9 +237,9 @@ def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, 
     return torch.stack(by_layer).double() / scale
 
 
-def _loss(model: nn.Module, taps: _Taps, batch: Batch, hidden: Tensor, scale: float, *, explaining: bool) -> Tensor:
-    """The sum of all examples' losses, times `scale`, from what the output layer reads."""
-    logits = trunk_of(model).output_layer(continuation_rows(hidden, batch)).float()
+def _loss(trunk: Trunk, taps: _Taps, batch: Batch, hidden: Tensor, scale: float, *, explaining: bool) -> Tensor:
+    """The sum of all examples' losses, times `scale`, from the residual stream behind the last layer."""
+    logits = trunk.logits(hidden, partial(continuation_rows, batch=batch)).float()
     losses = F.cross_entropy(logits, batch.targets.to(logits.device), reduction="none")
     if explaining and not losses.isfinite().all():
         _explain_forward(taps, batch.examples[0])
@@ -252,20 +255,18 @@ def _layer_by_layer(model: nn.Module, taps: _Taps, batch: Batch, scale: float, *
     trunk, count = trunk_of(model), len(batch.examples)
     inputs: list[tuple[torch.device, Tensor]] = []
     with torch.no_grad(), taps.attached(count, explaining=True) if explaining else nullcontext():
-        hidden, settings = trunk.embed(batch.input_ids.to(input_device(model)))
-        for layer in trunk.layers:
+        hidden, calls = trunk.embed(batch.input_ids.to(input_device(model)))
+        for number in range(len(trunk.layers)):
             inputs.append((hidden.device, hidden.cpu()))
-            hidden = layer(hidden, **settings)
+            hidden = trunk.layer(number, hidden, calls)
     taps.sums, taps.gradients = {}, {}
     hidden = hidden.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(
-        _loss(model, taps, batch, trunk.finish(hidden), scale, explaining=explaining), hidden
-    )
-    for number, layer in reversed(list(enumerate(trunk.layers))):
+    (gradient,) = torch.autograd.grad(_loss(trunk, taps, batch, hidden, scale, explaining=explaining), hidden)
+    for number in reversed(range(len(trunk.layers))):
         device, kept = inputs.pop()
         stream = kept.to(device).requires_grad_(number > 0)
         with taps.tapped([number], count, explaining=explaining):
-            output = layer(stream, **settings)
+            output = trunk.layer(number, stream, calls)
         if wanted := [stream, *taps.leaves] if number else taps.leaves:
             gradient, *_ = torch.autograd.grad(output, wanted, gradient.to(output.device), allow_unused=True)
         del output
@@ -282,19 +283,22 @@ def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
     def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal shape
         shape = args[0].shape
-        return (args[0].flatten(0, -2)[rows.to(args[0].device)], *args[1:])
+        selected = args[0].flatten(0, -2)[rows.to(args[0].device)]
+        return (selected.view(*[1] * (len(shape) - 2), *selected.shape), *args[1:])
 
-    def spread(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def spread(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
         assert shape is not None
+        if isinstance(output, tuple):  # of a mixture of experts
+            return (spread(module, args, output[0]), *output[1:])
         whole = output.new_zeros(shape[:-1].numel(), output.shape[-1])
-        return whole.index_copy(0, rows.to(output.device), output).view(*shape[:-1], -1)
+        return whole.index_copy(0, rows.to(output.device), output.flatten(0, -2)).view(*shape[:-1], -1)
 
-    first, last = trunk_of(model).ffn_inputs[-1], decoder_of(model).ffn_outputs[-1]
+    ffn = decoder_of(model).ffns[-1]
     with ExitStack() as hooks:
-        if first is not None and last is not None:
+        if ffn:
             # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
-            hooks.callback(first.register_forward_pre_hook(select, prepend=True).remove)
-            hooks.callback(last.register_forward_hook(spread, prepend=True).remove)
+            hooks.callback(ffn[0].register_forward_pre_hook(select, prepend=True).remove)
+            hooks.callback(ffn[-1].register_forward_hook(spread, prepend=True).remove)
         yield
 
 

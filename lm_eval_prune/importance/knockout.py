@@ -1,16 +1,15 @@
 """Knockout importance: what the dense model's metric loses when one component is pruned (Bansal et al. 2023, 3.2).
 
 `score_under_masks` answers the same requests under many masks. A mask changes nothing below the first layer that it
-touches, so one dense pass goes from layer to layer, and each mask branches off where it begins: a pruned FFN after that
-layer's attention. All L single-FFN masks together cost about half of L evaluations, with the results of L separate
-ones, bit for bit. Nothing here knows the harness: an `Objective` turns answers into a number.
+touches, so one dense pass goes from layer to layer, and each mask branches off in front of the layer where it begins.
+All L single-FFN masks together cost about half of L evaluations, with the results of L separate ones, bit for bit. Nothing here knows the harness: an `Objective` turns answers into a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -24,8 +23,6 @@ from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor, nn
 
 __all__ = ["Answer", "LossObjective", "MaskScorer", "Objective", "ffn_importance", "head_knockout", "score_under_masks"]
@@ -172,67 +169,25 @@ def _logits_under_masks(model: nn.Module, batch: Batch, masks: Sequence[PruningM
     """(index of the mask, logits (predictions, vocabulary)) for every mask; only one residual stream is kept."""
     trunk = trunk_of(model)
     depth = len(trunk.layers)
-    hidden, settings = trunk.embed(batch.input_ids.to(input_device(model)))
+    hidden, calls = trunk.embed(batch.input_ids.to(input_device(model)))
 
     def finished(stream: Tensor, first: int, mask: PruningMask) -> Tensor:
         with masked(model, mask):
-            for layer in trunk.layers[first:]:
-                stream = layer(stream, **settings)
-        # The norm before the output layer works on each position by itself, but on the batch's own layout.
-        return trunk.output_layer(continuation_rows(trunk.finish(stream), batch))
+            for layer in range(first, depth):
+                stream = trunk.layer(layer, stream, calls)
+        return trunk.logits(stream, partial(continuation_rows, batch=batch))
 
     starting = _by_first_layer(masks, depth)
-    for layer in range(depth):
-        for index in starting.heads[layer]:
+    for layer, indices in enumerate(starting):
+        for index in indices:
             yield index, finished(hidden, layer, masks[index])
-        if not starting.ffns[layer]:
-            hidden = trunk.layers[layer](hidden, **settings)
-            continue
-        with _watched(trunk.ffn_entries[layer]) as entered:  # type: ignore[arg-type]
-            following = trunk.layers[layer](hidden, **settings)
-        skipped = _without_ffn(entered[0].view_as(hidden), trunk.ffn_norms[layer])
-        del hidden
-        for index in starting.ffns[layer]:
-            yield index, finished(skipped, layer + 1, masks[index])
-        hidden = following
-    for index in starting.dense:
-        yield index, finished(hidden, depth, masks[index])
+        if layer < depth and any(starting[layer + 1 :]):
+            hidden = trunk.layer(layer, hidden, calls)
 
 
-@dataclass(frozen=True)
-class _Starts:
-    """Indices of masks by where they part from the dense model."""
-
-    heads: list[list[int]]
-    """By layer: masks whose first change is a head of it."""
-    ffns: list[list[int]]
-    """By layer: masks whose first change is its FFN."""
-    dense: list[int]
-
-
-def _by_first_layer(masks: Sequence[PruningMask], depth: int) -> _Starts:
-    starts = _Starts([[] for _ in range(depth)], [[] for _ in range(depth)], [])
+def _by_first_layer(masks: Sequence[PruningMask], depth: int) -> list[list[int]]:
+    """Indices of masks by the first layer in which they part from the dense model; the dense ones stand last."""
+    starts: list[list[int]] = [[] for _ in range(depth + 1)]
     for index, mask in enumerate(masks):
-        first_head, first_ffn = min(mask.pruned_heads, default=depth), min(mask.pruned_ffns, default=depth)
-        if mask.is_dense:
-            starts.dense.append(index)
-        elif first_head <= first_ffn:
-            starts.heads[first_head].append(index)
-        else:
-            starts.ffns[first_ffn].append(index)
+        starts[min((*mask.pruned_heads, *mask.pruned_ffns), default=depth)].append(index)
     return starts
-
-
-def _without_ffn(stream: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
-    return stream if norm is None else norm(stream)
-
-
-@contextmanager
-def _watched(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the first argument of each call of `module`."""
-    entered: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
-    try:
-        yield entered
-    finally:
-        handle.remove()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from accelerate.utils import align_module_device
 
-from lm_eval_prune.decoders import decoder_of, trunk_of
+from lm_eval_prune.decoders import decoder_of
+from lm_eval_prune.decoders.magnitude import squared_weights
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.importance.examples import Example
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
@@ -61,21 +61,10 @@ class Method(NamedTuple):
 def magnitude(model: nn.Module, component: str) -> Tensor:
     """L2 norm of each component's weight matrices, biases aside, float32.
 
-    A head: its rows of the query, key and value maps and its columns of the output map. An FFN: both of its maps. What
-    a compacted model lacks scores 0.
+    A head: its rows of the query map and its columns of the output map, and the rows of the key and value maps of its
+    group. An FFN: all of its maps. What a compacted model lacks scores 0.
     """
-    decoder, trunk = decoder_of(model), trunk_of(model)
-    shape = decoder.num_hidden_layers, decoder.num_attention_heads
-    scores = torch.zeros(shape[: 1 if component == "ffns" else 2], dtype=torch.float64)
-    for layer in range(decoder.num_hidden_layers):
-        if component == "ffns":
-            maps = (trunk.ffn_inputs[layer], decoder.ffn_outputs[layer])
-            scores[layer] = sum(_squares(module, 1).sum() for module in maps if module is not None)
-        elif kept := list(decoder.removed.kept_heads(layer)):
-            incoming = (trunk.queries[layer], trunk.keys[layer], trunk.values[layer])
-            by_unit = sum(_squares(module, 1) for module in incoming) + _squares(decoder.head_outputs[layer], 0)
-            scores[layer, kept] = by_unit.view(len(kept), decoder.head_dim).sum(1)
-    return scores.sqrt().float()
+    return squared_weights(model, component).sqrt().float()
 
 
 def random_scores(model: nn.Module, component: str, seed: int) -> Tensor:
@@ -90,13 +79,6 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         raise ArgumentError(f"method {name!r}: unknown; expected one of {', '.join(METHODS)}")
     return METHODS[name]
-
-
-def _squares(module: nn.Module | None, dim: int) -> Tensor:
-    """Sums of squared weights over `dim`, float64: 1 for one number a row (output), 0 for one a column (input)."""
-    assert module is not None
-    with align_module_device(module):
-        return module.weight.detach().double().pow(2).sum(dim).cpu()  # type: ignore[operator]
 
 
 def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:

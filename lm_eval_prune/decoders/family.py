@@ -1,0 +1,237 @@
+"""Where each model family keeps its heads and FFNs: a table, and the common shape that needs no line in it.
+
+A family is what transformers calls a model type. Paths are those of submodules: of the layers, from the base model
+(the causal language model without its output layer); of everything else, from one layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_prune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["FAMILIES", "Family", "family_of", "is_known", "model_type_of", "submodule", "text_config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The places of one family; defaults are the common shape (Llama's)."""
+
+    layers: str = "layers"
+    attention: str = "self_attn"
+    """Module that calls the attention function."""
+    queries: str = "self_attn.q_proj"
+    keys: str = "self_attn.k_proj"
+    """"" where `queries` is one map to queries, keys and values."""
+    values: str = "self_attn.v_proj"
+    fused: str = ""
+    """How `queries` lays out all three: "heads" (head after head, each its query, key and value) or "kinds" (all
+    queries, then all keys, then all values)."""
+    output: str = "self_attn.o_proj"
+    """Map whose input is the heads' outputs side by side, head 0 first."""
+    ffn: tuple[str, ...] = ("mlp",)
+    """Modules that are the FFN and nothing else."""
+    up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    """Maps that the FFN begins with; () where it is a mixture of experts."""
+    down: str = "mlp.down_proj"
+    """Map that the FFN ends with; "" where it is a mixture of experts."""
+    added: str = "mlp"
+    """Module whose output is what the FFN adds to the residual stream: the FFN, its last map, or the norm behind it."""
+    attention_norms: tuple[str, ...] = ()
+    """Norms that only serve attention: they go with the layer's last head."""
+    attention_norms_behind: tuple[str, ...] = ()
+    """The same, of attention's output."""
+    ffn_norms: tuple[str, ...] = ()
+    """Norms that only serve the FFN, before or behind it."""
+    project_out: str = ""
+    """Map from the residual stream to the output layer where their widths may differ; from the base model."""
+    shared_norms: tuple[str, ...] = ()
+    """Norms before both, which go when neither is left."""
+    norms_first: str = ""
+    """Field of the configuration that, where false, puts all norms into the residual stream, where they stay."""
+    proven: bool = False
+    """The tests hold this family to an independent computation; others are proven when they are loaded."""
+
+
+COMMON = Family(attention_norms=("input_layernorm",), ffn_norms=("post_attention_layernorm",), proven=True)
+NORMS_BEHIND = dataclasses.replace(
+    COMMON,
+    attention_norms=(),
+    attention_norms_behind=("post_attention_layernorm",),
+    ffn_norms=("post_feedforward_layernorm",),
+    added="post_feedforward_layernorm",
+)
+OPT = Family(
+    layers="decoder.layers",
+    output="self_attn.out_proj",
+    ffn=("fc1", "fc2"),
+    up=("fc1",),
+    down="fc2",
+    added="fc2",
+    attention_norms=("self_attn_layer_norm",),
+    ffn_norms=("final_layer_norm",),
+    norms_first="do_layer_norm_before",
+    project_out="decoder.project_out",
+    proven=True,
+)
+FAMILIES = {
+    "gemma2": dataclasses.replace(
+        NORMS_BEHIND,
+        attention_norms=("input_layernorm",),
+        ffn_norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+    "gpt2": Family(
+        layers="h",
+        attention="attn",
+        queries="attn.c_attn",
+        keys="",
+        values="",
+        fused="kinds",
+        output="attn.c_proj",
+        up=("mlp.c_fc",),
+        down="mlp.c_proj",
+        attention_norms=("ln_1",),
+        ffn_norms=("ln_2",),
+        proven=True,
+    ),
+    "gpt_neox": Family(
+        attention="attention",
+        queries="attention.query_key_value",
+        keys="",
+        values="",
+        fused="heads",
+        output="attention.dense",
+        up=("mlp.dense_h_to_4h",),
+        down="mlp.dense_4h_to_h",
+        attention_norms=("input_layernorm",),
+        ffn_norms=("post_attention_layernorm",),
+        proven=True,
+    ),
+    "llama": COMMON,
+    "mistral": COMMON,
+    "olmo2": NORMS_BEHIND,
+    "opt": OPT,
+    "pruned_opt": OPT,
+    "qwen2": COMMON,
+    "qwen3": COMMON,
+    "smollm3": COMMON,
+}
+"""transformers' `config.model_type` -> the family; what is not here is looked for in the common shape."""
+
+LAYERS = ("layers", "decoder.layers", "h", "blocks", "language_model.layers", "text_model.layers")
+ATTENTIONS = ("self_attn", "attention", "attn", "self_attention")
+OUTPUTS = ("o_proj", "out_proj", "dense", "c_proj", "wo")
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv")
+FFNS = ("mlp", "feed_forward", "block_sparse_moe", "moe", "ffn")
+DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
+"""Names that the common shape goes by, the usual one first."""
+
+
+def text_config(config: Any) -> Any:
+    """The configuration of the text decoder: `config` itself but for models of text and more."""
+    nested = getattr(config, "get_text_config", None)
+    return config if nested is None else nested(decoder=True)
+
+
+def model_type_of(config: Any) -> str:
+    """The family's name as transformers has it; "" where a configuration has none."""
+    return getattr(text_config(config), "model_type", None) or ""
+
+
+def is_known(config: Any) -> bool:
+    """Whether a model of this configuration may be supported: its family is in the table, or transformers has a causal
+    language model of its type, to be looked at once it is there."""
+    if model_type_of(config) in FAMILIES:
+        return True
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return getattr(config, "model_type", None) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def family_of(config: Any, base: nn.Module) -> Family:
+    """The family of the model around `base`, its base model: from the table, or from the shape of its first layer.
+
+    Raises UnsupportedModelError where no heads or no FFN are found.
+    """
+    family = FAMILIES.get(model_type_of(config)) or _common_shape(base)
+    if family.norms_first and not getattr(text_config(config), family.norms_first):
+        family = dataclasses.replace(family, attention_norms=(), ffn_norms=())
+    return family
+
+
+def submodule(parent: Any, path: str) -> Any:
+    """The module at `path` below `parent`, or None."""
+    for name in filter(None, path.split(".")):
+        parent = getattr(parent, name, None)
+    return parent
+
+
+def _common_shape(base: nn.Module) -> Family:
+    layers = _first(base, LAYERS, "layers")
+    blocks = submodule(base, layers)
+    if not len(blocks):
+        raise UnsupportedModelError("it has no layers")
+    block = blocks[0]
+    attention, ffn = _first(block, ATTENTIONS, "attention"), _first(block, FFNS, "FFN")
+    output = _first(block, [f"{attention}.{name}" for name in OUTPUTS], "map from its heads to the residual stream")
+    fused = next((f"{attention}.{name}" for name in FUSED if submodule(block, f"{attention}.{name}")), "")
+    maps = {"queries": fused, "keys": "", "values": "", "fused": "kinds"} if fused else {}
+    for kind in () if fused else ("queries", "keys", "values"):
+        maps[kind] = _first(block, [f"{attention}.{kind[0]}_proj"], f"map to {kind}")
+    down = next((f"{ffn}.{name}" for name in DOWNS if submodule(block, f"{ffn}.{name}") is not None), "")
+    mixture = not down or any(
+        name.startswith(("experts", "gate.", "router")) for name, _ in submodule(block, ffn).named_modules()
+    )
+    up = (
+        []
+        if mixture
+        else [
+            name
+            for name, module in submodule(block, ffn).named_children()
+            if hasattr(module, "weight") and name != down.split(".")[-1]
+        ]
+    )
+    return Family(
+        layers=layers,
+        attention=attention,
+        output=output,
+        ffn=(ffn,),
+        up=tuple(f"{ffn}.{name}" for name in up),
+        down="" if mixture else down,
+        **maps,
+        **_norms(block, ffn),
+    )
+
+
+def _norms(block: nn.Module, ffn: str) -> dict[str, Any]:
+    """Which norms of a layer serve what, by the names that transformers gives them; norms of other names stay."""
+    names = {name for name, _ in block.named_children()}
+    before, after = "input_layernorm", "post_attention_layernorm"
+    if "post_feedforward_layernorm" in names:
+        return {
+            "attention_norms": (before,) if before in names else (),
+            "attention_norms_behind": (after,) if after in names else (),
+            "ffn_norms": tuple(
+                name for name in ("pre_feedforward_layernorm", "post_feedforward_layernorm") if name in names
+            ),
+            "added": "post_feedforward_layernorm",
+        }
+    if {before, after} <= names:
+        return {"attention_norms": (before,), "ffn_norms": (after,), "added": ffn}
+    if before in names:
+        return {"shared_norms": (before,), "added": ffn}
+    return {"added": ffn}
+
+
+def _first(parent: nn.Module, paths: Sequence[str], what: str) -> str:
+    """The first of `paths` that is there. Raises UnsupportedModelError where none is."""
+    for path in paths:
+        if submodule(parent, path) is not None:
+            return path
+    raise UnsupportedModelError(f"no {what} found in its {type(parent).__name__}; looked for {', '.join(paths)}")

@@ -1,0 +1,235 @@
+"""The places of one model: its layers, and in each of them the maps to and from its heads and of its FFN.
+
+Of a model with weights as of one on the meta device, which has but names and shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lm_eval_prune.decoders import removed_from
+from lm_eval_prune.decoders.family import Family, family_of, submodule, text_config
+from lm_eval_prune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from lm_eval_prune.masks import PruningMask
+
+__all__ = ["Layer", "Places", "is_product", "out_dim", "places_of", "weight_of", "width_in", "width_out"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's modules; maps are None where the layer lacks them (compacted models, mixtures of experts)."""
+
+    module: nn.Module
+    attention: nn.Module
+    queries: nn.Module | None
+    """The one map to queries, keys and values where `keys` and `values` are None and this is not."""
+    keys: nn.Module | None
+    values: nn.Module | None
+    output: nn.Module | None
+    up: tuple[nn.Module, ...]
+    down: nn.Module | None
+    ffn: tuple[nn.Module, ...]
+    """All that is the FFN."""
+    added: nn.Module | None
+    """Its output is what the FFN adds."""
+
+    @property
+    def maps(self) -> Iterator[nn.Module]:
+        """Linear maps of heads and FFN, each once."""
+        for module in (self.queries, self.keys, self.values, self.output, *self.up, self.down):
+            if module is not None:
+                yield module
+
+
+@dataclass(frozen=True)
+class Places:
+    """Of a causal language model, or of its base model alone."""
+
+    model: Any
+    base: nn.Module
+    family: Family
+    layers: tuple[Layer, ...]
+    num_attention_heads: int
+    """Query heads of a whole layer."""
+    num_key_value_heads: int
+    head_dim: int
+    """Width of a head's output."""
+    removed: PruningMask
+    """What a compacted model lacks; dense for others."""
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return len(self.layers)
+
+    def key_places(self, layer: int) -> tuple[int, ...]:
+        """For each query head that is there, the place of its key/value head among those that are."""
+        groups = [self.group_of(head) for head in self.removed.kept_heads(layer)]
+        places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+        return tuple(places[group] for group in groups)
+
+    def attention_norms_behind(self, layer: int) -> list[nn.Module]:
+        """Norms between a layer's attention and the residual stream."""
+        block = self.layers[layer].module
+        return [norm for path in self.family.attention_norms_behind if (norm := submodule(block, path)) is not None]
+
+    @property
+    def share_of_experts(self) -> float:
+        """Of a mixture's experts, the share that one token meets; 1 without a mixture."""
+        config = text_config(self.model.config)
+        names = ("num_experts", "num_local_experts", "n_routed_experts")
+        experts = next((count for name in names if (count := getattr(config, name, None))), None)
+        met = getattr(config, "num_experts_per_tok", None)
+        return met / experts if met and experts else 1.0
+
+    def group_of(self, head: int) -> int:
+        """The key/value head that query head `head` attends with."""
+        return head * self.num_key_value_heads // self.num_attention_heads
+
+
+def places_of(model: nn.Module) -> Places:
+    """Raises UnsupportedModelError saying what was not found."""
+    try:
+        return _places(model)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{type(model).__name__}: not supported: {error}") from error
+
+
+def _places(model: Any) -> Places:
+    config = text_config(model.config)
+    base = getattr(model, "base_model", model)
+    family = family_of(model.config, base)
+    blocks = submodule(base, family.layers)
+    if blocks is None:  # a text decoder within a model of text and more
+        base = submodule(base, "language_model") or base
+        blocks = submodule(base, family.layers)
+    if blocks is None:
+        raise UnsupportedModelError(f"no layers found at {family.layers} in its {type(base).__name__}")
+    for name in ("num_hidden_layers", "num_attention_heads"):
+        if not isinstance(getattr(config, name, None), int):
+            raise UnsupportedModelError(f"its configuration has no one {name}")
+    if len(blocks) != config.num_hidden_layers:
+        raise UnsupportedModelError(f"{len(blocks)} layers found, but {config.num_hidden_layers} in its configuration")
+    heads = config.num_attention_heads
+    head_dim = _head_dim(config, family, blocks)
+    layers = tuple(_layer(block, family, index) for index, block in enumerate(blocks))
+    groups = _key_value_heads(layers, config, family, heads, head_dim)
+    removed = removed_from(model.config)
+    places = Places(model, base, family, layers, heads, groups, head_dim, removed)
+    if removed.is_dense:
+        for index, layer in enumerate(layers):
+            _check(places, index, layer)
+    return places
+
+
+def _head_dim(config: Any, family: Family, blocks: Any) -> int:
+    if getattr(config, "removed", None) is not None:
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    output = submodule(blocks[0], family.output)
+    if output is None:
+        raise UnsupportedModelError(f"layer 0 has no {family.output}")
+    width, rest = divmod(width_in(output), config.num_attention_heads)
+    if rest:
+        raise UnsupportedModelError(f"{config.num_attention_heads} heads do not divide {family.output}'s input")
+    return width
+
+
+def _key_value_heads(layers: tuple[Layer, ...], config: Any, family: Family, heads: int, head_dim: int) -> int:
+    if getattr(config, "removed", None) is not None:
+        return getattr(config, "num_key_value_heads", None) or heads
+    first = layers[0]
+    if family.fused == "heads":
+        return heads
+    if family.fused == "kinds":
+        return (width_out(first.queries) // head_dim - heads) // 2
+    return width_out(first.keys) // head_dim
+
+
+def _layer(block: Any, family: Family, index: int) -> Layer:
+    def at(path: str) -> Any:
+        return submodule(block, path) if path else None
+
+    attention = at(family.attention)
+    if attention is None:
+        raise UnsupportedModelError(f"layer {index} has no {family.attention}")
+    return Layer(
+        module=block,
+        attention=attention,
+        queries=at(family.queries),
+        keys=at(family.keys),
+        values=at(family.values),
+        output=at(family.output),
+        up=tuple(filter(None, map(at, family.up))),
+        down=at(family.down),
+        ffn=tuple(filter(None, map(at, family.ffn))),
+        added=at(family.added),
+    )
+
+
+def _check(places: Places, index: int, layer: Layer) -> None:
+    """Every layer must have the shape that heads of one width, and one FFN, give it."""
+    heads, groups, width = places.num_attention_heads, places.num_key_value_heads, places.head_dim
+    if groups < 1 or heads % groups:
+        raise UnsupportedModelError(f"{heads} query heads cannot share {groups} key/value heads")
+    if layer.added is None or not layer.ffn:
+        raise UnsupportedModelError(f"layer {index} has no FFN at {places.family.added}")
+    if places.family.fused:
+        expected = {"queries": heads + 2 * groups}
+    else:
+        expected = {"queries": heads, "keys": groups, "values": groups}
+    for kind, count in expected.items():
+        module = getattr(layer, kind)
+        if module is None:
+            raise UnsupportedModelError(f"layer {index} has no map to {kind} at {getattr(places.family, kind)}")
+        if width_out(module) != count * width:
+            raise UnsupportedModelError(
+                f"layer {index}: {getattr(places.family, kind)} has {width_out(module)} outputs; "
+                f"expected {count} heads of {width}"
+            )
+    if layer.output is None or width_in(layer.output) != heads * width:
+        raise UnsupportedModelError(f"layer {index}: {places.family.output} does not read {heads} heads of {width}")
+
+
+def out_dim(module: nn.Module) -> int:
+    """The dimension of a map's weight that its outputs lie along."""
+    return 1 if isinstance(module, Conv1D) else 0
+
+
+def width_out(module: Any) -> int:
+    """Outputs of a linear map."""
+    return _width(module, "out_features", out_dim(module))
+
+
+def width_in(module: Any) -> int:
+    """Inputs of a linear map."""
+    return _width(module, "in_features", 1 - out_dim(module))
+
+
+def weight_of(module: Any) -> Tensor:
+    """A linear map's weight as [outputs, inputs], a view."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def is_product(module: nn.Module) -> bool:
+    """Whether a module's weight is multiplied with every token: linear maps, not embeddings or norms."""
+    weight = getattr(module, "weight", None)
+    return weight is not None and not isinstance(module, nn.Embedding) and weight.dim() == 2
+
+
+def _width(module: Any, name: str, dim: int) -> int:
+    width = getattr(module, name, None)
+    if isinstance(width, int):
+        return width
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.dim() != 2:
+        raise UnsupportedModelError(f"a {type(module).__name__} is no linear map")
+    return weight.shape[dim]

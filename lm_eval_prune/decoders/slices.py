@@ -1,0 +1,159 @@
+"""Which rows and columns of which weight belong to which heads and FFN.
+
+All that can be said of a component's weights follows from it: how many parameters go with it, how many products, its
+magnitude, and what compaction cuts. With grouped keys, a key/value head goes with the last of its query heads. A norm
+over all heads together (of queries or of keys) ties their rows to one another: they go with the layer's last head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from lm_eval_prune.decoders.family import submodule
+from lm_eval_prune.decoders.places import Layer, Places, is_product, out_dim, width_out
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lm_eval_prune.masks import PruningMask
+
+__all__ = ["Part", "num_gone", "num_products", "parts_of", "products_gone"]
+
+
+class Part(NamedTuple):
+    """Some rows or columns of one parameter, or all of it."""
+
+    name: str
+    """The parameter's, below its layer: `self_attn.q_proj.weight`."""
+    dim: int | None
+    """The dimension that gets shorter without this part; None where the parameter goes as a whole."""
+    start: int
+    stop: int
+    """Where along `dim`; 0 and 0 without one."""
+    numel: int
+    serves: tuple[int, ...]
+    """Query heads of the layer that it is part of; () for an FFN's."""
+    heads: tuple[int, ...]
+    """Query heads that must all be pruned for it to go: those it serves, or more where they are tied to others."""
+    ffn: bool
+    """Whether it goes only when the FFN is pruned, too."""
+    products: int
+    """Multiplications, each with an addition, that it stands for at every token: as many as elements in a linear map,
+    of experts only those that a token meets."""
+
+    def goes(self, mask: PruningMask, layer: int) -> bool:
+        """Whether `mask` takes it from `layer`."""
+        pruned = mask.pruned_heads.get(layer, ())
+        return all(head in pruned for head in self.heads) and (not self.ffn or layer in mask.pruned_ffns)
+
+
+def parts_of(places: Places, layer: int) -> Iterator[Part]:
+    """Of what is there of layer `layer`; what no part holds (the output map's bias, norms in the stream) stays."""
+    if places.removed.kept_heads(layer):
+        yield from _attention_parts(places, layer, places.layers[layer])
+    for path in (*places.family.ffn, *places.family.ffn_norms):
+        yield from _whole(places, places.layers[layer], path, (), ffn=True)
+
+
+def num_gone(places: Places, mask: PruningMask) -> int:
+    """Parameters that go with what `mask` prunes."""
+    return sum(part.numel for layer in _touched(mask) for part in parts_of(places, layer) if part.goes(mask, layer))
+
+
+def products_gone(places: Places, mask: PruningMask) -> int:
+    """The same of products."""
+    return sum(part.products for layer in _touched(mask) for part in parts_of(places, layer) if part.goes(mask, layer))
+
+
+def num_products(places: Places, name: str, module: nn.Module, kind: str) -> int:
+    """What the parameter `kind` of `module`, called `name`, stands for at every token."""
+    parameter = getattr(module, kind)
+    if "experts" in name.split(".") and parameter.dim() > 1:
+        return round(parameter.numel() * places.share_of_experts)
+    return parameter.numel() if kind == "weight" and is_product(module) else 0
+
+
+def _touched(mask: PruningMask) -> list[int]:
+    return sorted({*mask.pruned_heads, *mask.pruned_ffns})
+
+
+def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]:
+    family, width = places.family, places.head_dim
+    there = places.removed.kept_heads(index)
+    own = [(head,) for head in there]
+    groups = dict.fromkeys(map(places.group_of, there))
+    members = [tuple(head for head in there if places.group_of(head) == group) for group in groups]
+    if family.fused == "heads":
+        blocks = {family.queries: [heads for heads in own for _ in range(3)]}
+    elif family.fused == "kinds":
+        blocks = {family.queries: own + members + members}
+    else:
+        blocks = {family.queries: own, family.keys: members, family.values: members}
+    for path, serves in blocks.items():
+        module = submodule(layer.module, path)
+        tied = there if _tied_by_norm(layer, module, width) else None
+        yield from _blocks(path, "weight", module, out_dim(module), width, serves, tied)
+        if getattr(module, "bias", None) is not None:
+            yield from _blocks(path, "bias", module, 0, width, serves, tied)
+    yield from _blocks(family.output, "weight", layer.output, 1 - out_dim(layer.output), width, own)
+    yield from _other_attention_parts(places, layer, there, {*blocks, family.output})
+    no_bias = getattr(layer.output, "bias", None) is None
+    for path in (*family.attention_norms, *(family.attention_norms_behind if no_bias else ())):
+        yield from _whole(places, layer, path, there, ffn=False)
+    for path in family.shared_norms:
+        yield from _whole(places, layer, path, there, ffn=True)
+
+
+def _tied_by_norm(layer: Layer, module: nn.Module, width: int) -> bool:
+    """Whether one norm runs over all heads' queries, or keys, of a token together."""
+    kinds = {id(layer.queries): "q", id(layer.keys): "k"}
+    for name in ("norm", "layernorm"):
+        norm = getattr(layer.attention, f"{kinds.get(id(module), '')}_{name}", None)
+        weight = getattr(norm, "weight", None)
+        if weight is not None and weight.dim() == 1 and len(weight) == width_out(module) > width:
+            return True
+    return False
+
+
+def _other_attention_parts(places: Places, layer: Layer, there: tuple[int, ...], maps: set[str]) -> Iterator[Part]:
+    """Query and key norms, sinks and their like: a head's where there is a row for each, else all heads' together."""
+    prefix = places.family.attention
+    for name, parameter in layer.attention.named_parameters():
+        path = f"{prefix}.{name}"
+        if path.rpartition(".")[0] in maps:
+            continue
+        if len(parameter) == len(there) and (parameter.dim() == 2 or name == "sinks"):
+            for place, head in enumerate(there):
+                yield Part(path, 0, place, place + 1, parameter.numel() // len(there), (head,), (head,), False, 0)
+        else:
+            yield Part(path, None, 0, 0, parameter.numel(), there, there, False, 0)
+
+
+def _blocks(
+    path: str,
+    kind: str,
+    module: nn.Module | None,
+    dim: int,
+    width: int,
+    blocks: list[tuple[int, ...]],
+    tied: tuple[int, ...] | None = None,
+) -> Iterator[Part]:
+    """One part for each of the `blocks` of `width` along `dim` of a map's weight or bias, by the heads that it serves;
+    they go with their heads, or where they are tied with all those."""
+    parameter: Tensor = getattr(module, kind)
+    numel = parameter.numel() // parameter.shape[dim] * width
+    products = numel if kind == "weight" else 0
+    for index, serves in enumerate(blocks):
+        start = index * width
+        yield Part(f"{path}.{kind}", dim, start, start + width, numel, serves, tied or serves, False, products)
+
+
+def _whole(places: Places, layer: Layer, path: str, heads: tuple[int, ...], *, ffn: bool) -> Iterator[Part]:
+    module = submodule(layer.module, path)
+    if module is None:
+        return
+    for name, child in module.named_modules():
+        for kind, parameter in child.named_parameters(recurse=False):
+            full, numel = ".".join(filter(None, (path, name, kind))), parameter.numel()
+            yield Part(full, None, 0, 0, numel, heads, heads, ffn, num_products(places, full, child, kind))

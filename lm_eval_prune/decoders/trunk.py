@@ -1,0 +1,205 @@
+"""The forward pass of a causal language model in pieces, each computed by the model itself.
+
+The pieces come out of the model's own `forward`, in which its layers are lent out for a moment: to find what each layer
+is called with they hand on what they were given, and to have logits made of a residual stream the last of them hands
+out that stream. So embeddings, positions, masks, the last norm, and whatever a model does to its logits, are computed
+by the model, and nothing of it is written again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lm_eval_prune.decoders.attention import Attention, attending
+from lm_eval_prune.decoders.family import submodule, text_config
+from lm_eval_prune.decoders.places import Places, places_of
+from lm_eval_prune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["LayerCall", "Trunk", "lent"]
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a layer is called with beside the residual stream."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Trunk:
+    """The pieces of one causal language model: `embed`, each `layer` in turn and `logits` are its forward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Raises UnsupportedModelError, also for a model without an output layer."""
+        self.places: Places = places_of(model)
+        self.model: Any = self.places.model
+        self.layers: tuple[nn.Module, ...] = tuple(layer.module for layer in self.places.layers)
+        output_layer = self.model.get_output_embeddings()
+        if output_layer is None:
+            raise UnsupportedModelError(f"{type(model).__name__} has no output layer; expected a causal language model")
+        self.output_layer: nn.Module = output_layer
+        """Maps to logits over the vocabulary."""
+        self.project_out: nn.Module | None = submodule(self.places.base, self.places.family.project_out or "-")
+        """Between the residual stream and the output layer where their widths differ, without any norm."""
+        config = text_config(self.model.config)
+        self.hidden_size: int = config.hidden_size
+        self.max_length: int | None = getattr(config, "max_position_embeddings", None)
+        """Longest input in tokens, where the model has one."""
+        self.vocab_size: int = config.vocab_size
+
+    def embed(
+        self, input_ids: Tensor, positions: Tensor | None = None, *, described: bool = False
+    ) -> tuple[Tensor, list[LayerCall]]:
+        """Token ids (batch, tokens) -> the stream that enters layer 0, and what each layer is called with beside it.
+
+        `positions` are of the same shape; by default 0, 1, 2, ... `described` is for layers that run while `attending`
+        lasts: attention masks are then descriptions, not tensors.
+        """
+        if described:
+            with attending(self.places, _never):
+                return self.embed(input_ids, positions)
+        in_tuples = _in_tuples.get(type(self.layers[0]), False)
+        stream, calls, consistent = self._embedded(input_ids, positions, in_tuples)
+        if not consistent:
+            in_tuples = not in_tuples
+            stream, calls, consistent = self._embedded(input_ids, positions, in_tuples)
+        if not consistent:
+            raise UnsupportedModelError(f"{type(self.model).__name__}: its layers are not called one after another")
+        _in_tuples[type(self.layers[0])] = in_tuples
+        return stream, calls
+
+    def _embedded(
+        self, input_ids: Tensor, positions: Tensor | None, in_tuples: bool
+    ) -> tuple[Tensor, list[LayerCall], bool]:
+        streams: list[Tensor] = []
+        calls: list[LayerCall] = []
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            stream = args[0] if args else kwargs.pop("hidden_states")
+            streams.append(stream)
+            calls.append(LayerCall(args[1:], kwargs))
+            if len(calls) == len(self.layers):
+                raise _Entered
+            return (stream,) if in_tuples else stream
+
+        try:
+            with lent((layer, noted) for layer in self.layers):
+                self.model(
+                    input_ids=input_ids, use_cache=False, **({} if positions is None else {"position_ids": positions})
+                )
+        except _Entered:
+            pass
+        except (IndexError, TypeError, ValueError, RuntimeError, AttributeError):
+            if in_tuples or len(calls) < 1:  # not for want of the right kind of output
+                raise
+            return streams[0], calls, False
+        return streams[0], calls, len(calls) == len(self.layers) and all(each is streams[0] for each in streams)
+
+    def layer(self, index: int, stream: Tensor, calls: Sequence[LayerCall]) -> Tensor:
+        """The residual stream (batch, tokens, hidden_size) behind layer `index`; `calls` are from `embed`."""
+        call = calls[index]
+        output = self.layers[index](stream, *call.args, **call.kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    def attention(self, index: int, stream: Tensor, calls: Sequence[LayerCall]) -> Attention:
+        """What layer `index`, which has heads, attends with; nothing behind that is computed."""
+        seen: list[Attention] = []
+
+        def stop(attention: Attention) -> Tensor:
+            seen.append(attention)
+            raise _Entered
+
+        try:
+            with attending(self.places, stop):
+                self.layer(index, stream, calls)
+        except _Entered:
+            pass
+        return seen[0]
+
+    def run(self, input_ids: Tensor) -> Tensor:
+        """Token ids (batch, tokens) -> the residual stream behind the last layer."""
+        stream, calls = self.embed(input_ids)
+        for index in range(len(self.layers)):
+            stream = self.layer(index, stream, calls)
+        return stream
+
+    def logits(self, stream: Tensor, select: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The residual stream (batch, tokens, hidden_size) behind the last layer -> logits (batch, tokens, vocab_size).
+
+        With `select`, only what it makes of the output layer's input, (n, width), goes through that: (n, vocab_size).
+        """
+        if select is None:
+            return self._finished(stream)
+        handle = self.output_layer.register_forward_pre_hook(lambda module, args: (select(args[0]),))
+        try:
+            return self._finished(stream)
+        finally:
+            handle.remove()
+
+    def finished(self, raw: Tensor) -> Tensor:
+        """What the model makes of the output layer's own numbers: scales and caps, element by element; any shape."""
+        flat = raw.reshape(1, 1, -1)
+        with lent([(self.output_layer, lambda *args, **kwargs: flat)]):
+            weight = next(self.output_layer.parameters())
+            stream = torch.zeros(1, 1, self.hidden_size, dtype=self.model.dtype, device=_device(weight, raw))
+            return self._finished(stream).view(raw.shape)
+
+    def _finished(self, stream: Tensor) -> Tensor:
+        in_tuples = _in_tuples.get(type(self.layers[0]), False)
+
+        def handed(*args: Any, **kwargs: Any) -> Any:
+            return (stream,) if in_tuples else stream
+
+        ids = torch.zeros(stream.shape[:2], dtype=torch.long, device=self.device)
+        with lent((layer, handed) for layer in self.layers), attending(self.places, _never):
+            # Positions that every model has: as many tokens as there are predictions may be more than it reads.
+            return self.model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False).logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        from lm_eval_prune.decoders import input_device
+
+        return input_device(self.model)
+
+
+class _Entered(Exception):  # noqa: N818 - no error: a way out of a forward pass that has done its part
+    """Ends a forward pass at the door of the last layer, or of a layer's attention."""
+
+
+_in_tuples: dict[type, bool] = {}
+"""Class of layer -> whether it returns its stream in a tuple."""
+
+
+@contextmanager
+def lent(forwards: Any) -> Iterator[None]:
+    """Inside, modules compute something else: `forwards` are (module, function) pairs. Hooks run as ever."""
+    before: list[tuple[nn.Module, Callable[..., Any] | None]] = []
+    try:
+        for module, forward in forwards:
+            before.append((module, vars(module).get("forward")))
+            module.forward = forward
+        yield
+    finally:
+        for module, forward in reversed(before):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+def _never(*args: Any) -> Any:
+    raise AssertionError("attention was asked for while all layers were lent out")
+
+
+def _device(weight: Tensor, otherwise: Tensor) -> torch.device:
+    return otherwise.device if weight.is_meta else weight.device
