@@ -28,13 +28,14 @@ GPT2 = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": 32, "n_inner": 48, "n_posi
     name: COMMON[name] for name in ("vocab_size", "initializer_range", "bos_token_id", "eos_token_id")
 }}  # fmt: skip
 WINDOWED = {"sliding_window": 8, "use_sliding_window": True}
+CAPS = {"attn_logit_softcapping": 4.0, "final_logit_softcapping": 5.0}
 VARIANTS = {
     "opt": ("OPT", OPT),
     "opt, norms last, projected": ("OPT", {**OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 16}),
     "llama": ("Llama", GROUPED),
     "llama, a head_dim of its own, biases, tied": (
         "Llama",
-        {**COMMON, "num_key_value_heads": 4, "head_dim": 12, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+        {**COMMON, "head_dim": 12, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     ),
     "llama, 8 query heads a key": ("Llama", {**COMMON, "num_attention_heads": 8, "num_key_value_heads": 1}),
     "mistral, a window": ("Mistral", {**GROUPED, "sliding_window": 8, "head_dim": 12}),
@@ -42,7 +43,7 @@ VARIANTS = {
     "qwen3": ("Qwen3", {**GROUPED, "head_dim": 16}),
     "gemma2, windows and caps": (
         "Gemma2",
-        {**GROUPED, "head_dim": 12, "sliding_window": 8, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 20},
+        {**GROUPED, "head_dim": 12, "sliding_window": 8, "query_pre_attn_scalar": 20, **CAPS},
     ),
     "olmo2": ("Olmo2", GROUPED),
     "smollm3": ("SmolLM3", {**GROUPED, "no_rope_layer_interval": 3}),

@@ -184,29 +184,27 @@ def _common_shape(base: nn.Module) -> Family:
     maps = {"queries": fused, "keys": "", "values": "", "fused": "kinds"} if fused else {}
     for kind in () if fused else ("queries", "keys", "values"):
         maps[kind] = _first(block, [f"{attention}.{kind[0]}_proj"], f"map to {kind}")
-    down = next((f"{ffn}.{name}" for name in DOWNS if submodule(block, f"{ffn}.{name}") is not None), "")
-    mixture = not down or any(
-        name.startswith(("experts", "gate.", "router")) for name, _ in submodule(block, ffn).named_modules()
-    )
-    up = (
-        []
-        if mixture
-        else [
-            name
-            for name, module in submodule(block, ffn).named_children()
-            if hasattr(module, "weight") and name != down.split(".")[-1]
-        ]
-    )
+    down, up = _ffn_maps(block, ffn)
     return Family(
         layers=layers,
         attention=attention,
         output=output,
         ffn=(ffn,),
-        up=tuple(f"{ffn}.{name}" for name in up),
-        down="" if mixture else down,
+        up=up,
+        down=down,
         **maps,
         **_norms(block, ffn),
     )
+
+
+def _ffn_maps(block: nn.Module, ffn: str) -> tuple[str, tuple[str, ...]]:
+    """The map that an FFN ends with, and those that it begins with; none for a mixture of experts."""
+    module = submodule(block, ffn)
+    maps = [name for name, child in module.named_children() if hasattr(child, "weight")]
+    down = next((name for name in DOWNS if name in maps), "")
+    if not down or any(name in dict(module.named_children()) for name in ("experts", "router")):
+        return "", ()
+    return f"{ffn}.{down}", tuple(f"{ffn}.{name}" for name in maps if name != down)
 
 
 def _norms(block: nn.Module, ffn: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class PrunedOPTConfig(OPTConfig):
     @property
     def original_config(self) -> OPTConfig:
         """The configuration of the model that it was made of."""
-        own = ("model_type", "pruning_mask", "original_model", "layer_head_num", "layer_inter_size", "architectures")
+        own = ("model_type", "pruning_mask", "original_model", "layer_head_num", "layer_inter_size", *FOREIGN)
         return OPTConfig(**{key: value for key, value in self.to_dict().items() if key not in own})
 
     @property

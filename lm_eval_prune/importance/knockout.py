@@ -2,7 +2,8 @@
 
 `score_under_masks` answers the same requests under many masks. A mask changes nothing below the first layer that it
 touches, so one dense pass goes from layer to layer, and each mask branches off in front of the layer where it begins.
-All L single-FFN masks together cost about half of L evaluations, with the results of L separate ones, bit for bit. Nothing here knows the harness: an `Objective` turns answers into a number.
+All L single-FFN masks together cost about half of L evaluations, with the results of L separate ones, bit for bit.
+Nothing here knows the harness: an `Objective` turns answers into a number.
 """
 
 from __future__ import annotations
