@@ -11,7 +11,7 @@ from lm_eval_prune.cli.options import (
     WordsCommand,
     device,
     fraction_or_count,
-    load_pruned_opt,
+    load_model_of,
     metadata,
     model_args,
     shots,
@@ -61,5 +61,5 @@ def command(
         metadata=task_metadata(arguments, metadata),
         **settings,  # type: ignore[arg-type]
     )
-    for outcome in compute_importance(config, lambda: load_pruned_opt(arguments, config.batch_size, device)):
+    for outcome in compute_importance(config, lambda: load_model_of(arguments, config.batch_size, device)):
         click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")

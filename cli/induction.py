@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, device, load_pruned_opt, model_args
+from lm_eval_prune.cli.options import WordsCommand, device, load_model_of, model_args
 
 
 @click.command("induction", cls=WordsCommand)
@@ -33,5 +33,5 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
 
     arguments = model_args or {}
     config = InductionConfig(model=record_of_arguments(arguments), **settings)  # type: ignore[arg-type]
-    for path, computed in compute_induction(config, lambda: load_pruned_opt(arguments, 1, device)):
+    for path, computed in compute_induction(config, lambda: load_model_of(arguments, 1, device)):
         click.echo(f"{path}" if computed else f"{path} (there already)")

@@ -15,14 +15,14 @@ from lm_eval_prune.model_args import parse_model_args
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = [
     "WordsCommand",
     "WordsGroup",
     "device",
     "fraction_or_count",
-    "load_pruned_opt",
+    "load_model_of",
     "metadata",
     "model_args",
     "names",
@@ -141,12 +141,12 @@ def fraction_or_count(ctx: click.Context, parameter: click.Parameter, value: str
     return int(number) if number >= 1 else number
 
 
-def load_pruned_opt(arguments: dict[str, Any], batch_size: int, device: str | None) -> PrunedOPT:
+def load_model_of(arguments: dict[str, Any], batch_size: int, device: str | None) -> PrunedModel:
     """The harness model of these arguments. Raises PruneError."""
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
     settings = {"batch_size": batch_size, "device": device}
     for name, value in settings.items():
         if name in arguments and value is not None:
             raise ArgumentError(f"model_args: {name}: give it as --{name}")
-    return PrunedOPT.create_from_arg_obj(arguments, settings)
+    return PrunedModel.create_from_arg_obj(arguments, settings)

@@ -1,4 +1,4 @@
-"""`lm-eval-prune run`: the harness's `run`, with `pruned-opt` as the default model."""
+"""`lm-eval-prune run`: the harness's `run`, with `pruned-hf` as the default model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
-    """Evaluate a pruned OPT: every option of `lm_eval run`; --model is pruned-opt unless given.
+    """Evaluate a pruned model: every option of `lm_eval run`; --model is pruned-hf unless given.
 
     \b
     lm-eval-prune run --model_args pretrained=facebook/opt-125m,mask=mask.json --tasks icl14_1shot

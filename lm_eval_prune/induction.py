@@ -269,7 +269,7 @@ def _inputs(
         length = 1 + repeats * len(sequence)
         if not len(sequence) or len(set(sequence)) < len(sequence):
             raise ExampleError(f"sequence {index}: expected one or more tokens, each of them once")
-        if trunk.max_length is not None and length > trunk.max_length:
+        if length > trunk.max_length:
             raise ExampleError(
                 f"sequence {index}: {len(sequence)} tokens, {repeats} times behind a BOS, are {length} positions; "
                 f"the model has {trunk.max_length}"

@@ -383,7 +383,7 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
         *(
             (["-a", f"pretrained={tmp_path / name}", "--mask", tmp_path / "mask.json"], message)
             for name, message in {
-                "gpt2": "gpt2: model type 'gpt2' is not supported",
+                "gpt2": "gpt2: model type 'gpt2' cannot be compacted",
                 "broken": "no model configuration found: Validation error for field 'hidden_size'",
                 "bare": "bare: no weights found; expected model.safetensors or pytorch_model.bin",
                 "odd": "odd: 4 heads do not divide a width of 30",

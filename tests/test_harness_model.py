@@ -158,7 +158,7 @@ def test_a_mask_of_another_shape_is_refused_before_weights_are_loaded(checkpoint
 
 def test_a_model_that_is_no_opt_is_refused(tmp_path):
     GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match="model type 'gpt2' is not supported; supported: opt") as caught:
+    with pytest.raises(UnsupportedModelError, match="this one's type is 'gpt2'; use pruned-hf") as caught:
         build(PrunedOPT, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.compaction.weights import PartialWeight, Stored, Weights, find_file
-from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters
+from lm_eval_prune.decoders import check_fits, is_original_family, num_pruned_parameters, num_removed_parameters
 from lm_eval_prune.decoders.configuration import read_configuration
 from lm_eval_prune.decoders.cuts import Cut, parameter_cuts
-from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, UnsupportedModelError
 from lm_eval_prune.folders import appearing, require_new
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def compact_checkpoint(
 def original_config(model: str | os.PathLike[str], revision: str | None = None) -> Any:
     """The configuration of a checkpoint. Raises PruneError where there is none, or of no supported model."""
     config = read_configuration(os.fspath(model), revision=revision)
+    if not is_original_family(config):
+        raise UnsupportedModelError(f"{model}: model type {config.model_type!r} cannot be compacted; expected an OPT")
     if config.hidden_size % config.num_attention_heads:
         raise ArgumentError(
             f"{model}: {config.num_attention_heads} heads do not divide a width of {config.hidden_size}"

@@ -26,6 +26,7 @@ __all__ = [
     "flops_per_token",
     "input_device",
     "is_offloaded",
+    "is_original_family",
     "linear_weights",
     "num_pruned_parameters",
     "num_removed_parameters",
@@ -91,6 +92,13 @@ def require_supported(config: Any, name: str | None = None) -> None:
             f"{name}: model type {model_type!r} is not supported: transformers has no causal language model of it; "
             f"proven: {', '.join(sorted(FAMILIES))}"
         )
+
+
+def is_original_family(config: Any) -> bool:
+    """Whether a transformers `config` is an OPT's, of the study that this package comes from, or a compacted one's."""
+    from lm_eval_prune.decoders.family import model_type_of
+
+    return model_type_of(config) in ("opt", "pruned_opt")
 
 
 def decoder_of(model: nn.Module) -> Decoder:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.decoders.places import Places
 
-__all__ = ["Attention", "Handler", "attending", "attended_densely"]
+__all__ = ["Attention", "Handler", "attended_densely", "attending"]
 
 NAME = "lm_eval_prune"
 """What transformers' registries of attention and of attention masks know this function by."""

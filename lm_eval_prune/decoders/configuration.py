@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from lm_eval_prune.decoders import check_fits, removed_from, require_supported
+from lm_eval_prune.decoders import check_fits, removed_from, require_supported, shape_of
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.masks import PruningMask
 
@@ -18,7 +18,7 @@ __all__ = ["configuration_errors", "effective_mask", "read_configuration"]
 
 
 def read_configuration(pretrained: str | os.PathLike[str], name: str | None = None, **where: Any) -> Any:
-    """The transformers configuration of an OPT; errors call it `name`. Raises PruneError.
+    """The transformers configuration of a supported model; errors call it `name`. Raises PruneError.
 
     `where` may hold `revision`, `subfolder` and `gguf_file`, as for `from_pretrained`.
     """
@@ -48,7 +48,7 @@ def effective_mask(config: Any, requested: PruningMask | None, name: str) -> Pru
     Raises MaskShapeError, UnsupportedModelError.
     """
     require_supported(config, name)
-    shape = config.num_hidden_layers, config.num_attention_heads
+    shape = shape_of(config)
     if requested is not None:
         check_fits(requested, *shape, where=name)
     mask, removed = requested or PruningMask.dense(*shape), removed_from(config)

@@ -181,7 +181,7 @@ def _common_shape(base: nn.Module) -> Family:
     attention, ffn = _first(block, ATTENTIONS, "attention"), _first(block, FFNS, "FFN")
     output = _first(block, [f"{attention}.{name}" for name in OUTPUTS], "map from its heads to the residual stream")
     fused = next((f"{attention}.{name}" for name in FUSED if submodule(block, f"{attention}.{name}")), "")
-    maps = {"queries": fused, "keys": "", "values": "", "fused": "kinds"} if fused else {}
+    maps: dict[str, Any] = {"queries": fused, "keys": "", "values": "", "fused": "kinds"} if fused else {}
     for kind in () if fused else ("queries", "keys", "values"):
         maps[kind] = _first(block, [f"{attention}.{kind[0]}_proj"], f"map to {kind}")
     down, up = _ffn_maps(block, ffn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.decoders import LinearWeights
 
@@ -40,7 +40,7 @@ def parameters_per_headless_layer(config: OPTConfig) -> int:
     return 2 * config.hidden_size if own_norm else 0
 
 
-def linear_weights(config: OPTConfig) -> LinearWeights:
+def linear_weights(config: Any) -> LinearWeights:
     """Of every linear map; OPT-350m alone projects its embeddings."""
     width, embedding = config.hidden_size, config.word_embed_proj_dim or config.hidden_size
     return LinearWeights(

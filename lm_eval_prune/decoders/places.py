@@ -27,15 +27,15 @@ __all__ = ["Layer", "Places", "is_product", "out_dim", "places_of", "weight_of",
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's modules; maps are None where the layer lacks them (compacted models, mixtures of experts)."""
+    """One layer's modules; linear maps are None where the layer lacks them (compacted models, mixtures of experts)."""
 
     module: nn.Module
     attention: nn.Module
-    queries: nn.Module | None
+    queries: Any
     """The one map to queries, keys and values where `keys` and `values` are None and this is not."""
-    keys: nn.Module | None
-    values: nn.Module | None
-    output: nn.Module | None
+    keys: Any
+    values: Any
+    output: Any
     up: tuple[nn.Module, ...]
     down: nn.Module | None
     ffn: tuple[nn.Module, ...]

@@ -81,7 +81,7 @@ def _touched(mask: PruningMask) -> list[int]:
 def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]:
     family, width = places.family, places.head_dim
     there = places.removed.kept_heads(index)
-    own = [(head,) for head in there]
+    own: list[tuple[int, ...]] = [(head,) for head in there]
     groups = dict.fromkeys(map(places.group_of, there))
     members = [tuple(head for head in there if places.group_of(head) == group) for group in groups]
     if family.fused == "heads":
@@ -133,7 +133,7 @@ def _other_attention_parts(places: Places, layer: Layer, there: tuple[int, ...],
 def _blocks(
     path: str,
     kind: str,
-    module: nn.Module | None,
+    module: nn.Module,
     dim: int,
     width: int,
     blocks: list[tuple[int, ...]],

@@ -8,6 +8,7 @@ by the model, and nothing of it is written again here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ class Trunk:
         """Between the residual stream and the output layer where their widths differ, without any norm."""
         config = text_config(self.model.config)
         self.hidden_size: int = config.hidden_size
-        self.max_length: int | None = getattr(config, "max_position_embeddings", None)
-        """Longest input in tokens, where the model has one."""
+        self.max_length: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        """Longest input in tokens."""
         self.vocab_size: int = config.vocab_size
 
     def embed(

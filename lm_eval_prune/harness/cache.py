@@ -15,12 +15,12 @@ import torch
 from accelerate.utils import align_module_device
 
 if TYPE_CHECKING:
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["model_fingerprint", "separate_answers"]
 
 
-def separate_answers(cache_hook: Any, lm: PrunedOPT) -> None:
+def separate_answers(cache_hook: Any, lm: PrunedModel) -> None:
     """Point the cache behind `cache_hook` (and the `CachingLM` that shares it) at this model's own table."""
     database = cache_hook.dbdict
     if database is None:
@@ -31,7 +31,7 @@ def separate_answers(cache_hook: Any, lm: PrunedOPT) -> None:
     database.conn.commit()
 
 
-def model_fingerprint(lm: PrunedOPT) -> str:
+def model_fingerprint(lm: PrunedModel) -> str:
     """SHA-256 over what decides an answer: weights, mask, dtype, scorer, attention implementation, tokens, lengths."""
     mask = lm.mask.to_dict()
     del mask["provenance"]

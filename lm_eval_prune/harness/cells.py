@@ -43,7 +43,7 @@ from lm_eval_prune.masks import PruningMask
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["CellResult", "TaskRun", "task_identity"]
 
@@ -66,7 +66,7 @@ class TaskRun:
 
     def __init__(
         self,
-        lm: PrunedOPT,
+        lm: PrunedModel,
         name: str | Member,
         *,
         num_fewshot: int | None,
@@ -135,7 +135,7 @@ class TaskRun:
         samples = [_slim(sample) for sample in found.pop("samples")[self.task.task_name]]
         block = pruning_block(lm, self.fixed.num_parameters)
         config = {
-            "model": "pruned-opt",
+            "model": lm.harness_name,
             "model_args": {"pretrained": lm.model_name},
             **self.fixed.info,
             "model_num_parameters": block["num_parameters_left"],
@@ -212,7 +212,7 @@ def _fresh_task(
 class _Fixed:
     """What is the same in all results of a model: looked up once."""
 
-    def __init__(self, lm: PrunedOPT) -> None:
+    def __init__(self, lm: PrunedModel) -> None:
         self.num_parameters = lm.model.num_parameters()
         self.info = {key: value for key, value in lm.get_model_info().items() if key != "pruning"}
         self.about = dict(_environment())
@@ -233,7 +233,7 @@ _ENVIRONMENT: dict[str, Any] = {}
 class _Replay(LM):
     """A harness model whose log-likelihoods have been computed; other requests go to the model itself."""
 
-    def __init__(self, lm: PrunedOPT, answers: list[tuple[float, bool]] | None) -> None:
+    def __init__(self, lm: PrunedModel, answers: list[tuple[float, bool]] | None) -> None:
         super().__init__()
         self._lm, self._answers = lm, answers
 
@@ -283,7 +283,7 @@ def _drawing_on(state: tuple[Any, ...]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _wearing(lm: PrunedOPT, mask: PruningMask) -> Iterator[None]:
+def _wearing(lm: PrunedModel, mask: PruningMask) -> Iterator[None]:
     before, lm.mask = lm.mask, mask
     try:
         yield
@@ -298,7 +298,7 @@ def _slim(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _in_step(lm: PrunedOPT) -> Iterator[None]:
+def _in_step(lm: PrunedModel) -> Iterator[None]:
     """An error in one of several processes is raised in all: those without it would wait for that one for ever."""
     error: Exception | None = None
     try:

@@ -20,7 +20,7 @@ seen = {}
 try:
     import lm_eval.api.registry as registry
     seen["discovers"] = hasattr(registry, "load_plugins")
-    seen["model"] = registry.get_model("pruned-opt").__module__
+    seen["models"] = [registry.get_model(name).__module__ for name in ("pruned-hf", "pruned-opt")]
 except Exception as error:
     seen["model_error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 try:
@@ -54,12 +54,12 @@ def diagnose() -> Diagnosis:
             problems.append(f"{package} is not installed: pip install lm-eval-prune")
     facts += [("devices", _devices()), ("start-up hook", _hook())]
     seen = _seen_by_the_harness()
-    if "model" in seen:
+    if "models" in seen:
         road = "the harness's entry points" if seen["discovers"] else "the start-up hook"
-        facts.append(("model pruned-opt", f"found, through {road}"))
+        facts.append(("models pruned-hf, pruned-opt", f"found, through {road}"))
     else:
-        facts.append(("model pruned-opt", "not found"))
-        problems.append(f"the harness does not find pruned-opt ({seen.get('model_error', 'no answer')}); {_mend()}")
+        facts.append(("models pruned-hf, pruned-opt", "not found"))
+        problems.append(f"the harness does not find pruned-hf ({seen.get('model_error', 'no answer')}); {_mend()}")
     tasks = seen.get("tasks", [])
     facts.append(("tasks", f"{len(tasks)} found: {', '.join(tasks)}" if tasks else "none found"))
     if not tasks:

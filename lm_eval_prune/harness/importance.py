@@ -35,7 +35,7 @@ from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["ImportanceConfig", "Outcome", "compute_importance", "processes_of"]
 
@@ -107,14 +107,14 @@ class _Cell(NamedTuple):
     path: Path
 
 
-def compute_importance(config: ImportanceConfig, load_model: Callable[[], PrunedOPT]) -> Iterator[Outcome]:
+def compute_importance(config: ImportanceConfig, load_model: Callable[[], PrunedModel]) -> Iterator[Outcome]:
     """Write `<output_path>/<task>-<k>shot-<component>-<method>.json` for every task and number of shots.
 
     Finished files are reported and left alone, unless `overwrite`; the model is loaded once, when a first file is to be
     computed. Without tasks the file is `<component>-<method>.json`. Of several processes the first writes and reports.
     Raises PruneError; a file appears whole or not at all.
     """
-    lm: PrunedOPT | None = None
+    lm: PrunedModel | None = None
     cells = _cells(config)
     # One bar over the files; within each, one of its own.
     for cell in tqdm(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
@@ -127,12 +127,12 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
             lm = load_model()
         scores, settings = _scores(config, cell, lm)
         if processes_of(lm).rank == 0:
-            heads = lm.config.num_attention_heads
+            heads = lm.mask.num_attention_heads
             ImportanceScores.from_tensor(scores, num_attention_heads=heads, settings=settings).save(cell.path)
             yield Outcome(cell.path, True)
 
 
-def processes_of(lm: PrunedOPT) -> Processes:
+def processes_of(lm: PrunedModel) -> Processes:
     """The processes that share the work: those of `accelerate launch`, unless they share one model between them."""
     spread = getattr(lm.model, "tp_size", None) or 1
     return Processes() if spread > 1 else Processes.current()
@@ -177,7 +177,7 @@ def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
         require_same_model(cell.path, found.settings, config.model)
 
 
-def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> tuple[torch.Tensor, dict[str, Any]]:
+def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[torch.Tensor, dict[str, Any]]:
     method = method_named(config.method)
     settings = _settings(config, cell, lm)
     processes = processes_of(lm)
@@ -222,7 +222,7 @@ def _documents_record(documents: Documents) -> dict[str, Any]:
     return {"num_examples": len(documents.doc_ids), "split": documents.split, "doc_ids": list(documents.doc_ids)}
 
 
-def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedOPT) -> dict[str, Any]:
+def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> dict[str, Any]:
     settings: dict[str, Any] = {"method": config.method, **model_record(lm)}
     if cell.task is not None:
         settings |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}

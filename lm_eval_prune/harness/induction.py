@@ -19,7 +19,7 @@ from lm_eval_prune.induction import COPYING_DEFINITIONS, copying_scores, prefix_
 from lm_eval_prune.sequences import NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
 
 if TYPE_CHECKING:
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["InductionConfig", "compute_induction"]
 
@@ -46,13 +46,13 @@ class InductionConfig:
             raise ArgumentError(f"definition {self.definition!r}: unknown; expected one of {known}")
 
 
-def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedOPT]) -> Iterator[tuple[Path, bool]]:
+def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedModel]) -> Iterator[tuple[Path, bool]]:
     """Write `prefix-matching.json` and `copying-<definition>.json`; yields each path, and whether it was computed.
 
     The files hold means over the sequences, `"variance"` beside them (of the sample). A mask in the model's arguments
     counts. Raises PruneError.
     """
-    lm: PrunedOPT | None = None
+    lm: PrunedModel | None = None
     for method in ("prefix-matching", f"copying-{config.definition}"):
         path = config.output_path / f"{method}.json"
         if path.exists() and not config.overwrite:
@@ -66,14 +66,14 @@ def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedOP
         yield path, True
 
 
-def _measured(config: InductionConfig, lm: PrunedOPT, method: str, path: Path) -> None:
+def _measured(config: InductionConfig, lm: PrunedModel, method: str, path: Path) -> None:
     ranked = ranked_tokens(lm.tokenizer, lm.config.vocab_size)
     lengths = fitting_lengths(ranked, lm.config.max_position_embeddings, config.repeats, config.num_sequences)
     processes = processes_of(lm)
     sequences = random_sequences(ranked, lengths, config.seed)
     common: dict[str, Any] = {"bos_token_id": lm.prefix_token_id, "progress": processes.rank == 0}
     mine = list(range(len(sequences)))[processes.rank :: processes.world_size]
-    shape = lm.config.num_hidden_layers, lm.config.num_attention_heads
+    shape = lm.mask.shape
     scores = torch.zeros(len(sequences), *shape, dtype=torch.float64)
     if mine:
         own = [sequences[index] for index in mine]

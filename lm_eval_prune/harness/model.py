@@ -1,7 +1,7 @@
-"""`pruned-opt`: the harness's own `hf` model, with heads and FFNs pruned.
+"""`pruned-hf`: the harness's own `hf` model, with heads and FFNs pruned; `pruned-opt` is the same, of OPT alone.
 
-`PrunedOPT` takes every argument of `HFLM` and the mask's. The mask is on the model only while a request is computed, so
-that a model handed over from Python comes back as it was.
+`PrunedModel` takes every argument of `HFLM` and the mask's. The mask is on the model only while a request is computed,
+so that a model handed over from Python comes back as it was.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
-from lm_eval_prune.decoders import input_device, removed_from
+from lm_eval_prune.decoders import decoder_of, input_device, is_original_family, removed_from, require_supported
 from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
-from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, UnsupportedModelError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import separate_answers
 from lm_eval_prune.importance.processes import leave_group_at_exit
@@ -29,7 +29,7 @@ from lm_eval_prune.selection import select_mask
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LOADS", "SCORERS", "PrunedOPT"]
+__all__ = ["LOADS", "SCORERS", "PrunedModel", "PrunedOPT"]
 
 SCORERS = ("packed", "padded")
 """How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
@@ -42,13 +42,13 @@ NOT_COMPACT = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "subfolder
 """Arguments of `hf` that `load=compact` cannot follow."""
 
 
-class PrunedOPT(HFLM):
-    """The harness model `pruned-opt`.
+class PrunedModel(HFLM):
+    """The harness model `pruned-hf`.
 
     Arguments beside those of `hf`: `mask=FILE` (or a `PruningMask`), or `head_importance=FILE,prune_heads=0.7` and
     `ffn_importance=FILE,prune_ffns=0.2`; `scorer`; `load`. Without any of them the model is dense; without
     `pretrained` it is the bundled one. Raises PruneError: before weights are loaded for a mask that does not fit or a
-    model that is no OPT.
+    model that is not supported.
     """
 
     default_scorer = "packed"
@@ -91,7 +91,7 @@ class PrunedOPT(HFLM):
         if isinstance(pretrained, torch.nn.Module):
             if load == "compact":
                 raise ArgumentError("load=compact: the given model is loaded already; compact(model, mask) makes it so")
-            self.mask = effective_mask(pretrained.config, self._requested, "the given model")
+            self._take_configuration(pretrained.config, "the given model")
         else:
             pretrained = os.fspath(pretrained)
         try:
@@ -101,8 +101,9 @@ class PrunedOPT(HFLM):
         except Exception as error:  # of many kinds: no tokenizer, no weights, arguments that the model does not know
             reason = " ".join(str(error).split())
             if "unexpected keyword argument" in reason:
-                reason += " (from model_args; `pruned-opt` takes those of `hf`)"
+                reason += " (from model_args; it takes those of `hf`)"
             raise PruneError(f"the model cannot be loaded: {type(error).__name__}: {reason}") from error
+        decoder_of(self.model)
         leave_group_at_exit()
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
@@ -112,6 +113,11 @@ class PrunedOPT(HFLM):
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
         """From arguments as text, in any form that `lm_eval run` takes."""
         return cls.create_from_arg_obj(parse_model_args(arg_string), additional_config)
+
+    @property
+    def harness_name(self) -> str:
+        """The harness model that files name for this one's results, whichever of the two it was made as."""
+        return "pruned-opt" if is_original_family(self.config) else "pruned-hf"
 
     @property
     def model_name(self) -> str:
@@ -124,7 +130,11 @@ class PrunedOPT(HFLM):
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:
         with configuration_errors(pretrained):
             super()._get_config(pretrained, **kwargs)
-        self.mask = effective_mask(self.config, self._requested, pretrained)
+        self._take_configuration(self.config, pretrained)
+
+    def _take_configuration(self, config: Any, name: str) -> None:
+        """Settle the mask; raises before weights are loaded."""
+        self.mask = effective_mask(config, self._requested, name)
 
     def _create_model(self, pretrained: str, revision: str | None = "main", **kwargs: Any) -> None:
         if not removed_from(self.config).is_dense:
@@ -182,3 +192,15 @@ class PrunedOPT(HFLM):
         info = super().get_model_info()
         block = results.pruning_block(self, info["model_num_parameters"])
         return {**info, "model_num_parameters": block["num_parameters_left"], "pruning": block}
+
+
+class PrunedOPT(PrunedModel):
+    """The harness model `pruned-opt`: of OPT alone, the family of the study that it comes from."""
+
+    def _take_configuration(self, config: Any, name: str) -> None:
+        require_supported(config, name)
+        if not is_original_family(config):
+            raise UnsupportedModelError(
+                f"{name}: pruned-opt takes OPT models, and this one's type is {config.model_type!r}; use pruned-hf"
+            )
+        super()._take_configuration(config, name)

@@ -19,7 +19,7 @@ from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 
 if TYPE_CHECKING:
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["MASK_ARGUMENTS", "PLACEMENT", "model_record", "record_of_arguments", "require_same_model"]
 
@@ -34,7 +34,7 @@ CONFIGURATION_ARGUMENTS = ("revision", "subfolder", "gguf_file")
 """Those by which the configuration is found."""
 
 
-def model_record(lm: PrunedOPT) -> dict[str, Any]:
+def model_record(lm: PrunedModel) -> dict[str, Any]:
     """`model` and `dtype`; `revision`, `model_args` (all others that count) and `mask` where the model has them."""
     dtype = next(lm.model.parameters()).dtype
     return _record(lm.model_name, lm.arguments, dtype, lm.mask)

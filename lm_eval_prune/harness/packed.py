@@ -22,7 +22,7 @@ from lm_eval_prune.scoring.trie import TokenTrie, build_trie
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
     from lm_eval_prune.importance.knockout import MaskScorer
     from lm_eval_prune.importance.processes import Processes
     from lm_eval_prune.masks import PruningMask
@@ -32,11 +32,11 @@ __all__ = ["knockout_scorer", "log_once", "loglikelihood_tokens", "why_padded"]
 logger = logging.getLogger(__name__)
 
 
-def why_padded(lm: PrunedOPT) -> str | None:
+def why_padded(lm: PrunedModel) -> str | None:
     """Why `lm` must compute the harness's own way; None where packing computes the same."""
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
-    if type(lm)._model_call is not PrunedOPT._model_call or type(lm)._select_cont_toks is not HFLM._select_cont_toks:
+    if type(lm)._model_call is not PrunedModel._model_call or type(lm)._select_cont_toks is not HFLM._select_cont_toks:
         return f"{type(lm).__name__} computes its logits in a way of its own"
     if lm.backend != "causal":
         return f"the backend is {lm.backend}"
@@ -46,7 +46,7 @@ def why_padded(lm: PrunedOPT) -> str | None:
 
 
 def loglikelihood_tokens(
-    lm: PrunedOPT, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool, override_bs: int | None
+    lm: PrunedModel, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool, override_bs: int | None
 ) -> list[tuple[float, bool]]:
     """What `HFLM._loglikelihood_tokens` returns: a (sum, is greedy) for each (cache key, context, continuation)."""
     trie = build_trie([(context, continuation) for _, context, continuation in requests], lm.max_length)
@@ -69,7 +69,7 @@ def loglikelihood_tokens(
     return answers
 
 
-def knockout_scorer(lm: PrunedOPT, processes: Processes) -> MaskScorer | None:
+def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer | None:
     """`scoring.score` in the form that knockouts take; None where they must compute the padded way.
 
     Their masks come on top of the model's own. Several processes share the padded way only.
@@ -102,14 +102,14 @@ def knockout_scorer(lm: PrunedOPT, processes: Processes) -> MaskScorer | None:
     return scorer
 
 
-def trie_of(lm: PrunedOPT, instances: Sequence[Instance]) -> TokenTrie:
+def trie_of(lm: PrunedModel, instances: Sequence[Instance]) -> TokenTrie:
     """The token trie of log-likelihood requests, as the harness encodes them."""
     pairs: Any = TemplateLM.loglikelihood(EncodingOnly(lm), list(instances), disable_tqdm=True)
     return build_trie([(context, continuation) for _, context, continuation in pairs], lm.max_length)
 
 
 def answers_under(
-    lm: PrunedOPT, trie: TokenTrie, masks: Sequence[PruningMask], progress: Callable[[float], None]
+    lm: PrunedModel, trie: TokenTrie, masks: Sequence[PruningMask], progress: Callable[[float], None]
 ) -> list[list[tuple[float, bool]]]:
     """Per mask, the answer to every request of `trie`; the masks share what they agree on.
 
@@ -127,7 +127,7 @@ def answers_under(
     return answers
 
 
-def _around(lm: PrunedOPT) -> functools.partial[Any]:
+def _around(lm: PrunedModel) -> functools.partial[Any]:
     """The context of a forward pass, as `HFLM._model_call` opens it."""
     enabled = lm.mixed_precision_dtype is not None
     return functools.partial(torch.autocast, lm.device.type, lm.mixed_precision_dtype, enabled=enabled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
 import torch
@@ -26,7 +26,7 @@ from lm_eval_prune.scoring.trie import TokenTrie, build_trie
 if TYPE_CHECKING:
     from lm_eval_prune.harness.cells import TaskRun
     from lm_eval_prune.harness.importance import ImportanceConfig
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["TaskCost", "importance_documents", "importance_flops", "task_cost"]
 
@@ -60,7 +60,7 @@ def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
     lm = run.lm
     asked = lm_eval.evaluator.get_sample_size(run.task, limit)
     total = len(run.task.eval_docs)
-    dense = PruningMask.dense(lm.config.num_hidden_layers, lm.config.num_attention_heads)
+    dense = PruningMask.dense(*lm.mask.shape)
 
     def answered() -> float:
         start = time.perf_counter()
@@ -81,18 +81,18 @@ def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
     return TaskCost(documents, len({each.doc_id for each in run.task.instances}), seconds, overhead, _flops_of(run))
 
 
-def importance_flops(config: ImportanceConfig, lm: PrunedOPT) -> tuple[float, int]:
+def importance_flops(config: ImportanceConfig, lm: PrunedModel) -> tuple[float, int]:
     """(FLOPs of the importance of `config.limit` documents of its one task, how many documents that are)."""
     (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults, config.metadata).values()
     (shots,) = config.num_fewshot
     documents = build_documents(task, num_fewshot=shots or 0, split=config.split, limit=config.limit, seed=config.seed)
-    layers, heads = lm.config.num_hidden_layers, lm.config.num_attention_heads
+    layers, heads = lm.mask.shape
     dense = PruningMask.dense(layers, heads)
     if config.method != "knockout":
         trie = build_trie(calibration(lm, documents).examples, lm.max_length)
         return gradient_flops(lm.config, _apart(trie)), len(documents.doc_ids)
     trie = build_trie(TaskObjective(lm, documents, config.metric).requests, lm.max_length)
-    one = {"num_hidden_layers": layers, "num_attention_heads": heads}
+    one: dict[str, Any] = {"num_hidden_layers": layers, "num_attention_heads": heads}
     masks = [PruningMask(**one, pruned_ffns=(layer,)) for layer in range(layers)]
     if config.component == "heads":
         masks = [PruningMask(**one, pruned_heads={layer: (head,)}) for layer in range(layers) for head in range(heads)]
@@ -114,13 +114,11 @@ def _flops_of(run: TaskRun) -> Callable[[Sequence[PruningMask]], float]:
         packs = _packs(lm, trie)
         return lambda masks: shared_flops(lm.config, packs, masks)
     # Padded, every request is computed whole, and pruned components too; padding itself is left out.
-    dense = evaluation_flops(
-        lm.config, _apart(trie), PruningMask.dense(lm.config.num_hidden_layers, lm.config.num_attention_heads)
-    )
+    dense = evaluation_flops(lm.config, _apart(trie), PruningMask.dense(*lm.mask.shape))
     return lambda masks: dense * len(masks)
 
 
-def _packs(lm: PrunedOPT, trie: TokenTrie) -> list[Pack]:
+def _packs(lm: PrunedModel, trie: TokenTrie) -> list[Pack]:
     size = lm.batch_size if isinstance(lm.batch_size, int) else None
     return all_packs(OPTForward(lm.model), trie, size)
 

@@ -1,4 +1,4 @@
-"""What the harness is told of us: the model's name, and the folder of our tasks. Imports nothing heavy.
+"""What the harness is told of us: the models' names, and the folder of our tasks. Imports nothing heavy.
 
 `autoload.py` calls these functions when the harness is imported; a program that has switched the hook off may call
 `register()`.
@@ -12,14 +12,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MODEL_NAME", "add_tasks", "register", "register_model", "tasks_folder"]
+__all__ = ["MODELS", "MODEL_NAME", "add_tasks", "register", "register_model", "tasks_folder"]
 
-MODEL_NAME = "pruned-opt"
-TARGET = "lm_eval_prune.harness.model:PrunedOPT"
+MODEL_NAME = "pruned-hf"
+"""The model of every supported family."""
+MODELS = {
+    MODEL_NAME: "lm_eval_prune.harness.model:PrunedModel",
+    "pruned-opt": "lm_eval_prune.harness.model:PrunedOPT",
+}
 
 
 def register() -> None:
-    """Make `pruned-opt` and our tasks known to the harness in this process; twice is once."""
+    """Make `pruned-hf`, `pruned-opt` and our tasks known to the harness in this process; twice is once."""
     import lm_eval.api.registry
     import lm_eval.tasks.manager
 
@@ -28,14 +32,15 @@ def register() -> None:
 
 
 def register_model(registry: ModuleType) -> None:
-    """Enter the lazy name in `lm_eval.api.registry`, unless that harness discovers entry points itself."""
+    """Enter the lazy names in `lm_eval.api.registry`, unless that harness discovers entry points itself."""
     if hasattr(registry, "load_plugins"):
         return
     # The harness fills its registry with its own models only while it is empty, so that comes first.
     import lm_eval.models  # noqa: F401
 
-    if MODEL_NAME not in registry.model_registry:
-        registry.model_registry.register(MODEL_NAME, target=TARGET)
+    for name, target in MODELS.items():
+        if name not in registry.model_registry:
+            registry.model_registry.register(name, target=target)
 
 
 def add_tasks(manager: ModuleType) -> None:

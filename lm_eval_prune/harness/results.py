@@ -15,7 +15,7 @@ from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["install_pruning_block", "pruning_block"]
 
@@ -23,7 +23,7 @@ PROBE = "The quick brown fox"
 """Encoded as every prompt is, to record whether a beginning-of-sequence token was prepended."""
 
 
-def pruning_block(lm: PrunedOPT, num_parameters: int) -> dict[str, Any]:
+def pruning_block(lm: PrunedModel, num_parameters: int) -> dict[str, Any]:
     """The block for a loaded model of `num_parameters` parameters; JSON values only.
 
     What compaction has removed counts as pruned, from the original model.

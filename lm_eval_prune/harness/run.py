@@ -16,7 +16,7 @@ __all__ = ["run_harness"]
 
 
 def run_harness(arguments: Sequence[str]) -> None:
-    """`lm_eval run ARGUMENTS`, with `--model pruned-opt` unless they name a model.
+    """`lm_eval run ARGUMENTS`, with `--model pruned-hf` unless they name a model.
 
     Raises PruneError for input that this package or the harness's own argument check refuses.
     """

@@ -59,7 +59,7 @@ class Setup:
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.decoders.configuration import read_configuration
-    from lm_eval_prune.harness.model import PrunedOPT
+    from lm_eval_prune.harness.model import PrunedModel
     from lm_eval_prune.harness.model_record import MASK_ARGUMENTS, PLACEMENT
 
     arguments = parse_model_args(config.model_args)
@@ -72,7 +72,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     known = read_configuration(place, name=arguments.get("pretrained"))
     counting = {key: value for key, value in sorted(arguments.items()) if key not in PLACEMENT}
     dtype = counting.pop("dtype", "auto").removeprefix("torch.")
-    scorer = counting.pop("scorer", PrunedOPT.default_scorer)
+    scorer = counting.pop("scorer", PrunedModel.default_scorer)
     for name in FURTHER_FILES:
         if name in arguments and Path(arguments[name]).is_dir():
             counting[name] = model_files_fingerprint(Path(arguments[name]))

@@ -12,7 +12,7 @@ from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
 from lm_eval_prune.harness.cells import CellResult, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
-from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.tasks import Seeds, task_metadata
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.processes import Processes
@@ -30,14 +30,14 @@ class Worker:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
-        self._lm: PrunedOPT | None = None
+        self._lm: PrunedModel | None = None
         self._run: tuple[Group, TaskRun] | None = None
 
-    def model(self) -> PrunedOPT:
+    def model(self) -> PrunedModel:
         """The model, loaded when it is first asked for. Raises PruneError."""
         if self._lm is None:
             settings = {"batch_size": self.config.batch_size, "device": self.config.device}
-            self._lm = PrunedOPT.create_from_arg_obj(parse_model_args(self.config.model_args), settings)
+            self._lm = PrunedModel.create_from_arg_obj(parse_model_args(self.config.model_args), settings)
         return self._lm
 
     def run(self, job: Job, progress: Callable[[float], None] = lambda share: None) -> Iterator[Outcome]:
