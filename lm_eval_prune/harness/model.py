@@ -20,7 +20,7 @@ from lm_eval_prune.decoders.configuration import configuration_errors, effective
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, UnsupportedModelError
 from lm_eval_prune.harness import packed, results
-from lm_eval_prune.harness.cache import separate_answers
+from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.model_args import parse_model_args
@@ -184,9 +184,9 @@ class PrunedModel(HFLM):
 
     # -- what the harness asks of a model -------------------------------------------------------------------------
 
-    def set_cache_hook(self, cache_hook: Any) -> None:
-        super().set_cache_hook(cache_hook)
-        separate_answers(cache_hook, self)
+    loglikelihood = OwnAnswers(HFLM.loglikelihood)
+    loglikelihood_rolling = OwnAnswers(HFLM.loglikelihood_rolling)
+    generate_until = OwnAnswers(HFLM.generate_until)
 
     def get_model_info(self) -> dict[str, Any]:
         info = super().get_model_info()
