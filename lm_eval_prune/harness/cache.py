@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.harness.fingerprint import loaded_fingerprint
+from lm_eval_prune.scoring.finite import require_finite
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
@@ -45,9 +46,17 @@ def point_at_own_answers(cache_hook: Any, lm: PrunedModel) -> None:
     if database.tablename == table:
         return
     database.tablename = table
-    database.encode, database.decode = json.dumps, _decoded
+    database.encode, database.decode = _encoded, _decoded
     database.conn.execute(f'CREATE TABLE IF NOT EXISTS "{table}" (key TEXT PRIMARY KEY, value BLOB)')
     database.conn.commit()
+
+
+def _encoded(answer: Any) -> str:
+    """Raises ScoreError: what is no number would be served to later runs, unlooked at."""
+    first = answer[0] if isinstance(answer, tuple | list) else answer
+    if isinstance(first, float):
+        require_finite([first], "--use_cache")
+    return json.dumps(answer)
 
 
 def _decoded(value: Any) -> Any:

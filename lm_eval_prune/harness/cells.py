@@ -39,6 +39,7 @@ from lm_eval_prune.harness.tasks import (
 )
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scoring.finite import named
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -317,12 +318,8 @@ def _not_a_number(results: dict[str, Any], samples: list[dict[str, Any]], task: 
         for answer in sample["filtered_resps"]:
             value = answer[0] if isinstance(answer, list) else answer
             if isinstance(value, float) and not math.isfinite(value):
-                return ScoreError(f"task {task}: document {sample['doc_id']}: a log-likelihood is {_spelt(value)}")
+                return ScoreError(f"task {task}: document {sample['doc_id']}: a log-likelihood is {named(value)}")
     for metric, value in results["results"][task].items():
         if isinstance(value, float) and not math.isfinite(value):
-            return ScoreError(f"task {task}: {metric} is {_spelt(value)}")
+            return ScoreError(f"task {task}: {metric} is {named(value)}")
     return None
-
-
-def _spelt(value: float) -> str:
-    return "NaN" if math.isnan(value) else f"{value}, not finite"

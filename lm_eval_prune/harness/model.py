@@ -18,12 +18,13 @@ from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
 from lm_eval_prune.decoders import decoder_of, input_device, is_original_family, removed_from, require_supported
 from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
-from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, UnsupportedModelError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, results
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.scoring.finite import ADVICE, require_finite
 from lm_eval_prune.selection import select_mask
 
 if TYPE_CHECKING:
@@ -166,7 +167,12 @@ class PrunedModel(HFLM):
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         with masked(self.model, self.mask):
-            return super()._model_generate(*args, **kwargs)
+            return super()._model_generate(*args, logits_processor=[self._require_finite_logits], **kwargs)
+
+    def _require_finite_logits(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if logits.isnan().any():
+            raise ScoreError(f"{self.model_name}: a logit is NaN: {ADVICE}")
+        return logits
 
     # -- log-likelihoods ------------------------------------------------------------------------------------------
 
@@ -180,7 +186,9 @@ class PrunedModel(HFLM):
             if (reason := packed.why_padded(self)) is None:
                 return packed.loglikelihood_tokens(self, requests, disable_tqdm, override_bs)
             packed.log_once("scorer=packed: computing as scorer=padded does, since %s", reason)
-        return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        answers = super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        require_finite((answer[0] for answer in answers), self.model_name)
+        return answers
 
     # -- what the harness asks of a model -------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
+from lm_eval_prune.scoring.finite import require_finite
 from lm_eval_prune.scoring.scorer import score_packs
 from lm_eval_prune.scoring.trie import TokenTrie, build_trie
 
@@ -60,6 +61,7 @@ def loglikelihood_tokens(
     )
     with bar:
         for pack in packs:
+            require_finite((answer.log_likelihood for answer in pack.answers[0]), lm.model_name)
             for index, answer in zip(pack.indices, pack.answers[0], strict=True):
                 answers[index] = (answer.log_likelihood, answer.is_greedy)
                 # Windows of a rolling log-likelihood have no key of their own; the harness stores their sum.

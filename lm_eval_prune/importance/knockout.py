@@ -22,6 +22,7 @@ from lm_eval_prune.importance.examples import Batch, Example, batches, checked, 
 from lm_eval_prune.importance.gradient import frozen
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scoring.finite import require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,12 +106,21 @@ def knockout(
     """The dense model's value minus the value under each mask, float32 (len(masks),).
 
     `scorer` replaces `score_under_masks`; `settings` (softmax_dtype, processes, progress) are the latter's.
+    Raises ScoreError for a log-likelihood that is not finite.
     """
     goal: Objective = objective if hasattr(objective, "value") else LossObjective(objective)  # type: ignore[assignment]
     dense = PruningMask.dense(*masks[0].shape)
     answers = (scorer or score_under_masks)(model, goal.requests, [dense, *masks], batch_size, **settings)
+    for number, row in enumerate(answers):
+        whose = "the dense model" if number == 0 else f"the model without {_pruned(masks[number - 1])}"
+        require_finite((answer[0] for answer in row), f"knockout: {whose}")
     values = torch.tensor([goal.value(row) for row in answers], dtype=torch.float64)
     return (values[0] - values[1:]).float()
+
+
+def _pruned(mask: PruningMask) -> str:
+    heads = [f"head {layer}.{head}" for layer, found in mask.pruned_heads.items() for head in found]
+    return ", ".join([*heads, *(f"FFN {layer}" for layer in mask.pruned_ffns)][:3])
 
 
 def score_under_masks(
