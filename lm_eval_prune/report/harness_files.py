@@ -20,7 +20,7 @@ from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.identities import identified
 from lm_eval_prune.report.metrics import Metric, known_direction
 from lm_eval_prune.report.runs import Cost, Dataset, Problem, Run, Value
-from lm_eval_prune.report.schema import Config, Mask, PruningBlock, ResultsFile, TaskResult, fault_of
+from lm_eval_prune.report.schema import TASK_NAMES, Config, Mask, PruningBlock, ResultsFile, TaskResult, fault_of
 from lm_eval_prune.sweep.folder import DENSE, Variant, digest, file_name
 from lm_eval_prune.text import printable
 
@@ -105,7 +105,7 @@ def task_fields(file: ResultsFile, task: str) -> tuple[dict[str, Any], list[str]
     try:
         found = TaskResult.model_validate(file.task(task))
     except (ValidationError, KeyError) as error:
-        fault = fault_of(error) if isinstance(error, ValidationError) else "no results"
+        fault = fault_of(error, TASK_NAMES) if isinstance(error, ValidationError) else "no results"
         raise FileFormatError(f"{printable(task)}: {fault}") from None
     values, faults = values_of(found)
     definition = found.definition

@@ -72,3 +72,11 @@ class Metric(BaseModel):
         if not limits.low <= value <= limits.high:
             raise ValueError(f"expected a number {limits}")
         return value
+
+    @field_validator("stderr")
+    @classmethod
+    def _within_range(cls, stderr: float | None, info: ValidationInfo) -> float | None:
+        limits = range_of(info.data["name"])
+        if stderr is not None and stderr > limits.high - limits.low:
+            raise ValueError(f"expected no more than the metric itself can be, {limits}")
+        return stderr

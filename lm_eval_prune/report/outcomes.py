@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.errors import PruneError
 from lm_eval_prune.report.harness_files import metric_name
 from lm_eval_prune.report.runs import Problem, Run
-from lm_eval_prune.sweep.folder import read_sample_lines
+from lm_eval_prune.report.sample_files import Columns, read_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,13 +87,12 @@ class OutcomeReader:
 
     def _whole(self, path: Path) -> Outcomes | None:
         try:
-            return self._outcomes(_samples(path))
-        except (PruneError, KeyError, TypeError, AttributeError) as error:
-            message = str(error) if isinstance(error, PruneError) else f"{path}: not as expected: {error!r}"
-            self.problems.append(Problem("damaged samples", f"{message}; left out"))
+            return self._outcomes(read_columns(path))
+        except PruneError as error:
+            self.problems.append(Problem("damaged samples", f"{error}; left out"))
             return None
 
-    def _outcomes(self, columns: _Columns | None) -> Outcomes | None:
+    def _outcomes(self, columns: Columns | None) -> Outcomes | None:
         if columns is None:
             return None
         places = list(zip(columns.doc_hash, columns.prompt_hash, columns.doc_id, strict=True))
@@ -113,17 +111,6 @@ class OutcomeReader:
         return Outcomes(documents, np.array([doc_id for _, _, doc_id in order]), dict(sorted(values.items())))
 
 
-class _Columns(NamedTuple):
-    """The lines of a sample file, a list a field."""
-
-    doc_hash: list[str]
-    prompt_hash: list[str]
-    doc_id: list[int]
-    filter: list[str]
-    metrics: dict[str, list[float | None]]
-    """Name -> values; None where a line has none that is a number."""
-
-
 def _numbered(names: Sequence[tuple[str, str]]) -> Iterable[Document]:
     if len(set(names)) == len(names):
         return (Document(document, prompt) for document, prompt in names)
@@ -133,31 +120,3 @@ def _numbered(names: Sequence[tuple[str, str]]) -> Iterable[Document]:
         numbered.append(Document(document, prompt, seen[document, prompt]))
         seen[document, prompt] += 1
     return numbered
-
-
-def _samples(path: Path) -> _Columns | None:
-    """None where the lines have no hashes, as in files of old releases of the harness."""
-    try:
-        data = read_sample_lines(path) if path.suffix == ".json" else path.read_bytes()
-        lines = [line for line in data.splitlines() if line.strip()]
-        return _columns(json.loads(b"[" + b",".join(lines) + b"]"))  # faster than line by line
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(f"{path}: cannot be read as JSON lines: {error}") from None
-
-
-def _columns(samples: Sequence[dict[str, Any]]) -> _Columns | None:
-    columns = _Columns([], [], [], [], {})
-    try:
-        for sample in samples:
-            columns.doc_hash.append(sample["doc_hash"])
-            columns.prompt_hash.append(sample["prompt_hash"])
-            columns.doc_id.append(int(sample["doc_id"]))
-            columns.filter.append(sample.get("filter", "none"))
-    except (KeyError, TypeError, ValueError):
-        return None
-    for name in dict.fromkeys(name for sample in samples for name in sample.get("metrics", ())):
-        values = [sample.get(name) if name in sample.get("metrics", ()) else None for sample in samples]
-        columns.metrics[name] = [float(value) if isinstance(value, int | float) else None for value in values]
-    return columns if samples else None

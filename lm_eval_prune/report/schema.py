@@ -8,6 +8,7 @@ a task, beside the other tasks of its file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
@@ -22,7 +23,7 @@ from pydantic import (
 
 from lm_eval_prune.files import json_line
 
-__all__ = ["CellBlock", "Config", "Mask", "PruningBlock", "ResultsFile", "TaskResult", "fault_of"]
+__all__ = ["TASK_NAMES", "CellBlock", "Config", "Mask", "PruningBlock", "ResultsFile", "TaskResult", "fault_of"]
 
 LONGEST_VALUE = 40
 """Characters of a wrong value in a message."""
@@ -252,13 +253,29 @@ class CellBlock(_Part):
     samples: _Samples | None = None
 
 
-def fault_of(error: ValidationError) -> str:
-    """The first thing that is wrong, in a line: where, what stands there, and what is expected."""
+TASK_NAMES = {
+    "definition": "configs",
+    "counts": "n-samples",
+    "shots": "n-shot",
+    "sizes": "results",
+    "metrics": "results",
+}
+"""Fields of `TaskResult` -> where a results file has them."""
+KINDS = {"constrained-int", "str", "float", "int", "bool", "dict", "list", "nullable"}
+"""What pydantic puts into a place for the member of a union that it tried."""
+
+
+def fault_of(error: ValidationError, named: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The first thing that is wrong, in a line: where (by `named`), what stands there, and what is expected."""
     fault = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in fault["loc"] if part not in ("str", "float", "int", "constrained-int"))
+    parts = [str(part) for part in fault["loc"] if not KINDS & {str(part).split("[")[0]}]
+    place = ".".join([named.get(parts[0], parts[0]), *parts[1:]]) if parts else ""
     message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    found = json_line(fault["input"], width=LONGEST_VALUE)
     if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
         return f"{place}: {message}" if place else message
+    if fault["type"] == "json_invalid":
+        return message
+    if message.startswith("a valid dictionary"):
+        message = "an object"
     expected = message if message.startswith("expected") else f"expected {message}"
-    return f"{place + ' ' if place else ''}is {found}; {expected}"
+    return f"{place + ' ' if place else ''}is {json_line(fault['input'], width=LONGEST_VALUE)}; {expected}"

@@ -17,15 +17,17 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import read_json, require_format, write_bytes, write_json
+from lm_eval_prune.json_lines import bounded_lines
 
 __all__ = [
     "CELL_FORMAT",
@@ -46,10 +48,10 @@ __all__ = [
     "read_failure",
     "read_plan",
     "read_rows",
-    "read_sample_lines",
     "read_samples",
     "read_setup",
     "replace_rows",
+    "sample_lines",
     "setup_path",
     "write_cell",
     "write_failure",
@@ -61,8 +63,6 @@ PLAN_FORMAT, CELL_FORMAT, FAILURE_FORMAT = "lm-eval-prune-sweep", "lm-eval-prune
 SETUP_FORMAT = "lm-eval-prune-sweep-setup"
 VERSION = 1
 """Of all formats; part of a cell's identity."""
-MAX_SAMPLES_BYTES = 4 * 2**30
-"""Samples that unpack to more are not read."""
 
 
 class Variant(NamedTuple):
@@ -263,14 +263,14 @@ def read_cell(path: Path, *, samples: bool = True) -> dict[str, Any]:
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
     """The outcomes by document of the cell at `path`, as in the harness's sample files. Raises FileFormatError."""
-    return [json.loads(line) for line in read_sample_lines(path).splitlines()]
+    return [json.loads(line) for line in sample_lines(path)]
 
 
-def read_sample_lines(path: Path) -> bytes:
-    """The same as the JSON lines that they are. Raises FileFormatError."""
+def sample_lines(path: Path) -> Generator[bytes, None, None]:
+    """The same as the JSON lines that they are, one after another. Raises FileFormatError."""
     data = _sample_bytes(path, read_cell(path, samples=False)["cell"]["samples"]["sha256"])
-    with gzip.GzipFile(fileobj=_reader(data)) as file:
-        return file.read(MAX_SAMPLES_BYTES)
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        yield from bounded_lines(file, _samples_path(path))
 
 
 def _sample_bytes(path: Path, sha256: str) -> bytes:
@@ -282,12 +282,6 @@ def _sample_bytes(path: Path, sha256: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise FileFormatError(f"{samples}: damaged: not the samples that {path.name} names")
     return data
-
-
-def _reader(data: bytes) -> Any:
-    import io
-
-    return io.BytesIO(data)
 
 
 def move_aside(folder: Path, cell: str) -> Path:

@@ -1,0 +1,357 @@
+"""Files of old releases, of other tools and with what cannot be: each is named in a line, and the rest is shown."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import math
+import os
+import socket
+import sys
+
+import pytest
+from sweep_folders import grid, harness_run, pruning, results, samples, sweep
+
+from lm_eval_prune import json_lines
+from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.report.board import Column
+from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.metrics import known_direction
+from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.sample_files import read_columns
+from lm_eval_prune.sweep.folder import Variant, cell_path, read_rows, read_samples
+
+OWN = grid(heads=("0.5",))[0]
+
+
+def written(folder, content, name="results_odd.json"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def file_of(metrics=("acc",), **changes):
+    """A good results file, a key such as `results.piqa.acc,none` set to another value."""
+    content = results("piqa", 0, samples("piqa", 0, "x", 10, metrics=metrics), metrics=metrics)
+    content["pruning"] = pruning(OWN)
+    content = copy.deepcopy(content)
+    for place, value in changes.items():
+        *parts, last = place.split("/")
+        holder = content
+        for part in parts:
+            holder = holder[part]
+        holder[last] = value
+    return content
+
+
+def board_with(folder, content):
+    """The board of an odd file among good ones, which are all there."""
+    harness_run(folder / "good", tasks=("piqa", "copa"), count=10)
+    board = compare(read_collection([written(folder, content)]))
+    assert {run.task for entry in board.entries for run in entry.runs if run.backend == "hf"} == {"piqa", "copa"}
+    return board
+
+
+CANNOT_BE = {
+    "results/piqa/acc,none": [7.5, -0.1, math.nan, math.inf, 10**200, "0.5x", True, [0.5], {"a": 1}],
+    "results/piqa/acc_stderr,none": [-0.1, math.inf, 2**70, "x", [0.1]],
+    "n-shot/piqa": [-3, 1.5, "five", [0, 5], True, 10**30, "²"],
+    "n-samples/piqa": [{"original": 10, "effective": 0}, {"effective": -1}, {"effective": "10"}, 1838, []],
+    "higher_is_better/piqa": [True, ["acc"], {"acc": "yes"}],
+    "configs/piqa": [5, "piqa", {"num_fewshot": -1}],
+    "results/piqa": [None, 0.5, [1], "text"],
+    "versions/piqa": [{}, [1]],
+    "pruning/heads_pruned": [99, -1, 1.5, "8", None, [8]],
+    "pruning/ffns_pruned": [5, -1, 2**80],
+    "pruning/flops_per_token_left": [10**15, -1],
+    "pruning/num_parameters_left": ["1", -1, 10**30],
+    "pruning/mask": [[], "m.json", {"pruned_heads": [[0, 1]]}, {"pruned_heads": {"0": [-1]}, "pruned_ffns": []}],
+    "pruning": ["wanda 0.5", 0.5, ["x"], {"method": "wanda", "sparsity": 0.5}],
+    "config": [[1], "x", 6, {"fewshot_seed": [1, 2]}, {"model": 5}, {"limit": -1}, {"model_args": 5}],
+    "date": [1e300, -5, "yesterday", math.nan],
+    "n-shot": [[], "0"],
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(place, value) for place, values in CANNOT_BE.items() for value in values]
+)
+def test_what_cannot_be_is_named_and_the_rest_shown(place, value, tmp_path):
+    board = board_with(tmp_path, file_of(**{place: value}))
+    assert not any(run.path.name == "results_odd.json" for entry in board.entries for run in entry.runs) or (
+        place == "pruning/heads_pruned" and value is None
+    )
+    named = [problem.message for problem in board.problems if "results_odd.json" in problem.message]
+    assert len(named) == 1 or value is None
+    assert all("\n" not in message and len(message) < 400 for message in named)
+
+
+UNKNOWN = {
+    "results/piqa/acc_stderr,none": [None, "N/A", "", math.nan],
+    "n-shot/piqa": [None, "N/A", 0.0],
+    "n-samples/piqa": [None, {"original": 10, "effective": 10.0}, {"effective": None}],
+    "higher_is_better/piqa": [None, {}, {"acc": None}],
+    "higher_is_better": [None, {}],
+    "versions/piqa": ["Yaml", None, 1],
+    "versions": [None, {}],
+    "groups": [None, {}],
+    "date": [None],
+    "config": [
+        {"model": "hf", "model_args": form} for form in ("pretrained=x", {"pretrained": "x"}, '{"pretrained": "x"}')
+    ],
+}
+
+
+@pytest.mark.parametrize(("place", "value"), [(place, value) for place, values in UNKNOWN.items() for value in values])
+def test_what_the_harness_leaves_out_or_writes_otherwise_is_read(place, value, tmp_path):
+    collection = read_collection([written(tmp_path, file_of(**{place: value}))])
+    assert not collection.problems
+    (run,) = collection.runs
+    assert run.values["acc"].value == file_of()["results"]["piqa"]["acc,none"]
+    assert (run.num_fewshot, run.num_documents) == (0, 10)
+    if place == "config":
+        assert run.model == "x"
+
+
+def test_a_metric_that_is_no_number_leaves_the_others(tmp_path):
+    content = file_of(("acc", "acc_norm", "f1"))
+    content["results"]["piqa"] |= {"acc,none": math.nan, "f1,none": math.inf}
+    board = board_with(tmp_path, content)
+    (run,) = {id(run): run for entry in board.entries for run in entry.runs if run.backend != "hf"}.values()
+    assert list(run.values) == ["acc_norm"]
+    (named,) = (problem.message for problem in board.problems if problem.kind == "results that cannot be")
+    assert "piqa: acc: value is NaN" in named
+    assert "piqa: f1: value is Infinity" in named
+
+
+def test_a_task_that_cannot_be_leaves_the_others(tmp_path):
+    content = json.loads(harness_run(tmp_path / "made", tasks=("piqa", "copa", "rte"), count=10).read_text())
+    content["n-samples"]["copa"]["effective"] = 0
+    content["results"]["rte"] = None
+    collection = read_collection([written(tmp_path / "odd", content)])
+    assert [run.task for run in collection.runs] == ["piqa"]
+    (problem,) = collection.problems
+    assert "copa: n-samples.effective is 0" in problem.message
+    assert "rte: results is null" in problem.message
+
+
+def test_alone_what_cannot_be_is_an_error_that_says_why(tmp_path):
+    written(tmp_path, file_of(**{"results/piqa/acc,none": 7.5}))
+    with pytest.raises(
+        ArgumentError, match=r"nothing evaluated.*acc: value is 7\.5; expected a number between 0 and 1"
+    ):
+        read_collection([tmp_path])
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(FileFormatError, match=r"list\.json: expected a JSON object"):
+        read_collection([tmp_path / "list.json"])
+
+
+def test_files_named_outright_are_named_too_where_others_are_good(tmp_path):
+    good = harness_run(tmp_path / "good", count=10)
+    written(tmp_path, {"results": [1]})
+    (tmp_path / "cut.json").write_text('{"results": ')
+    collection = read_collection([good, tmp_path / "results_odd.json", tmp_path / "cut.json", tmp_path / "absent.json"])
+    assert len(collection.runs) == 2
+    assert [problem.message.split(": ")[0].split("/")[-1] for problem in collection.problems] == [
+        "results_odd.json", "cut.json", "absent.json",
+    ]  # fmt: skip
+
+
+# -- old releases -------------------------------------------------------------------------------------------------
+
+
+def of_release(release, model, date, **values):
+    """A results file of wikitext and piqa as harness `release` wrote it."""
+    if release == "0.3":
+        found = {name: {metric: value, f"{metric}_stderr": 0.01} for name, (metric, value) in values.items()}
+        config = {"model": "hf", "model_args": f"pretrained={model}", "num_fewshot": 5, "limit": None}
+        return {"results": found, "versions": dict.fromkeys(values, 0), "config": config}
+    found = {name: {f"{m},none": v, f"{m}_stderr,none": "N/A", "alias": name} for name, (m, v) in values.items()}
+    content = {
+        "results": found,
+        "configs": {name: {"task": name, "metric_list": [{"metric": m}]} for name, (m, _) in values.items()},
+        "versions": dict.fromkeys(values, 2.0),
+        "n-shot": dict.fromkeys(values, 5),
+        "config": {"model": "hf", "model_args": f"pretrained={model}"},
+        "date": date,
+    }
+    if release == "new":
+        content["higher_is_better"] = {name: {m: False} for name, (m, _) in values.items()}
+    return content
+
+
+LOWER = ["word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity", "ppl", "brier_score", "ter", "mae", "wer"]
+
+
+@pytest.mark.parametrize("metric", LOWER)
+@pytest.mark.parametrize("releases", [("0.3", "0.3"), ("old", "old"), ("old", "new"), ("new", "old"), ("0.3", "new")])
+def test_lower_is_better_whatever_release_wrote_the_file(metric, releases, tmp_path):
+    for number, (release, value) in enumerate(zip(releases, (0.9, 1.2), strict=True)):
+        written(tmp_path / str(number), of_release(release, f"m{number}", 1.0, wikitext=(metric, value)))
+    board = compare(read_collection([tmp_path]))
+    assert board.columns == [Column("wikitext", metric, higher_is_better=False)]
+    assert {entry.model: entry.rank for entry in board.entries} == {"m0": 1, "m1": 2}
+
+
+def test_a_metric_of_any_name_goes_the_way_that_a_file_says(tmp_path):
+    written(tmp_path / "0", of_release("old", "m0", 1.0, own=("my_distance", 3.0)))
+    written(tmp_path / "1", of_release("new", "m1", 1.0, own=("my_distance", 5.0)))
+    assert compare(read_collection([tmp_path])).columns == [Column("own", "my_distance", higher_is_better=False)]
+    assert compare(read_collection([tmp_path / "0"])).columns == [Column("own", "my_distance", higher_is_better=True)]
+
+
+def test_files_that_contradict_one_another_on_the_direction_are_named(tmp_path):
+    for number, said in enumerate((True, False, False)):
+        content = of_release("new", f"m{number}", 1.0, own=("score", float(number)))
+        content["higher_is_better"]["own"]["score"] = said
+        written(tmp_path / str(number), content)
+    collection = read_collection([tmp_path])
+    assert {run.values["score"].higher_is_better for run in collection.runs} == {False}
+    assert [problem.kind for problem in collection.problems] == ["different directions"]
+
+
+def test_directions_are_those_of_the_harness():
+    from lm_eval.api import metrics  # noqa: F401  # registers them
+    from lm_eval.api.registry import higher_is_better_registry
+
+    theirs = {name: higher_is_better_registry.get(name) for name in higher_is_better_registry.keys()}  # noqa: SIM118
+    assert len(theirs) > 15
+    wrong = {name: said for name, said in theirs.items() if known_direction(name) not in (said, None)}
+    assert not wrong
+    assert not {name for name, said in theirs.items() if said is False and known_direction(name) is None}
+
+
+def test_results_of_harness_0_3_are_read(tmp_path):
+    values = {"piqa": ("acc", 0.63), "lambada_openai": ("ppl", 26.0)}
+    collection = read_collection([written(tmp_path, of_release("0.3", "facebook/opt-125m", 0, **values))])
+    assert not collection.problems
+    found = {run.task: run for run in collection.runs}
+    assert found["piqa"].values["acc"][:2] == (0.63, 0.01)
+    assert found["lambada_openai"].values["ppl"].higher_is_better is False
+    assert {(run.model, run.num_fewshot) for run in collection.runs} == {("facebook/opt-125m", 5)}
+
+
+@pytest.mark.parametrize(
+    "content", [{"results": {"a": {"acc": 1}}}, {"results": [], "configs": {}}, {"results": {}, "config_general": {}}]
+)
+def test_what_looks_like_results_and_is_none_is_named(content, tmp_path):
+    harness_run(tmp_path / "good", count=10)
+    collection = read_collection([written(tmp_path, content, "evals.json")])
+    (problem,) = collection.problems
+    assert "evals.json: no results of the harness" in problem.message
+
+
+# -- samples ------------------------------------------------------------------------------------------------------
+
+
+def paired(folder, *left_out, change=None):
+    """Documents paired between a dense and a pruned run whose lines lack some keys."""
+    for name, loss in (("dense", 0.0), ("pruned", 0.3)):
+        path = harness_run(folder / name, tasks=("piqa",), count=30, name=name, loss=loss)
+        if name == "pruned":
+            path.write_text(json.dumps({**json.loads(path.read_text()), "pruning": pruning(OWN)}))
+        for file in path.parent.glob("samples_*.jsonl"):
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            lines = [{key: value for key, value in line.items() if key not in left_out} for line in lines]
+            text = "".join(json.dumps({**line, **(change or {})}) + "\n" for line in lines)
+            file.write_text(text)
+    board = compare(read_collection([folder]))
+    (cell,) = (entry.cells[Column("piqa", "acc")] for entry in board.entries if not entry.is_dense)
+    return cell.difference.paired, board
+
+
+@pytest.mark.parametrize(
+    ("left_out", "documents"),
+    [
+        (("metrics", "filter"), 30),  # 0.4.3 to 0.4.5
+        (("metrics",), 30),
+        (("filter",), 30),
+        (("doc_hash", "prompt_hash", "target_hash", "metrics", "filter"), 0),  # before
+        (("doc_id",), 0),
+        (("acc",), 0),
+    ],
+)
+def test_samples_of_older_releases_are_paired_where_they_have_hashes(left_out, documents, tmp_path):
+    found, board = paired(tmp_path, *left_out)
+    assert found == documents
+    assert not [problem for problem in board.problems if problem.kind == "damaged samples"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"doc_id": "7"}, {"doc_hash": 5}, {"metrics": "acc"}, {"filter": None}, {"metrics": [1]}, {"prompt_hash": {}}],
+)
+def test_samples_that_cannot_be_are_named_and_not_paired(change, tmp_path):
+    found, board = paired(tmp_path, change=change)
+    assert found == 0
+    named = [problem.message for problem in board.problems if problem.kind == "damaged samples"]
+    assert len(named) == 2
+    assert all(f"jsonl: line 1: {next(iter(change))}" in message for message in named)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "0.5", None, [1]])
+def test_outcomes_that_are_no_numbers_are_not_paired(value, tmp_path):
+    assert paired(tmp_path, change={"acc": value})[0] == 0
+
+
+@pytest.mark.parametrize("bound", ["MAX_BYTES", "MAX_LINE_BYTES", "MAX_LINES"])
+def test_samples_beyond_the_bounds_are_refused_and_never_cut(bound, tmp_path, monkeypatch):
+    folder = sweep(tmp_path / "sweep", [OWN], ("piqa",), count=30)
+    path = cell_path(folder, read_rows(folder)[0].cell)
+    packed = path.with_suffix(".samples.jsonl.gz").read_bytes()
+    unpacked = gzip.decompress(packed)
+    whole = {"MAX_BYTES": len(unpacked), "MAX_LINE_BYTES": max(map(len, unpacked.splitlines(True))), "MAX_LINES": 30}
+    monkeypatch.setattr(json_lines, bound, whole[bound])
+    assert len(read_samples(path)) == len(read_columns(path).doc_id) == 30
+    monkeypatch.setattr(json_lines, bound, whole[bound] - 1)
+    for read in (read_samples, read_columns):
+        with pytest.raises(FileFormatError, match=r"samples\.jsonl\.gz: .*not read"):
+            read(path)
+    board = compare(read_collection([folder]))
+    assert {problem.kind for problem in board.problems} == {"damaged samples", "unpaired documents"}
+
+
+# -- what is no file ----------------------------------------------------------------------------------------------
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def listening(path):
+    socket.socket(socket.AF_UNIX).bind(str(path))
+
+
+STRANGE = {
+    "pipe": fifo,
+    "folder": lambda path: path.mkdir(),
+    "socket": listening,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "link to a pipe": lambda path: (fifo(path.with_name("pipe")), path.symlink_to("pipe")),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_file_is_named_and_not_waited_for(kind, tmp_path, monkeypatch):
+    harness_run(tmp_path / "good", tasks=("piqa",), count=10)
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    STRANGE[kind](tmp_path / "results_x.json")
+    STRANGE[kind](tmp_path / "good" / "samples_copa_2026-01-01T00-00-00.000001.jsonl")
+    collection = read_collection([tmp_path])
+    assert len(collection.runs) == 1
+    assert ["results_x.json" in problem.message for problem in collection.problems] == [True]
+
+
+@pytest.mark.parametrize("name", ["org/task", "../../etc/passwd", "a\x00b", "x" * 300, "..", ""])
+def test_a_tasks_name_need_not_be_a_files(name, tmp_path):
+    content = file_of()
+    for key in ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples"):
+        content[key] = {name: content[key]["piqa"]}
+    (run,) = read_collection([written(tmp_path, content)]).runs
+    assert run.samples is None
+    assert compare(read_collection([tmp_path]), BoardConfig()).entries
+    assert Variant(*run.variant)
