@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def command(
     Reads and writes shard by shard: memory holds one new shard, whatever the model's size.
     """
     from lm_eval_prune.compaction.checkpoint import compact_checkpoint
+    from lm_eval_prune.decoders.configuration import shape_asked_for
     from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
     from lm_eval_prune.selection import select_mask
 
@@ -53,7 +55,7 @@ def command(
     for name in MASKS:
         if chosen[name] is None:
             chosen[name] = arguments.get(name)
-    mask = select_mask(**chosen)
+    mask = select_mask(**chosen, shape=partial(shape_asked_for, place, arguments))
     if mask is None:
         raise ArgumentError("nothing to prune: give --mask, or --head_importance and --prune_heads, or both for FFNs")
     done = compact_checkpoint(

@@ -1,4 +1,4 @@
-"""`lm-eval-prune mask`: a mask file from importance files, or from chance."""
+"""`lm-eval-prune mask`: a mask file from importance files, from chance, or from a mask of another project."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import click
 
 from lm_eval_prune.cli.options import WordsCommand, model_args
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.text import printable
 
 if TYPE_CHECKING:
+    from lm_eval_prune.foreign_masks import Shape
     from lm_eval_prune.masks import PruningMask
+
+
+CHOICE = ("head_importance", "prune_heads", "ffn_importance", "prune_ffns", "order", "layers", "normalisation", "seed")
+"""Options that say what is pruned."""
 
 
 def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -34,58 +40,110 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--order", default="least", show_default=True, help="Prune the least or the most important, or random.")
 @click.option("--layers", callback=_layer_range, help="Only in these layers, such as 4-11; shares are of their heads.")
 @click.option("--normalisation", default="none", show_default=True, help="Within layers: none, l2, standardised.")
-@model_args("With --random: the model whose shape it is, as pretrained=...")
+@click.option(
+    "--from", "foreign", type=click.Path(path_type=Path), help="A mask of another project: JSON, text, npy..."
+)
+@click.option("--invert", is_flag=True, help="With --from: in rows of 0 and 1, a 1 prunes. Default: it keeps.")
+@click.option("--counting_from", type=click.IntRange(0, 1), help="With --from: the number of the first layer and head.")
+@model_args("With --random or --from: the model whose shape it is, as pretrained=...")
+@click.option("--num_hidden_layers", type=click.IntRange(1), help="With --random or --from, instead of --model_args.")
+@click.option("--num_attention_heads", type=click.IntRange(1), help="With --random or --from, of each layer.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of random choices.")
 @click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Mask file.")
-def command(at_random: bool, model_args: dict[str, Any] | None, output_path: Path, **choice: object) -> None:
-    """Write the mask that prunes a share of the heads, of the FFNs, or both.
+@click.pass_context
+def command(
+    ctx: click.Context,
+    at_random: bool,
+    foreign: Path | None,
+    invert: bool,
+    counting_from: int | None,
+    model_args: dict[str, Any] | None,
+    num_hidden_layers: int | None,
+    num_attention_heads: int | None,
+    output_path: Path,
+    **choice: Any,
+) -> None:
+    """Write the mask that prunes a share of the heads, of the FFNs, or both; or one that another project has made.
 
     \b
     lm-eval-prune mask --head_importance scores/aggregate-5shot-heads-gradient.json --prune_heads 0.7 \\
         --output_path mask.json
+    lm-eval-prune mask --from head_mask.npy --output_path mask.json
     """
-    mask = _random(model_args, **choice) if at_random else _ranked(model_args, **choice)  # type: ignore[arg-type]
+    from lm_eval_prune.files import require_no_input
+
+    files = [path for path in (foreign, choice["head_importance"], choice["ffn_importance"]) if path is not None]
+    require_no_input(output_path, files)
+    shape = _shape(model_args, num_hidden_layers, num_attention_heads)
+    if foreign is None and (invert or counting_from is not None):
+        raise ArgumentError(f"--{'invert' if invert else 'counting_from'} says how to read --from FILE; give one")
+    if foreign is not None:
+        _require_alone(ctx, at_random)
+        mask = _converted(foreign, shape, invert, counting_from)
+    else:
+        mask = _random(shape, **choice) if at_random else _ranked(shape, **choice)
     mask.save(output_path)
+    told = f" ({foreign}: {mask.provenance['read_as']})" if "read_as" in mask.provenance else ""
     click.echo(
-        f"{output_path}: {mask.num_pruned_heads} of {mask.num_heads} heads, "
-        f"{mask.num_pruned_ffns} of {mask.num_hidden_layers} FFNs pruned"
+        printable(
+            f"{output_path}: {mask.num_pruned_heads} of {mask.num_heads} heads, "
+            f"{mask.num_pruned_ffns} of {mask.num_hidden_layers} FFNs pruned{told}"
+        )
     )
 
 
-def _ranked(model_args: dict[str, Any] | None, **choice: object) -> PruningMask:
+def _require_alone(ctx: click.Context, at_random: bool) -> None:
+    """Raise ArgumentError for options that choose what is pruned, beside a file that says it."""
+    given = [name for name in CHOICE if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT]
+    if given or at_random:
+        raise ArgumentError(f"--from says what is pruned: leave out --{'random' if at_random else given[0]}")
+
+
+def _converted(path: Path, shape: Shape | None, invert: bool, counting_from: int | None) -> PruningMask:
+    from lm_eval_prune.selection import read_mask_file
+
+    return read_mask_file(path, shape, invert=invert, counting_from=counting_from, say=False)
+
+
+def _ranked(shape: Shape | None, **choice: Any) -> PruningMask:
     from lm_eval_prune.selection import select_mask
 
-    if model_args is not None:
-        raise ArgumentError("--model_args gives --random its shape; importance files carry their own")
-    mask = select_mask(**choice)  # type: ignore[arg-type]
+    if shape is not None:
+        raise ArgumentError("--model_args gives --random and --from their shape; importance files carry their own")
+    mask = select_mask(**choice)
     if mask is None:
         raise ArgumentError(
-            "nothing to prune: give --head_importance and --prune_heads, the same for FFNs, or --random"
+            "nothing to prune: give --head_importance and --prune_heads, the same for FFNs, --random or --from"
         )
     return mask
 
 
-def _random(model_args: dict[str, Any] | None, **choice: object) -> PruningMask:
+def _random(shape: Shape | None, **choice: Any) -> PruningMask:
     from lm_eval_prune.importance.files import ImportanceScores
     from lm_eval_prune.selection import random_mask
 
     if choice.pop("order") not in ("least", "random") or choice.pop("normalisation") != "none":
         raise ArgumentError("--random takes no scores: leave out --order and --normalisation")
     files = [path for path in (choice.pop("head_importance"), choice.pop("ffn_importance")) if path is not None]
-    if (model_args is None) == (not files):
+    if (shape is None) == (not files):
         raise ArgumentError("--random needs the model's shape: from --model_args pretrained=..., or an importance file")
     shares = {key: choice.pop(key) or 0 for key in ("prune_heads", "prune_ffns")}
-    shapes = {ImportanceScores.load(path).shape for path in files} if model_args is None else {_shape_of(model_args)}  # type: ignore[arg-type]
+    shapes = {ImportanceScores.load(path).shape for path in files} if shape is None else {shape}
     if len(shapes) > 1:
         raise ArgumentError(f"importance files of different models: {' and '.join(map(str, files))}")
-    return random_mask(*shapes.pop(), **shares, **choice)  # type: ignore[arg-type]
+    return random_mask(*shapes.pop(), **shares, **choice)
 
 
-def _shape_of(arguments: dict[str, Any]) -> tuple[int, int]:
-    """The layers and heads of the model, from its configuration alone."""
-    from lm_eval_prune.decoders.configuration import read_configuration
+def _shape(arguments: dict[str, Any] | None, layers: int | None, heads: int | None) -> Shape | None:
+    """The layers and heads of the model that is given, by its numbers or by its configuration alone."""
+    if (layers is None) != (heads is None):
+        raise ArgumentError("--num_hidden_layers and --num_attention_heads go together; give both")
+    if arguments is None:
+        return None if layers is None or heads is None else (layers, heads)
+    if layers is not None:
+        raise ArgumentError("--model_args and --num_hidden_layers exclude one another; give one of the two")
+    from lm_eval_prune.decoders.configuration import shape_asked_for
 
     if not arguments.get("pretrained"):
         raise ArgumentError("model_args: pretrained=... missing")
-    config = read_configuration(arguments["pretrained"], revision=arguments.get("revision", "main"))
-    return config.num_hidden_layers, config.num_attention_heads
+    return shape_asked_for(arguments["pretrained"], arguments)

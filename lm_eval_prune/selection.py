@@ -6,16 +6,20 @@ all layers or over a range of them, of which the fraction is then a share.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import ArgumentError, MaskShapeError
 from lm_eval_prune.files import sha256_of
+from lm_eval_prune.foreign_masks import Shape, read_mask
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +27,9 @@ if TYPE_CHECKING:
     FilePath = str | os.PathLike[str]
     Share = str | int | float | Decimal | Fraction
 
-__all__ = ["ORDERS", "random_mask", "ranked_mask", "select_mask"]
+__all__ = ["ORDERS", "random_mask", "ranked_mask", "read_mask_file", "select_mask"]
+
+logger = logging.getLogger(__name__)
 
 ORDERS = ("least", "most", "random")
 """Which components go first, by their scores."""
@@ -40,12 +46,14 @@ def select_mask(
     layers: tuple[int, int] | None = None,
     normalisation: str = "none",
     seed: int = 1234,
+    shape: Shape | Callable[[], Shape] | None = None,
 ) -> PruningMask | None:
     """The mask that the arguments ask for; None where they ask for none (a dense model).
 
-    Either `mask`, or `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`; the other arguments
-    are those of `ranked_mask`. The mask's provenance names the files with their SHA-256, and as `oracle_on` the tasks
-    whose scores were taken from other than training documents.
+    Either `mask`, a file of ours or of another project (`foreign_masks`; some need the model's `shape`), or
+    `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`; the other arguments are those of
+    `ranked_mask`. The mask's provenance names the files with their SHA-256, and as `oracle_on` the tasks whose scores
+    were taken from other than training documents.
     Raises ArgumentError, FractionError, FileFormatError, MaskError.
     """
     pairs = (("head", "prune_heads", head_importance, prune_heads), ("ffn", "prune_ffns", ffn_importance, prune_ffns))
@@ -54,8 +62,7 @@ def select_mask(
             if file is not None or share is not None:
                 given = name if share is not None else f"{kind}_importance"
                 raise ArgumentError(f"mask={mask} and {given}=... exclude one another; give one of the two")
-        loaded = PruningMask.load(mask)
-        return _with_provenance(loaded, {**loaded.provenance, "mask_file": _file_record(mask)})
+        return read_mask_file(mask, shape)
     arguments: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
     shapes: dict[str, tuple[int, int]] = {}
@@ -84,6 +91,26 @@ def select_mask(
     defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
     unusual = {key: value for key, value in choice.items() if value != defaults[key]}
     return _with_provenance(mask_made, {**provenance, **unusual})
+
+
+def read_mask_file(
+    path: FilePath,
+    shape: Shape | Callable[[], Shape] | None = None,
+    *,
+    invert: bool = False,
+    counting_from: int | None = None,
+    say: bool = True,
+) -> PruningMask:
+    """The mask in a file of ours or of another project; the arguments are those of `foreign_masks.read_mask`.
+
+    Its provenance names the file with its SHA-256, and as `read_as` how a foreign one was read; that is logged too,
+    unless `say` is False.
+    """
+    loaded, told = read_mask(path, shape, invert=invert, counting_from=counting_from)
+    if told and say:
+        logger.warning("%s: read as %s", printable(os.fspath(path)), told)
+    form = {"read_as": told} if told else {}
+    return _with_provenance(loaded, {**loaded.provenance, **form, "mask_file": _file_record(path)})
 
 
 def ranked_mask(

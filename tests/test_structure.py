@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "version", "after_import", "text"],
     ["file_names", "strict_json", "json_lines", "files", "folders", "fractions", "budget"],
     ["model_args", "identity"],
-    ["masks", "mask_files"],
+    ["masks", "mask_files", "foreign_masks"],
     ["decoders"],
     ["demo"],
     ["random_opt"],

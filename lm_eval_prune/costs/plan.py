@@ -14,8 +14,8 @@ from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
 from lm_eval_prune.costs.study import Grid, Speed, removals, stages
 from lm_eval_prune.costs.workload import known_tasks, measured_shots, table_record, workloads
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.selection import read_mask_file
 from lm_eval_prune.sweep.config import load_config, parse_ranking
 from lm_eval_prune.version import __version__
 
@@ -144,7 +144,7 @@ def _removals(dimensions: Dimensions, grid: Grid, mask: Path | None) -> list[dic
             number = f"{row['pruned']:,} of {row['of']:,}"
             rows.append({**row, "what": f"{float(row['share']):.6g} of the {name}", "number": number})
     if mask is not None:
-        loaded = PruningMask.load(mask)
+        loaded = read_mask_file(mask, (dimensions.num_hidden_layers, dimensions.num_attention_heads))
         removed = dimensions.removed_by(loaded, str(mask))
         number = f"{loaded.num_pruned_heads:,} heads, {loaded.num_pruned_ffns:,} FFNs"
         left = dimensions.num_parameters - removed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from lm_eval_prune.decoders import check_fits, removed_from, require_supported, 
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.masks import PruningMask
 
-__all__ = ["configuration_errors", "effective_mask", "read_configuration"]
+__all__ = ["configuration_errors", "effective_mask", "read_configuration", "shape_asked_for"]
 
 
 def read_configuration(pretrained: str | os.PathLike[str], name: str | None = None, **where: Any) -> Any:
@@ -28,6 +28,17 @@ def read_configuration(pretrained: str | os.PathLike[str], name: str | None = No
         config = AutoConfig.from_pretrained(pretrained, **where)
     require_supported(config, name or os.fspath(pretrained))
     return config
+
+
+def shape_asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """(num_hidden_layers, num_attention_heads) of a model, or of a checkpoint that `arguments` of `hf` say more of."""
+    if hasattr(pretrained, "config"):
+        config = pretrained.config
+    else:
+        where = {key: arguments[key] for key in ("revision", "subfolder", "gguf_file") if arguments.get(key)}
+        config = read_configuration(pretrained, **where)
+    require_supported(config, "the given model")
+    return shape_of(config)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ so that a model handed over from Python comes back as it was.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
 from lm_eval_prune.decoders import decoder_of, input_device, is_original_family, removed_from, require_supported
-from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask
+from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask, shape_asked_for
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, results
@@ -83,7 +84,8 @@ class PrunedModel(HFLM):
                 raise ArgumentError(f"mask and {given[0]} exclude one another; give one of the two")
             self._requested: PruningMask | None = mask
         else:
-            self._requested = select_mask(mask=mask, **shares, **files)  # type: ignore[arg-type]
+            shape = partial(shape_asked_for, pretrained, kwargs)
+            self._requested = select_mask(mask=mask, **shares, **files, shape=shape)  # type: ignore[arg-type]
         self.scorer = scorer
         self.arguments = dict(kwargs)
         """Those of `hf` that were given, beside `pretrained`."""

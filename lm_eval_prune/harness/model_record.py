@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lm_eval_prune.decoders import shape_of
 from lm_eval_prune.decoders.configuration import effective_mask, read_configuration
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError
@@ -49,7 +50,8 @@ def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     name = BUNDLED_NAME if place == str(bundled_model_path()) else place
     where = {key: arguments[key] for key in CONFIGURATION_ARGUMENTS if key in arguments}
     config = read_configuration(place, name, **where)
-    requested = select_mask(**{key: arguments[key] for key in MASK_ARGUMENTS if key in arguments})
+    given = {key: arguments[key] for key in MASK_ARGUMENTS if key in arguments}
+    requested = select_mask(**given, shape=shape_of(config))
     dtype = str(arguments.get("dtype", "auto")).removeprefix("torch.")
     known = config.dtype if dtype == "auto" else getattr(torch, dtype, None)
     return _record(name, arguments, known, effective_mask(config, requested, name))
