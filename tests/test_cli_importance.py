@@ -16,7 +16,7 @@ from launch import launched
 
 from lm_eval_prune.cli import main as cli
 from lm_eval_prune.harness import requests
-from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.tasks import load_tasks
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.gradient import head_importance
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def run(folder, monkeypatch, capsys):
     """`run("importance", ...)` -> (exit code, lines of output, lines of errors)."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(requests, "_task_manager", few_tasks)
+    monkeypatch.setattr("lm_eval_prune.harness.tasks._task_manager", few_tasks)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lm-eval-prune", *map(str, arguments)])
@@ -65,8 +65,8 @@ def importance(run, folder, tmp_path):
 
 def test_one_file_a_task_and_number_of_shots_with_one_model_load(importance, folder, tmp_path, monkeypatch):
     loads = []
-    original = PrunedOPT.__init__
-    monkeypatch.setattr(PrunedOPT, "__init__", lambda self, *a, **k: loads.append(a) or original(self, *a, **k))
+    original = PrunedModel.__init__
+    monkeypatch.setattr(PrunedModel, "__init__", lambda self, *a, **k: loads.append(a) or original(self, *a, **k))
     code, out, _ = importance("--tasks", "toy_choice,toy_generate", "--num_fewshot", "0,2", "--limit", 4, "--seed", 7)
     assert code == 0
     names = [f"{task}-{k}shot-heads-gradient.json" for task in ("toy_choice", "toy_generate") for k in (0, 2)]
@@ -214,7 +214,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(run, folder, tmp_path, argume
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
     importance, run, folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(PrunedOPT, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(PrunedModel, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
     (tmp_path / "file").write_text("mine")
     for code, _, errors in (
         importance("--tasks", "toy_choice", "--output_path", tmp_path / "file" / "scores"),

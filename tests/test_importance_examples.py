@@ -33,7 +33,7 @@ def tasks(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
         patch.chdir(write_super_glue(folder / "data"))
-        patch.setattr(requests, "_task_manager", few_tasks)
+        patch.setattr("lm_eval_prune.harness.tasks._task_manager", few_tasks)
         return load_tasks(names, str(write_tasks(folder / "tasks")))
 
 
@@ -198,13 +198,13 @@ def test_task_without_gold_answers(tasks, lm, name):
 
 
 def test_unknown_task_names_near_ones(tasks, folder, monkeypatch):
-    monkeypatch.setattr(requests, "_task_manager", few_tasks)
+    monkeypatch.setattr("lm_eval_prune.harness.tasks._task_manager", few_tasks)
     with pytest.raises(ArgumentError, match="task 'toy_choise': unknown to the harness; did you mean toy_choice"):
         load_tasks(["toy_choise"], str(folder / "tasks"))
 
 
 def test_tasks_by_pattern_and_by_file(folder, monkeypatch):
-    monkeypatch.setattr(requests, "_task_manager", few_tasks)
+    monkeypatch.setattr("lm_eval_prune.harness.tasks._task_manager", few_tasks)
     assert set(load_tasks(["toy_no*", "toy_em"], str(folder / "tasks"))) == {"toy_no_train", "toy_em"}
     assert list(load_tasks([str(folder / "tasks" / "toy_inputs.yaml")], str(folder / "tasks"))) == ["toy_inputs"]
 
