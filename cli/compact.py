@@ -24,11 +24,13 @@ MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns
 @click.option(
     "--results", type=click.Path(path_type=Path), multiple=True, help="Results of this mask, for the model card."
 )
+@click.option("--zeroed", is_flag=True, help="A plain checkpoint of the original's size, with zeros, for other tools.")
 @click.option("--max_shard_size", default="5GB", show_default=True, help="Largest file of weights; bounds memory too.")
 @click.option("--output_path", "-o", type=click.Path(path_type=Path), required=True, help="New folder.")
 def command(
     model_args: dict[str, Any] | None,
     results: tuple[Path, ...],
+    zeroed: bool,
     max_shard_size: str,
     output_path: Path,
     **chosen: Any,
@@ -39,7 +41,8 @@ def command(
     lm-eval-prune compact --model_args pretrained=facebook/opt-1.3b --mask mask.json --output_path opt-1.3b-pruned
     lm_eval --model pruned-opt --model_args pretrained=opt-1.3b-pruned --tasks piqa
 
-    Reads and writes shard by shard: memory holds one new shard, whatever the model's size.
+    Reads and writes shard by shard: memory holds one new shard, whatever the model's size. With --zeroed the model
+    keeps its size and its class, and loads in every tool: what the mask prunes is zero.
     """
     from lm_eval_prune.compaction.checkpoint import compact_checkpoint
     from lm_eval_prune.decoders.configuration import shape_asked_for
@@ -66,11 +69,13 @@ def command(
         max_shard_size=max_shard_size,
         results=results,
         name=None if arguments.get("pretrained") else BUNDLED_NAME,
+        zeroed=zeroed,
         progress=True,
     )
     click.echo(
         f"{output_path}: {done.num_parameters:,} of {done.num_parameters_before:,} parameters "
-        f"({done.num_parameters / done.num_parameters_before:.1%}), {done.num_bytes / 2**20:,.1f} MiB"
+        f"({done.num_parameters / done.num_parameters_before:.1%}){', the others without effect' if zeroed else ''}, "
+        f"{done.num_bytes / 2**20:,.1f} MiB"
     )
 
 

@@ -7,10 +7,11 @@ is imported here: the command's first words need it.
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from typing import TextIO
 
-__all__ = ["printable", "replace_what_does_not_fit"]
+__all__ = ["markdown", "one_line", "printable", "replace_what_does_not_fit"]
 
 SPELT_OUT = {"Cc", "Cs", "Zl", "Zp", "Cf"}
 """Unicode's categories of control characters, halves of surrogate pairs, separators of lines and of paragraphs, and of
@@ -34,6 +35,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
+
+
+def one_line(error: object, *, width: int = 300) -> str:
+    """The first sentence of another library's error, on one line of at most `width` characters."""
+    line = printable(" ".join(str(error)[: 10 * width].split()).split(". ")[0])
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def markdown(text: object) -> str:
+    """`text` that Markdown and HTML show as it is: no tag, picture, link, table cell or emphasis comes out of it."""
+    escaped = re.sub(r"([\\`*_\[\]()!|#~{}])", r"\\\1", printable(" ".join(str(text).split())))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def replace_what_does_not_fit(*streams: TextIO) -> None:

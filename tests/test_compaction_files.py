@@ -384,16 +384,16 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
             (["-a", f"pretrained={tmp_path / name}", "--mask", tmp_path / "mask.json"], message)
             for name, message in {
                 "gpt2": "gpt2: model type 'gpt2' cannot be compacted",
-                "broken": "no model configuration found: Validation error for field 'hidden_size'",
+                "broken": 'broken: its configuration: "hidden_size" is "large"',
                 "bare": "bare: no weights found; expected model.safetensors or pytorch_model.bin",
-                "odd": "odd: 4 heads do not divide a width of 30",
+                "odd": "odd: its configuration: 4 heads do not divide a width of 30",
             }.items()
         ),
         (["-a", "pretrained"], "model_args: 'pretrained'; expected name=value"),
         ([*model, "--mask", tmp_path / "absent.json"], "absent.json: no such file"),
         ([*model, "--mask", checkpoint / "model.safetensors"], "not a text file"),
         ([*chosen, "--max_shard_size", "-5GB"], "max_shard_size=-5GB: expected a size such as 5GB"),
-        ([*chosen, "--results", tmp_path / "no-rows.json"], "no results of the harness: piqa is 3"),
+        ([*chosen, "--results", tmp_path / "no-rows.json"], 'no results of the harness: "results.piqa" is 3'),
         ([*chosen, "--results", tmp_path / "no-mask.json"], 'no-mask.json: pruning: mask: "format" is null'),
         ([*chosen, "--results", tmp_path / "no-shots.json"], "no results of the harness"),
         ([*chosen, "--prune_heads", "0.5"], "exclude one another"),

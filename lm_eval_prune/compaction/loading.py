@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.compaction.checkpoint import located, original_config
-from lm_eval_prune.compaction.weights import PartialWeight, Weights
+from lm_eval_prune.compaction.weights import Weights
 from lm_eval_prune.decoders import check_fits
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CompactingLoader:
         for name in ("trust_remote_code", "gguf_file", "subfolder"):  # for a path, which is not given below
             kwargs.pop(name, None)
         parts = located(weights, config, new_config, pretrained)
-        lazy = {name: PartialWeight(part.stored, part.cut) for name, part in parts.items()}
+        lazy = {name: part.source for name, part in parts.items()}
         model = PrunedOPTForCausalLM.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)
         model.config._name_or_path = pretrained
         with suppress(OSError, ValueError):  # without a file, what follows from the configuration stays

@@ -6,9 +6,7 @@ mapped into memory and read as tensors alone, so that no code in them is run.
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,35 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.compaction.sources import shard_names
+from lm_eval_prune.decoders.configuration import find_file
+from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.text import one_line
 
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.cuts import Cut
 
-__all__ = ["PartialWeight", "Weights", "find_file"]
+__all__ = ["PartialWeight", "Stored", "Weights"]
 
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The types that models compute in, by their names in safetensors files."""
 KINDS = ("model.safetensors", "pytorch_model.bin")
 TIED = "model.decoder.embed_tokens.weight", "lm_head.weight"
 """The same weight where the model ties them; a checkpoint may hold either."""
-
-
-def find_file(model: str | os.PathLike[str], name: str, revision: str | None = None) -> Path | None:
-    """The file of a local folder, or of a Hub repository (downloaded, or from the cache); None where it has none."""
-    from transformers.utils.hub import cached_file
-
-    try:
-        found = cached_file(
-            os.fspath(model),
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    except (OSError, ValueError):
-        return None
-    return None if found is None else Path(found)
 
 
 class Stored(NamedTuple):
@@ -53,6 +39,8 @@ class Stored(NamedTuple):
     file: Path
     key: str
     shape: tuple[int, ...]
+    dtype: torch.dtype | None
+    """None: of no floating-point type that a model computes in."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Weights:
 
     stored: Mapping[str, Stored]
     dtype: torch.dtype
-    """Of the first weight."""
+    """Of the first weight in floating point."""
     num_bytes: int
     """Size of the files."""
 
@@ -75,11 +63,11 @@ class Weights:
             with opened(file) as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - a safetensors file is no mapping
                     part = tensors.get_slice(key)
-                    stored[_canonical(key)] = Stored(file, key, tuple(part.get_shape()))
-                    if dtype is None:
-                        dtype = part[:1].dtype
+                    own = FLOATS.get(part.get_dtype())
+                    stored[_canonical(key)] = Stored(file, key, tuple(part.get_shape()), own)
+                    dtype = dtype or own
         if dtype is None:
-            raise FileFormatError(f"{model}: no weights in {', '.join(map(str, files))}")
+            raise FileFormatError(f"{files[0] if files else model}: no weights in floating point in it")
         return cls(stored, dtype, sum(file.stat().st_size for file in files))
 
     def place(self, name: str, shape: Iterable[int], where: object) -> Stored:
@@ -91,6 +79,8 @@ class Weights:
             raise FileFormatError(f"{where}: the weight {name} is missing")
         if found.shape != tuple(shape):
             raise FileFormatError(f"{found.file}: {name} is {found.shape}; expected {tuple(shape)} by config.json")
+        if found.dtype is None:
+            raise FileFormatError(f"{found.file}: {name} is not in floating point; compact the model before quantising")
         return found
 
 
@@ -120,22 +110,37 @@ def opened(file: Path) -> Iterator[Any]:
         else:
             # `weights_only` makes tensors alone: what else a pickle could do is refused.
             yield _Pickled(torch.load(file, map_location="cpu", mmap=True, weights_only=True))
-    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise FileFormatError(f"{file}: weights cannot be read, the file may be cut short: {reason}") from error
+    except PruneError:
+        raise
+    except Exception as error:  # of any kind: what a spoilt pickle makes torch raise
+        raise FileFormatError(
+            f"{file}: weights cannot be read, the file may be cut short: {one_line(error)}"
+        ) from error
 
 
 class _Pickled:
     """Tensors that `torch.load` has mapped into memory, in the manner of an open safetensors file."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.tensors = tensors
+    def __init__(self, content: object) -> None:
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} instead of weights by name")
+        self.tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_plain(value)}
 
     def keys(self) -> Iterable[str]:
-        return [key for key, value in self.tensors.items() if isinstance(value, torch.Tensor)]
+        return list(self.tensors)
 
     def get_slice(self, key: str) -> Any:
         return _PickledSlice(self.tensors[key])
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor with all of its elements in the file: strides of 0 make terabytes out of one number."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 class _PickledSlice:
@@ -145,6 +150,9 @@ class _PickledSlice:
     def get_shape(self) -> list[int]:
         return list(self.tensor.shape)
 
+    def get_dtype(self) -> str | None:
+        return next((name for name, dtype in FLOATS.items() if dtype == self.tensor.dtype), None)
+
     def __getitem__(self, index: Any) -> torch.Tensor:
         return self.tensor[index]
 
@@ -152,18 +160,10 @@ class _PickledSlice:
 def _files_of(model: str | os.PathLike[str], revision: str | None) -> list[Path]:
     for kind in KINDS:
         if (index := find_file(model, f"{kind}.index.json", revision)) is not None:
-            return [_shard(model, name, revision, index) for name in _shard_names(index)]
+            return [_shard(model, name, revision, index) for name in shard_names(index)]
         if (whole := find_file(model, kind, revision)) is not None:
             return [whole]
     raise FileFormatError(f"{model}: no weights found; expected {' or '.join(KINDS)}, whole or sharded with an index")
-
-
-def _shard_names(index: Path) -> list[str]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        return sorted(set(content["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise FileFormatError(f"{index}: not an index of shards: {type(error).__name__}: {error}") from error
 
 
 def _shard(model: str | os.PathLike[str], name: str, revision: str | None, index: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.decoders import opt
+from lm_eval_prune.decoders.settings import checked_settings
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.masks import PruningMask
@@ -173,22 +174,17 @@ def dimensions_of(model: str) -> Dimensions:
 
 
 def _from_settings(name: str, settings: dict[str, Any]) -> Dimensions:
+    checked_settings(settings, name)
     family = settings.get("model_type", "opt")
     if family not in FAMILIES:
         raise UnsupportedModelError(f"{name}: model type {family!r} is not supported; supported: {', '.join(FAMILIES)}")
     if settings.get("word_embed_proj_dim") is None:
         settings = {**settings, "word_embed_proj_dim": settings.get("hidden_size", Dimensions.hidden_size)}
-    known = {field.name: field for field in fields(Dimensions)}
-    given = {key: value for key, value in settings.items() if key in known and key not in OWN}
-    for key, value in given.items():
-        wanted = bool if isinstance(known[key].default, bool) else int
-        if type(value) is not wanted or (wanted is int and value < 1):
-            raise ArgumentError(f"{name}: its configuration has {key}={value!r}; expected {wanted.__name__}")
+    known = {field.name for field in fields(Dimensions)}
+    given = {key: value for key, value in settings.items() if key in known and key not in OWN and value is not None}
     mask = settings.get("pruning_mask") if family == "pruned_opt" else None
-    if not isinstance(mask, dict | None):
-        raise ArgumentError(f"{name}: its configuration has pruning_mask={mask!r}; expected the content of a mask file")
     found = Dimensions(name=name, pruning_mask=mask, **given)
-    if found.hidden_size % found.num_attention_heads:
+    if found.hidden_size % found.num_attention_heads:  # of the defaults, too
         raise ArgumentError(f"{name}: {found.num_attention_heads} heads do not divide a width of {found.hidden_size}")
     shape = found.num_hidden_layers, found.num_attention_heads
     if found.lacking.shape != shape:

@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from lm_eval_prune.decoders import check_fits, removed_from, require_supported, shape_of
+from lm_eval_prune.decoders.settings import read_settings
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.text import one_line
 
-__all__ = ["configuration_errors", "effective_mask", "read_configuration", "shape_asked_for"]
+__all__ = ["configuration_errors", "effective_mask", "find_file", "read_configuration", "shape_asked_for"]
 
 
 def read_configuration(pretrained: str | os.PathLike[str], name: str | None = None, **where: Any) -> Any:
@@ -24,9 +25,14 @@ def read_configuration(pretrained: str | os.PathLike[str], name: str | None = No
     """
     from transformers import AutoConfig
 
-    with configuration_errors(name or os.fspath(pretrained)):
-        config = AutoConfig.from_pretrained(pretrained, **where)
-    require_supported(config, name or os.fspath(pretrained))
+    name = name or os.fspath(pretrained)
+    file = find_file(pretrained, "config.json", where.get("revision"), where.get("subfolder"))
+    if file is not None and not where.get("gguf_file"):
+        read_settings(file, name)  # where there is none, AutoConfig says so
+    with configuration_errors(name):
+        # Code that a configuration names is neither run nor asked about.
+        config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False, **where)
+    require_supported(config, name)
     return config
 
 
@@ -41,15 +47,36 @@ def shape_asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> tuple[int,
     return shape_of(config)
 
 
+def find_file(
+    model: str | os.PathLike[str], name: str, revision: str | None = None, subfolder: str | None = None
+) -> Path | None:
+    """The file of a local folder, or of a Hub repository (downloaded, or from the cache); None where it has none."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        found = cached_file(
+            os.fspath(model),
+            name,
+            revision=revision,
+            subfolder=subfolder or "",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):
+        return None
+    return None if found is None else Path(found)
+
+
 @contextmanager
 def configuration_errors(pretrained: str) -> Iterator[None]:
     """What transformers raises for a configuration that is not there or not valid, as a PruneError."""
     try:
         yield
-    except (OSError, ValueError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
+    except PruneError:
+        raise
+    except Exception as error:  # of any kind: what transformers makes of a spoilt file
         raise PruneError(
-            f"pretrained={pretrained}: no model configuration found: {reason}; expected a checkpoint or hub id"
+            f"pretrained={pretrained}: no model configuration found: {one_line(error)}; expected a checkpoint or hub id"
         ) from error
 
 

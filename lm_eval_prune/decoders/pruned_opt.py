@@ -52,7 +52,7 @@ class OutputBias(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = 1, width
         self.register_buffer("weight", torch.ones(width, 1), persistent=False)
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None  # type: ignore[assignment]
 
     def forward(self, zero: Tensor) -> Tensor:
         shape = *zero.shape[:-1], self.out_features  # a tensor of its own: adapters add to it in place
@@ -87,7 +87,7 @@ class HeadlessAttention(OPTAttention):
         return self.out_proj(hidden_states.new_zeros(*hidden_states.shape[:-1], 1)), weights
 
 
-def _keep_heads(cache: Any, layer_idx: int, heads: tuple[int, ...], width: int) -> None:
+def _keep_heads(cache: Any, layer_idx: int, heads: tuple[int, ...], width: int | None) -> None:
     """Leave of what stands in the cache for a layer the kept heads, where it was made for all of the original's heads.
 
     So is a learned prefix (PEFT's prefix tuning), which knows the configuration's number of heads alone.

@@ -18,7 +18,7 @@ from lm_eval_prune.decoders.registration import MODEL_TYPE, register_models
 from lm_eval_prune.errors import MaskError
 from lm_eval_prune.masks import PruningMask
 
-__all__ = ["MODELING_FILE", "PrunedOPTConfig", "compacted_config"]
+__all__ = ["MODELING_FILE", "PrunedOPTConfig", "compacted_config", "plain_config"]
 
 MODELING_FILE = "modeling_pruned_opt.py"
 """Written beside config.json, for programs that load this model type with `trust_remote_code=True`."""
@@ -34,6 +34,8 @@ AUTO_MAP = {
     "AutoModel": "modeling_pruned_opt.PrunedOPTModel",
     "AutoModelForCausalLM": "modeling_pruned_opt.PrunedOPTForCausalLM",
 }
+OWN = ("model_type", "pruning_mask", "original_model", "layer_head_num", "layer_inter_size")
+"""Fields that say that a model is compacted, and how."""
 FOREIGN = ("auto_map", "architectures", "transformers_version")
 """Fields of a configuration that are never carried into another model's: `auto_map` names code to run."""
 
@@ -68,7 +70,7 @@ class PrunedOPTConfig(OPTConfig):
             "layer_inter_size": [0 if layer in mask.pruned_ffns else self.ffn_dim for layer in range(shape[0])],
         }
         for name, expected in counts.items():
-            if (found := getattr(self, name)) is not None and list(found) != expected:
+            if (found := getattr(self, name)) is not None and found != expected:
                 raise MaskError(f"config.json: {name} is {found}, but its pruning_mask leaves {expected}")
             setattr(self, name, expected)
         self.pruning_mask = mask.to_dict()
@@ -103,10 +105,8 @@ def compacted_config(config: OPTConfig, mask: PruningMask, name: str | None = No
     """
     content = config.to_dict()
     removed = config.removed if isinstance(config, PrunedOPTConfig) else None
-    given = content.pop("original_model", None) or name or getattr(config, "_name_or_path", "")
-    # Of a folder only its own name: where it lies is nobody else's business.
-    name = Path(given).resolve().name if given and Path(given).is_dir() else given or None
-    for key in ("model_type", "pruning_mask", "layer_head_num", "layer_inter_size", *FOREIGN):
+    name = content.pop("original_model", None) or _public(name or getattr(config, "_name_or_path", ""))
+    for key in (*OWN, *FOREIGN):
         content.pop(key, None)
     whole = mask
     if removed is not None:
@@ -115,3 +115,18 @@ def compacted_config(config: OPTConfig, mask: PruningMask, name: str | None = No
     return PrunedOPTConfig(
         **content, pruning_mask=whole.to_dict(), original_model=name, architectures=["PrunedOPTForCausalLM"]
     )
+
+
+def plain_config(config: PrunedOPTConfig) -> OPTConfig:
+    """The configuration of a whole OPT with zeros where the compacted model of `config` lacks something.
+
+    `zeroed_mask` in it says where; other programs pass over it.
+    """
+    content = {key: value for key, value in config.to_dict().items() if key not in (*OWN, *FOREIGN)}
+    content |= {"zeroed_mask": config.pruning_mask, "architectures": ["OPTForCausalLM"]}
+    return OPTConfig(**content)
+
+
+def _public(name: str | None) -> str | None:
+    """Of a folder only its own name: where it lies is nobody else's business."""
+    return Path(name).resolve().name if name and Path(name).is_dir() else name or None
