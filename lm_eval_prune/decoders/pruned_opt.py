@@ -28,7 +28,7 @@ class PrunedOPTAttention(OPTAttention):
 
     def __init__(self, config: PrunedOPTConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
-        self.kept_heads = config.removed.kept_heads(layer_idx)
+        self.place, self.kept_heads = layer_idx, config.removed.kept_heads(layer_idx)
         self.num_heads = len(self.kept_heads)
         width, bias = self.num_heads * self.head_dim, self.enable_bias
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(self.embed_dim, width, bias=bias) for _ in range(3))
@@ -37,7 +37,7 @@ class PrunedOPTAttention(OPTAttention):
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
         if cache is not None:
-            _keep_heads(cache, self.layer_idx, self.kept_heads, self.head_dim)
+            _keep_heads(cache, self.place, self.kept_heads, self.head_dim)
         return super().forward(hidden_states, **kwargs)
 
 
