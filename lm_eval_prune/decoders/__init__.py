@@ -76,6 +76,10 @@ class LinearWeights(NamedTuple):
     """From embeddings of another width than the layers', and as many back; else 0."""
     output: int
     """Of the output layer."""
+    head_dim: int
+    """Width of a head's output."""
+    heads_per_group: int
+    """Query heads that share a key/value head."""
 
 
 def require_supported(config: Any, name: str | None = None) -> None:

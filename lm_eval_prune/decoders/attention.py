@@ -81,10 +81,8 @@ Handler = Callable[[Attention], "Tensor"]
 def attending(places: Places, handler: Handler) -> Iterator[None]:
     """Inside, the model's attention is `handler`'s. Inputs come without an attention mask: padded on the right, or a
     pack, whose tokens the handler knows to tell apart."""
-    configs = {id(each): each for each in _configurations(places.model)}.values()
-    before = [(each, each._attn_implementation_internal) for each in configs]
-    layers = {id(layer.attention): index for index, layer in enumerate(places.layers)}
-    token = _current.set((layers, handler))
+    before = [(each, each._attn_implementation_internal) for each in places.configurations]
+    token = _current.set((places.layer_of_attention, handler))
     try:
         for each, _ in before:
             each._attn_implementation_internal = NAME
@@ -105,13 +103,6 @@ def attended_densely(attention: Attention, seen: Tensor) -> Tensor:
 
 
 _current: ContextVar[tuple[dict[int, int], Handler]] = ContextVar("lm_eval_prune_attention")
-
-
-def _configurations(model: Any) -> Iterator[Any]:
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
-            yield config
 
 
 def _attention(

@@ -49,4 +49,6 @@ def linear_weights(config: Any) -> LinearWeights:
         ffn=2 * width * config.ffn_dim,
         projection=width * embedding if embedding != width else 0,
         output=embedding * config.vocab_size,
+        head_dim=width // config.num_attention_heads,
+        heads_per_group=1,
     )

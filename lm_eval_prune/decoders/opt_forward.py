@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import has_offloaded_params
 from torch import nn
 
 from lm_eval_prune.decoders import removed_from
 from lm_eval_prune.decoders.linear import linear
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
+from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["OPTForward", "why_not"]
-
-KNOWN_ATTENTION = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
-"""Implementations that compute plain softmax attention."""
 
 
 class OPTForward:
@@ -190,25 +187,7 @@ def _oddity(module: nn.Module) -> str | None:
     activation = not list(module.children()) and not list(module.parameters(recurse=False))
     if type(module) not in (*ours, *pruned_opt.CLASSES, *plain) and not activation:
         return f"is a {type(module).__name__}"
-    if module.training:
-        return "is in training mode"
-    if module._forward_hooks or module._forward_pre_hooks:
-        return "has forward hooks"
-    if "forward" in vars(module) and not _only_moves_devices(module):
-        return "has a forward of its own"
-    for name, parameter in module.named_parameters(recurse=False):
-        if parameter.is_meta and not has_offloaded_params(module):
-            return f"keeps its {name} elsewhere"
-        if type(parameter) is not nn.Parameter or type(parameter.data) is not torch.Tensor:
-            return f"has a {name} of type {type(parameter.data).__name__}"
-    if isinstance(module, nn.Linear) and module.weight.shape != (module.out_features, module.in_features):
-        return f"has a weight of shape {tuple(module.weight.shape)}"
-    return None
-
-
-def _only_moves_devices(module: nn.Module) -> bool:
-    """Whether accelerate's hook on a module does no more than move its inputs, and its weights in and out."""
-    return type(getattr(module, "_hf_hook", None)).__name__ == "AlignDevicesHook"
+    return oddity(module)
 
 
 def _device_of(module: nn.Module, default: torch.device) -> torch.device:

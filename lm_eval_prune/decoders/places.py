@@ -6,6 +6,7 @@ Of a model with weights as of one on the meta device, which has but names and sh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -90,6 +91,17 @@ class Places:
         experts = next((count for name in names if (count := getattr(config, name, None))), None)
         met = getattr(config, "num_experts_per_tok", None)
         return met / experts if met and experts else 1.0
+
+    @cached_property
+    def configurations(self) -> list[Any]:
+        """Every configuration that a module of the model reads its attention implementation from."""
+        found = [getattr(module, "config", None) for module in self.model.modules()]
+        return list({id(each): each for each in found if hasattr(each, "_attn_implementation_internal")}.values())
+
+    @cached_property
+    def layer_of_attention(self) -> dict[int, int]:
+        """id of an attention module -> its layer."""
+        return {id(layer.attention): index for index, layer in enumerate(self.layers)}
 
     def group_of(self, head: int) -> int:
         """The key/value head that query head `head` attends with."""

@@ -71,4 +71,6 @@ def linear_weights_of(places: Places) -> LinearWeights:
         ffn=sum(part.products for part in parts_of(places, 0) if part.ffn and not part.heads),
         projection=0 if project_out is None else project_out.weight.numel(),
         output=0 if output is None else output.weight.numel(),
+        head_dim=places.head_dim,
+        heads_per_group=places.num_attention_heads // places.num_key_value_heads,
     )

@@ -9,8 +9,7 @@ by the model, and nothing of it is written again here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,14 @@ from torch import nn
 
 from lm_eval_prune.decoders.attention import Attention, attending
 from lm_eval_prune.decoders.family import submodule, text_config
+from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.places import Places, places_of
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LayerCall", "Trunk", "lent"]
+__all__ = ["LayerCall", "Trunk"]
 
 
 @dataclass(frozen=True)
@@ -179,23 +179,6 @@ class _Entered(Exception):  # noqa: N818 - no error: a way out of a forward pass
 
 _in_tuples: dict[type, bool] = {}
 """Class of layer -> whether it returns its stream in a tuple."""
-
-
-@contextmanager
-def lent(forwards: Any) -> Iterator[None]:
-    """Inside, modules compute something else: `forwards` are (module, function) pairs. Hooks run as ever."""
-    before: list[tuple[nn.Module, Callable[..., Any] | None]] = []
-    try:
-        for module, forward in forwards:
-            before.append((module, vars(module).get("forward")))
-            module.forward = forward
-        yield
-    finally:
-        for module, forward in reversed(before):
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
 
 
 def _never(*args: Any) -> Any:

@@ -15,7 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
+from lm_eval_prune.decoders.forward import forward_of, why_not
 from lm_eval_prune.scoring.finite import require_finite
 from lm_eval_prune.scoring.scorer import score_packs
 from lm_eval_prune.scoring.trie import TokenTrie, build_trie
@@ -57,7 +57,7 @@ def loglikelihood_tokens(
     answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
     bar = tqdm(total=len(requests), disable=disable_tqdm or lm.rank != 0, desc="Running loglikelihood requests")
     packs = score_packs(
-        OPTForward(lm.model), trie, [lm.mask], batch_size=batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
+        forward_of(lm.model), trie, [lm.mask], batch_size=batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
     )
     with bar:
         for pack in packs:
@@ -85,7 +85,7 @@ def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer | None:
         trie = build_trie(requests, lm.max_length)
         answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(requests) for _ in masks]
         packs = score_packs(
-            OPTForward(model),
+            forward_of(model),
             trie,
             [lm.mask | mask for mask in masks],
             batch_size=batch_size,
@@ -119,7 +119,7 @@ def answers_under(
     """
     answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(trie.original) for _ in masks]
     packs = score_packs(
-        OPTForward(lm.model), trie, masks, batch_size=lm.batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
+        forward_of(lm.model), trie, masks, batch_size=lm.batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
     )
     for pack in packs:
         for row, found in zip(answers, pack.answers, strict=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import lm_eval.evaluator
 import torch
 
-from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.decoders.forward import forward_of
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.requests import (
     TaskObjective,
@@ -120,7 +120,7 @@ def _flops_of(run: TaskRun) -> Callable[[Sequence[PruningMask]], float]:
 
 def _packs(lm: PrunedModel, trie: TokenTrie) -> list[Pack]:
     size = lm.batch_size if isinstance(lm.batch_size, int) else None
-    return all_packs(OPTForward(lm.model), trie, size)
+    return all_packs(forward_of(lm.model), trie, size)
 
 
 def _apart(trie: TokenTrie) -> list[Pack]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_prune.budget import token_budget
-from lm_eval_prune.decoders import linear_weights
+from lm_eval_prune.decoders import linear_weights, shape_of
+from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
@@ -16,7 +17,7 @@ from lm_eval_prune.scoring.trie import TokenTrie
 __all__ = ["all_packs", "evaluation_flops", "gradient_flops", "shared_flops"]
 
 
-def all_packs(forward: OPTForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
+def all_packs(forward: OPTForward | DecoderForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
     """The packs that `score` makes of a trie."""
     budget = token_budget(forward, forward.device.type, trie.longest, batch_size)
     packs: list[Pack] = []
@@ -41,10 +42,11 @@ def gradient_flops(config: Any, packs: Iterable[Pack]) -> float:
 
     Backwards each linear map costs what it cost forwards, and attention's two products become four.
     """
-    dense = PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
+    layers, heads = shape_of(config)
     sizes = [_Sizes.of(pack) for pack in packs]
-    attended = sum((config.num_hidden_layers - 1) * each.area + each.asked_area for each in sizes)
-    return 2 * sum(_pack_flops(config, each, [dense]) for each in sizes) + 4 * config.hidden_size * attended
+    attended = sum((layers - 1) * each.area + each.asked_area for each in sizes)
+    dense = sum(_pack_flops(config, each, [PruningMask.dense(layers, heads)]) for each in sizes)
+    return 2 * dense + 4 * heads * linear_weights(config).head_dim * attended
 
 
 class _Sizes(NamedTuple):
@@ -78,16 +80,17 @@ def _pack_flops(config: Any, sizes: _Sizes, masks: Sequence[PruningMask]) -> flo
 
 def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[object, float]]:
     """What each stage does under `mask`, as a value that is equal for equal computations, and its cost."""
-    weights, head_dim = linear_weights(config), config.hidden_size // config.num_attention_heads
+    weights = linear_weights(config)
     yield "input", 2.0 * sizes.tokens * weights.projection
     last = max((layer for layer, kept in enumerate(mask.head_mask) if kept.any()), default=-1)
     for layer in range(mask.num_hidden_layers):
         pruned = mask.pruned_heads.get(layer, ())
-        heads = config.num_attention_heads - len(pruned)
+        heads = mask.kept_heads(layer)
+        groups = {head // weights.heads_per_group for head in heads}
         narrow = min(max(layer - last, -1), 1)
         queries, area = (sizes.tokens, sizes.area) if layer < last else (sizes.asked, sizes.asked_area)
-        projections = weights.head * (sizes.tokens + queries)
-        yield (layer, pruned, narrow), heads * (projections + 4 * area * head_dim) if heads else 0.0
+        by_head = 2 * weights.head * queries + 4 * area * weights.head_dim
+        yield (layer, pruned, narrow), len(heads) * by_head + len(groups) * 2.0 * weights.group * sizes.tokens
         kept = layer not in mask.pruned_ffns
         yield (layer, kept, layer < last), 2.0 * weights.ffn * queries if kept else 0.0
     yield "output", 2.0 * sizes.asked * (weights.projection + weights.output)

@@ -17,14 +17,16 @@ import torch
 import torch.nn.functional as F
 
 from lm_eval_prune.budget import slice_rows
+from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.scoring.attention import AttentionCall, allowed, asked_calls, plan
+from lm_eval_prune.scoring.layerwise import LayerwiseRun
 from lm_eval_prune.scoring.output import OutputLayer
 from lm_eval_prune.scoring.packing import Pack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_prune.decoders.opt_forward import OPTForward
+    from lm_eval_prune.decoders.forward import DecoderForward
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["PackAnswers", "answer_pack"]
@@ -40,11 +42,18 @@ class PackAnswers:
     """bool [masks, requests]: every continuation token is the likeliest."""
 
 
-def answer_pack(model: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers:
+def answer_pack(
+    model: OPTForward | DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer
+) -> PackAnswers:
     """The answers to all requests of `pack` under each mask."""
-    run = _Run(model, pack, masks, output)
+    run: _Run | LayerwiseRun
     with torch.no_grad():
-        run.descend(run.embedded(), 0, list(range(len(masks))))
+        if isinstance(model, OPTForward):
+            run = _Run(model, pack, masks, output)
+            run.descend(run.embedded(), 0, list(range(len(masks))))
+        else:
+            run = LayerwiseRun(model, pack, masks, output)
+            run.answer()
     return PackAnswers(run.log_likelihoods, run.greedy)
 
 

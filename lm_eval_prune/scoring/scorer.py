@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from lm_eval_prune.budget import free_memory, is_out_of_memory, output_rows, token_budget
-from lm_eval_prune.decoders import check_fits
-from lm_eval_prune.decoders.opt_forward import OPTForward, why_not
-from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
+from lm_eval_prune.decoders import check_fits, trunk_of
+from lm_eval_prune.decoders.forward import DecoderForward, forward_of
+from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
 from lm_eval_prune.scoring.output import OutputLayer
@@ -61,9 +62,9 @@ def score(
     A request is (context ids, continuation ids); what is longer than `max_length` (default: all positions that the
     model knows) loses its beginning. Masks share the layers below the first difference between them. `batch_size`
     bounds memory: no more than a padded batch of so many of the longest request takes; "auto" takes what is fast, and
-    less where memory runs out. Raises UnsupportedModelError for a model that is no plain OPT, PruneError.
+    less where memory runs out. Raises UnsupportedModelError for a model that is not plain, PruneError.
     """
-    trie, forward = build_trie(requests, max_length or _positions(model)), _forward(model)
+    trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model)
     masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
     results: list[list[Answer]] = [[Answer(0.0, False)] * len(requests) for _ in masks]
     for pack in score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype):
@@ -74,7 +75,7 @@ def score(
 
 
 def score_packs(
-    forward: OPTForward,
+    forward: OPTForward | DecoderForward,
     trie: TokenTrie,
     masks: Sequence[PruningMask],
     *,
@@ -110,7 +111,9 @@ def score_packs(
         first = pack.requests.stop
 
 
-def _attempt(forward: OPTForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers | None:
+def _attempt(
+    forward: OPTForward | DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer
+) -> PackAnswers | None:
     """None where memory ran out and a smaller pack is possible."""
     try:
         return answer_pack(forward, pack, masks, output)
@@ -128,14 +131,8 @@ def _pack_score(trie: TokenTrie, pack: Pack, answers: PackAnswers) -> PackScore:
     return PackScore(trie.original[pack.requests].tolist(), rows, len(pack))
 
 
-def _forward(model: nn.Module) -> OPTForward:
-    if reason := why_not(model):
-        raise UnsupportedModelError(f"the packed scorer computes plain OPT models only: {reason}")
-    return OPTForward(model)
-
-
 def _positions(model: nn.Module) -> int:
-    return model.config.max_position_embeddings  # type: ignore[union-attr, return-value]
+    return trunk_of(model).max_length
 
 
 def _size(batch_size: int | str) -> int | None:

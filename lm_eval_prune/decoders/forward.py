@@ -1,0 +1,131 @@
+"""Any decoder's forward pass over tokens that lie in no rectangle: its own layers, over a pack as one sequence.
+
+`scoring/` puts the pieces together and says which tokens attend to which. Hidden states are [1, tokens, hidden_size].
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_prune.decoders import removed_from, unwrapped
+from lm_eval_prune.decoders.attention import Attention, Handler, attending
+from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.lent import lent
+from lm_eval_prune.decoders.maps import fast, narrowed
+from lm_eval_prune.decoders.offloaded import at_hand, device_of
+from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.decoders.opt_forward import why_not as why_not_by_hand
+from lm_eval_prune.decoders.places import places_of, width_out
+from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
+from lm_eval_prune.decoders.proof import why_not_packed
+from lm_eval_prune.decoders.trunk import LayerCall, Trunk
+from lm_eval_prune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from lm_eval_prune.masks import PruningMask
+
+__all__ = ["DecoderForward", "forward_of", "why_not"]
+
+LENGTH_DEPENDENT = {"dynamic", "longrope"}
+"""Kinds of rotary positions that depend on the longest input beside."""
+FFN_ROWS = {"cpu": 1024}
+"""Device type -> tokens that go through an FFN together: bounds its inner width, and stays in cache."""
+FFN_ROWS_ELSEWHERE = 8192
+
+
+class DecoderForward:
+    """The pieces of a model for which `why_not` finds no reason against."""
+
+    def __init__(self, model: Any) -> None:
+        self.trunk = Trunk(unwrapped(model))
+        self.places, self.model = self.trunk.places, self.trunk.model
+        self.removed: PruningMask = removed_from(self.model.config)
+        """What the model lacks: to be added to every mask, since there is nothing of it to compute."""
+        self.num_hidden_layers = self.places.num_hidden_layers
+        self.num_attention_heads = self.places.num_attention_heads
+        self.hidden_size = self.trunk.hidden_size
+        self.vocab_size = self.trunk.vocab_size
+        widths = [width_out(module) for layer in self.places.layers for module in layer.up]
+        self.ffn_dim: int = max(widths, default=getattr(text_config(self.model.config), "intermediate_size", 0) or 0)
+        """Inner width of an FFN."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.trunk.device
+
+    @property
+    def output_device(self) -> torch.device:
+        """Where logits are."""
+        return device_of(self.trunk.output_layer)
+
+    def embed(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, list[LayerCall]]:
+        """[N] tokens and how many come before each -> layer 0's input, and what each layer is called with beside."""
+        return self.trunk.embed(token_ids[None], positions[None], described=True)
+
+    def at_hand(self, layer: int) -> AbstractContextManager[None]:
+        """A block in which the weights of a layer are there if they are offloaded."""
+        return at_hand(self.places.layers[layer].module)
+
+    def layer(
+        self, index: int, stream: Tensor, calls: Sequence[LayerCall], mask: PruningMask, handler: Handler
+    ) -> Tensor:
+        """The stream behind layer `index` under `mask`; `handler` gives the outputs of all heads, pruned ones zero."""
+        rows = FFN_ROWS.get(stream.device.type, FFN_ROWS_ELSEWHERE)
+        with narrowed(self.places, index, mask, ffn_rows=rows), attending(self.places, handler):
+            return self.trunk.layer(index, stream, calls)
+
+    def attention(self, index: int, stream: Tensor, calls: Sequence[LayerCall], mask: PruningMask) -> Attention:
+        """What layer `index` attends with, for its keys and values alone."""
+        with narrowed(self.places, index, mask, queries=False):
+            return self.trunk.attention(index, stream, calls)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The residual stream [n, hidden_size] behind the last layer -> logits [n, vocab_size]."""
+        output = self.trunk.output_layer
+        with at_hand(output), lent(fast(output)):
+            return self.trunk.logits(hidden[None])[0]
+
+
+def forward_of(model: nn.Module) -> OPTForward | DecoderForward:
+    """What computes packs of `model`. Raises UnsupportedModelError where that could differ from the model itself."""
+    if why_not_by_hand(model) is None:
+        return OPTForward(model)
+    if reason := why_not(model):
+        raise UnsupportedModelError(f"the packed scorer computes plain models only: {reason}")
+    return DecoderForward(model)
+
+
+def why_not(model: nn.Module) -> str | None:
+    """Why packs could differ from `model(...)`; None where they cannot.
+
+    Everything that is not as transformers makes it counts: adapters, quantised or sharded weights, hooks but
+    accelerate's.
+    """
+    if why_not_by_hand(model) is None:
+        return None
+    module = type(model).__module__
+    if not module.startswith(("transformers.models.", "lm_eval_prune.")):
+        return f"the model is a {type(model).__name__} of {module}"
+    attention = getattr(model.config, "_attn_implementation", None)
+    if attention not in KNOWN_ATTENTION:
+        return f"attention implementation {attention!r} is unknown"
+    for name, part in model.named_modules():
+        if reason := oddity(part):
+            return f"{name or 'the model'} {reason}"
+    rotary = getattr(text_config(model.config), "rope_parameters", None) or {}
+    kinds = {each.get("rope_type") for each in (rotary, *rotary.values()) if isinstance(each, dict)}
+    if found := kinds & LENGTH_DEPENDENT:
+        return f"its rotary positions ({found.pop()}) depend on what else is in the input"
+    try:
+        places = places_of(model)
+    except UnsupportedModelError as error:
+        return str(error)
+    return why_not_packed(places)

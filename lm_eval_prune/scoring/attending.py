@@ -1,0 +1,116 @@
+"""The attention of some rows of a pack, as any decoder asks for it: grouped keys, windows, caps and sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lm_eval_prune.scoring.attention import QUERIES, AttentionCall, allowed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_prune.decoders.attention import Attention
+    from lm_eval_prune.scoring.packing import Pack
+
+__all__ = ["Attending"]
+
+
+@dataclass
+class Attending:
+    """The attention calls of some rows of a pack, with their masks once these have been made."""
+
+    pack: Pack
+    calls: list[AttentionCall]
+    tokens: np.ndarray
+    """The pack's token of every query row."""
+    seen: dict[tuple[AttentionCall, int | None, torch.device], Tensor] = field(default_factory=dict)
+    """What was made: bool [queries, keys]."""
+
+    def outputs(
+        self, attention: Attention, keys: Tensor, values: Tensor, heads: Sequence[int], places: Sequence[int]
+    ) -> Tensor:
+        """[1, rows, all heads, head_dim]: of `heads` the attention output, of the others zeros.
+
+        attention.queries are the rows' (1, all heads, rows, head_dim); keys and values (key/value heads, N, head_dim)
+        the pack's; `places` says for each of `heads` which key/value head is its own.
+        """
+        queries = attention.queries[0]
+        if list(heads) != list(range(len(queries))):
+            queries = queries[list(heads)]
+        if list(places) != list(range(len(keys))):
+            keys, values = keys[list(places)], values[list(places)]
+        window = attention.window
+        if window is not None and window > int(self.pack.positions.max()):
+            window = None
+        plain = window is None and attention.softcap is None and attention.sinks is None
+        outputs = queries.new_empty(len(heads), queries.shape[1], values.shape[-1])
+        for call in self.calls if plain else self._in_blocks(window):
+            rows = slice(*call.queries)
+            parts = queries[:, rows], _gathered(keys, call), _gathered(values, call)
+            if plain:
+                outputs[:, rows] = self._plain(attention, call, *parts)
+            else:
+                scores = attention.scores(*parts[:2]).masked_fill(~self._seen(call, window, queries.device), -torch.inf)
+                outputs[:, rows] = _of_heads(attention, heads).weights(scores).to(values.dtype) @ parts[2]
+        return _spread(outputs, heads, attention.queries.shape[1])
+
+    def _plain(
+        self, attention: Attention, call: AttentionCall, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        mask = None if call.causal else self._seen(call, None, queries.device)
+        return F.scaled_dot_product_attention(
+            queries[None], keys[None], values[None], attn_mask=mask, is_causal=call.causal, scale=attention.scaling
+        )[0]
+
+    def _seen(self, call: AttentionCall, window: int | None, device: torch.device) -> Tensor:
+        key = (call, window, device)
+        if key not in self.seen:
+            tokens = self.tokens[slice(*call.queries)]
+            seen = allowed(self.pack, tokens, call.keys)
+            if window is not None:
+                positions = self.pack.positions
+                keys = np.concatenate([positions[start:stop] for start, stop in call.keys])
+                seen &= positions[tokens][:, None] - keys < window
+            self.seen[key] = torch.from_numpy(seen).to(device)
+        return self.seen[key]
+
+    def _in_blocks(self, window: int | None) -> list[AttentionCall]:
+        """The calls, those that a fast path takes whole cut into blocks of queries and the keys that these may see."""
+        blocks = []
+        for call in self.calls:
+            if not call.causal:
+                blocks.append(call)
+                continue
+            (first, stop), start = call.queries, call.keys[0][0]
+            for row in range(first, stop, QUERIES):
+                end = min(row + QUERIES, stop)
+                earliest = start if window is None else max(start, int(self.tokens[row]) - window + 1)
+                blocks.append(AttentionCall((row, end), ((earliest, int(self.tokens[end - 1]) + 1),), causal=False))
+        return blocks
+
+
+def _of_heads(attention: Attention, heads: Sequence[int]) -> Attention:
+    """The same call for some of its heads, as far as masked scores are concerned."""
+    return attention if attention.sinks is None else replace(attention, sinks=attention.sinks[list(heads)])
+
+
+def _spread(outputs: Tensor, heads: Sequence[int], num_heads: int) -> Tensor:
+    """[heads, rows, head_dim] -> [1, rows, num_heads, head_dim], zero for heads that are not there."""
+    if len(heads) == num_heads:
+        return outputs.transpose(0, 1)[None]
+    whole = outputs.new_zeros(outputs.shape[1], num_heads, outputs.shape[2])
+    whole[:, list(heads)] = outputs.transpose(0, 1)
+    return whole[None]
+
+
+def _gathered(tokens: Tensor, call: AttentionCall) -> Tensor:
+    """[heads, N, head_dim] -> those of the call's keys."""
+    if len(call.keys) == 1:
+        return tokens[:, slice(*call.keys[0])]
+    return torch.cat([tokens[:, slice(*part)] for part in call.keys], 1)
