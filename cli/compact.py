@@ -83,7 +83,7 @@ def _require_own_dtype(asked: str, place: str | Path, revision: str | None) -> N
     """Raise ArgumentError where another dtype is asked for than the checkpoint's, which its weights keep."""
     from lm_eval_prune.decoders.configuration import read_configuration
 
-    found = read_configuration(place, **({"revision": revision} if revision else {})).dtype
+    found = read_configuration(place, revision=revision).dtype
     own = str(found).removeprefix("torch.") if found is not None else "unknown"
     if asked not in ("auto", own):
         raise ArgumentError(f"model_args: dtype={asked}: the checkpoint's is {own}, and its weights keep it")

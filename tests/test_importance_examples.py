@@ -254,5 +254,7 @@ def test_less_is_better_counts_negatively(tasks, lm):
 def test_metrics_that_cannot_be(tasks, lm):
     with pytest.raises(ArgumentError, match="toy_choice has no metric f2; it has acc"):
         TaskObjective(lm, build_documents(tasks["toy_choice"], num_fewshot=0), "f2")
-    with pytest.raises(ExampleError, match=r"toy_generate: its answers come from generate_until.*use --metric loss"):
+    with pytest.raises(
+        ExampleError, match=r"toy_generate: its answers come from generate_until.*its metric can only be loss"
+    ):
         TaskObjective(lm, build_documents(tasks["toy_generate"], num_fewshot=0), "exact_match")

@@ -15,23 +15,28 @@ from lm_eval_prune.errors import PruneError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
 
-__all__ = ["configuration_errors", "effective_mask", "find_file", "read_configuration", "shape_asked_for"]
+__all__ = ["PLACES", "configuration_errors", "effective_mask", "find_file", "read_configuration", "shape_asked_for"]
+
+PLACES = ("revision", "subfolder", "gguf_file", "trust_remote_code")
+"""Arguments of `hf` by which a configuration is found and read."""
 
 
 def read_configuration(pretrained: str | os.PathLike[str], name: str | None = None, **where: Any) -> Any:
     """The transformers configuration of a supported model; errors call it `name`. Raises PruneError.
 
-    `where` may hold `revision`, `subfolder` and `gguf_file`, as for `from_pretrained`.
+    `where` may hold `revision`, `subfolder` and `gguf_file`, as for `from_pretrained`; and `trust_remote_code`: unless
+    it is True, code that comes with a configuration is not run, and nobody is asked whether it should be.
     """
     from transformers import AutoConfig
 
     name = name or os.fspath(pretrained)
+    where = {key: value for key, value in where.items() if value is not None}
+    where["trust_remote_code"] = where.get("trust_remote_code") is True
     file = find_file(pretrained, "config.json", where.get("revision"), where.get("subfolder"))
     if file is not None and not where.get("gguf_file"):
         read_settings(file, name)  # where there is none, AutoConfig says so
     with configuration_errors(name):
-        # Code that a configuration names is neither run nor asked about.
-        config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False, **where)
+        config = AutoConfig.from_pretrained(pretrained, **where)
     require_supported(config, name)
     return config
 
@@ -41,7 +46,7 @@ def shape_asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> tuple[int,
     if hasattr(pretrained, "config"):
         config = pretrained.config
     else:
-        where = {key: arguments[key] for key in ("revision", "subfolder", "gguf_file") if arguments.get(key)}
+        where = {key: arguments[key] for key in PLACES if arguments.get(key)}
         config = read_configuration(pretrained, **where)
     require_supported(config, "the given model")
     return shape_of(config)
@@ -75,6 +80,11 @@ def configuration_errors(pretrained: str) -> Iterator[None]:
     except PruneError:
         raise
     except Exception as error:  # of any kind: what transformers makes of a spoilt file
+        if "custom code" in str(error):
+            raise PruneError(
+                f"pretrained={pretrained}: its configuration names code of its own, which is not run; "
+                "trust_remote_code=True in model_args runs it"
+            ) from error
         raise PruneError(
             f"pretrained={pretrained}: no model configuration found: {one_line(error)}; expected a checkpoint or hub id"
         ) from error

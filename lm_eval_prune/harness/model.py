@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jinja2 import TemplateError
 from lm_eval.models.huggingface import HFLM
 from safetensors import SafetensorError
 
@@ -21,6 +22,7 @@ from lm_eval_prune.decoders.configuration import configuration_errors, effective
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, results
+from lm_eval_prune.harness.arguments import check_arguments
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
@@ -75,6 +77,7 @@ class PrunedModel(HFLM):
             raise ArgumentError(f"load={load}: unknown; expected {' or '.join(LOADS)}")
         if load == "compact" and (given := [name for name in NOT_COMPACT if kwargs.get(name)]):
             raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
+        check_arguments(kwargs)
         self.load = load
         pretrained = bundled_model_path() if pretrained is None else pretrained
         shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
@@ -89,6 +92,8 @@ class PrunedModel(HFLM):
         self.scorer = scorer
         self.arguments = dict(kwargs)
         """Those of `hf` that were given, beside `pretrained`."""
+        # Unless it is told, transformers asks the terminal whether a model's own code may run: never so here.
+        kwargs["trust_remote_code"] = kwargs.get("trust_remote_code") is True
         # The harness's own default is "cuda" whether or not there is one.
         kwargs["device"] = kwargs.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         if isinstance(pretrained, torch.nn.Module):
@@ -191,6 +196,31 @@ class PrunedModel(HFLM):
         answers = super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
         require_finite((answer[0] for answer in answers), self.model_name)
         return answers
+
+    # -- chat templates -------------------------------------------------------------------------------------------
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template that is asked for. Raises ArgumentError where the tokenizer has none, or none of that name."""
+        if chat_template:
+            self._require_chat_template()
+        try:
+            return super().chat_template(chat_template)
+        except ValueError as error:
+            raise ArgumentError(f"apply_chat_template={chat_template}: {' '.join(str(error).split())}") from error
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The prompt of a conversation. Raises ArgumentError where the tokenizer's template is missing or fails."""
+        self._require_chat_template()
+        try:
+            return super().apply_chat_template(chat_history, add_generation_prompt)
+        except (TemplateError, ValueError, TypeError) as error:  # of templates, which are programs of the model's own
+            raise ArgumentError(f"apply_chat_template: the model's template fails: {error}") from error
+
+    def _require_chat_template(self) -> None:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ArgumentError(
+                f"apply_chat_template: the tokenizer of {self.model_name} has no chat template; leave it out"
+            )
 
     # -- what the harness asks of a model -------------------------------------------------------------------------
 

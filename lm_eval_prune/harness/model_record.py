@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lm_eval_prune.decoders import shape_of
-from lm_eval_prune.decoders.configuration import effective_mask, read_configuration
+from lm_eval_prune.decoders.configuration import PLACES, effective_mask, read_configuration
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
+from lm_eval_prune.harness.arguments import check_arguments
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 
@@ -31,8 +32,6 @@ PLACEMENT = {
 }  # fmt: skip
 """Model arguments that say where and how fast, not what."""
 RECORDED_OTHERWISE = {"revision", "dtype", "scorer", "load", *MASK_ARGUMENTS}
-CONFIGURATION_ARGUMENTS = ("revision", "subfolder", "gguf_file")
-"""Those by which the configuration is found."""
 
 
 def model_record(lm: PrunedModel) -> dict[str, Any]:
@@ -46,9 +45,10 @@ def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Reads the model's configuration and the mask's files. Raises PruneError.
     """
+    check_arguments(arguments)
     place = str(arguments.get("pretrained", bundled_model_path()))
     name = BUNDLED_NAME if place == str(bundled_model_path()) else place
-    where = {key: arguments[key] for key in CONFIGURATION_ARGUMENTS if key in arguments}
+    where = {key: arguments[key] for key in PLACES if key in arguments}
     config = read_configuration(place, name, **where)
     given = {key: arguments[key] for key in MASK_ARGUMENTS if key in arguments}
     requested = select_mask(**given, shape=shape_of(config))

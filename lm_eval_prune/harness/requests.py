@@ -22,7 +22,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 
-from lm_eval_prune.errors import ArgumentError, ExampleError
+from lm_eval_prune.errors import ArgumentError, ExampleError, PruneError
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
 
@@ -150,7 +150,8 @@ class TaskObjective:
         self._instances = [instance for group in documents.instances for instance in group]
         if kinds := {instance.request_type for instance in self._instances} - {"loglikelihood"}:
             raise ExampleError(
-                f"task {documents.name}: its answers come from {kinds.pop()}, not from likelihoods; use --metric loss"
+                f"task {documents.name}: its answers come from {kinds.pop()}, not from likelihoods; its metric can "
+                "only be loss"
             )
         self.requests = encoded(lm, [instance.args[:2] for instance in self._instances])
 
@@ -191,7 +192,10 @@ def chosen_split(task: Task, split: str | None) -> str:
     if has["validation"]:
         log.warning("task %s has no training split: using validation, an oracle if evaluated too", task.task_name)
         return "validation"
-    raise ExampleError(f"task {task.task_name} has neither a training nor a validation split; give --split test")
+    raise ExampleError(
+        f"task {task.task_name} has neither a training nor a validation split; its test split is taken only where it "
+        "is named: as split, in a sweep as importance_split"
+    )
 
 
 def _documents_of(task: Task, split: str) -> Any:
@@ -207,9 +211,17 @@ def _limit(docs: Any, limit: float | None, where: str) -> int | None:
 
 
 def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int) -> list[Instance]:
-    with _own_fewshot(task, doc, num_fewshot, _document_seed(seed, doc_id)):
-        context = task.fewshot_context(doc, num_fewshot=num_fewshot, gen_prefix=task.doc_to_prefix(doc))
-    made = task.construct_requests(doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1))
+    try:
+        with _own_fewshot(task, doc, num_fewshot, _document_seed(seed, doc_id)):
+            context = task.fewshot_context(doc, num_fewshot=num_fewshot, gen_prefix=task.doc_to_prefix(doc))
+        made = task.construct_requests(doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1))
+    except PruneError:
+        raise
+    except Exception as error:  # whatever a stranger's task raises: the harness has no shots of several gold answers
+        raise ExampleError(
+            f"task {task.task_name}: no prompt of document {doc_id} with {num_fewshot} shots: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
     return made if isinstance(made, list) else [made]
 
 
@@ -280,9 +292,7 @@ def chosen_metric(task: Task, metric: str | None) -> str:
         if name in known:
             return name
     wanted = metric or "acc or em"
-    raise ArgumentError(
-        f"task {task.task_name} has no metric {wanted}; it has {', '.join(known)} (or use --metric loss)"
-    )
+    raise ArgumentError(f"task {task.task_name} has no metric {wanted}; it has {', '.join(known)}, and loss")
 
 
 def _sha256(content: Any) -> str:

@@ -2,37 +2,89 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.decoders import is_original_family
+from lm_eval_prune.decoders.configuration import PLACES, read_configuration
+from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
+from lm_eval_prune.harness.arguments import require_device, require_folder
+from lm_eval_prune.model_args import parse_model_args
 
 __all__ = ["run_harness"]
 
+LOGGERS = {"wandb_args": "wandb", "trackio_args": "trackio"}
+"""Options that need a package which the harness does not bring."""
+
 
 def run_harness(arguments: Sequence[str]) -> None:
-    """`lm_eval run ARGUMENTS`, with `--model pruned-hf` unless they name a model.
+    """`lm_eval run ARGUMENTS`, with a model of ours unless they, or the file of --config, name another.
 
     Raises PruneError for input that this package or the harness's own argument check refuses.
     """
-    from lm_eval.__main__ import cli_evaluate
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
 
     registration.register()
-    arguments = list(arguments)
-    if not any(argument in ("--model", "-M", "--config", "-C") or _assigns_model(argument) for argument in arguments):
-        arguments = ["--model", registration.MODEL_NAME, *arguments]
-    _require_writable(arguments)
-    with _argv(["lm-eval-prune", "run", *arguments]), _checks_of_the_harness_as_lines():
-        cli_evaluate()
+    with _argv(["lm-eval-prune", "run", *(arguments or ("--tasks=",))]), _errors_as_lines():
+        harness = HarnessCLI()
+        options = harness.parse_args()
+        settings = _settings(options)
+        _check(settings)
+        if not settings.get("model"):
+            options.model = _model_name(settings)
+        setup_logging()
+        harness.execute(options)
 
 
-def _assigns_model(argument: str) -> bool:
-    return argument.startswith(("--model=", "--config="))
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that count: those of the file of --config, and over them those of the command line."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    settings = EvaluatorConfig.load_yaml_config(options.config) if getattr(options, "config", None) else {}
+    return settings | {name: value for name, value in vars(options).items() if value or value == 0}
+
+
+def _model_name(settings: dict[str, Any]) -> str:
+    """`pruned-opt` for an OPT, `pruned-hf` for another family; one model under two names. Raises PruneError."""
+    arguments = parse_model_args(settings.get("model_args"))
+    if settings.get("trust_remote_code"):
+        arguments["trust_remote_code"] = True
+    if arguments.get("pretrained") is None:
+        return "pruned-opt"
+    where = {name: arguments.get(name) for name in PLACES}
+    config = read_configuration(arguments["pretrained"], **where)
+    return "pruned-opt" if is_original_family(config) else registration.MODEL_NAME
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Raise PruneError for what the harness finds out late, in a traceback or not at all."""
+    tasks = settings.get("tasks")
+    named = tasks.split(",") if isinstance(tasks, str) else tasks or ()
+    if not any(str(task).strip() for task in named):
+        raise ArgumentError("no tasks: give --tasks, such as --tasks icl14_1shot; `lm_eval ls tasks` lists them")
+    for option, package in LOGGERS.items():
+        if settings.get(option) and importlib.util.find_spec(package) is None:
+            raise ArgumentError(f"--{option} needs the package {package}: pip install {package}")
+    require_folder("include_path", settings.get("include_path"))
+    if settings.get("device") is not None:
+        require_device(settings["device"])
+    shots, limit = settings.get("num_fewshot"), settings.get("limit")
+    if shots is not None and not (isinstance(shots, int) and shots >= 0):
+        raise ArgumentError(f"num_fewshot={shots}: expected a whole number from 0 on")
+    if limit is not None and not (isinstance(limit, int | float) and 0 < limit < 1e15):
+        raise ArgumentError(f"limit={limit}: expected a number of documents, or a share below 1")
+    if path := settings.get("output_path"):  # where it cannot be written the harness only warns, at the end
+        place = Path(str(path))
+        require_writable(place.parent if place.suffix == ".json" else place)
 
 
 @contextlib.contextmanager
@@ -46,28 +98,27 @@ def _argv(argv: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _checks_of_the_harness_as_lines() -> Iterator[None]:
-    """Turn what the harness's argument check raises (an unknown task, say) into our one-line error."""
+def _errors_as_lines() -> Iterator[None]:
+    """Turn what the harness raises for bad input (an unknown task, say) into our one-line error."""
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except PruneError:
+        raise
+    except ImportError as error:
+        raise ArgumentError(f"a package is missing: {_line(error)}") from error
+    except Exception as error:
         frames = [
-            (frame.filename.replace("\\", "/"), frame.name) for frame in traceback.extract_tb(error.__traceback__)
+            (frame.filename.replace("\\", "/").rpartition("/lm_eval/")[2], frame.name)
+            for frame in traceback.extract_tb(error.__traceback__)
         ]
-        reason = " ".join(str(error).split())
-        if frames[-1][0].endswith("lm_eval/config/evaluate_config.py"):
-            raise ArgumentError(reason) from error
-        if any(file.endswith("lm_eval/api/task.py") and name == "download" for file, name in frames):
-            raise ArgumentError(f"a task's data set cannot be loaded: {reason}") from error
+        if frames[-1][0].startswith(("config/", "_cli/")) or frames[-1] == ("evaluator.py", "simple_evaluate"):
+            raise ArgumentError(_line(error)) from error
+        if ("api/task.py", "download") in frames:
+            raise ArgumentError(f"a task's data set cannot be loaded: {_line(error)}") from error
+        if ("api/task.py", "build_all_requests") in frames:
+            raise ArgumentError(f"a task's prompts cannot be made: {type(error).__name__}: {_line(error)}") from error
         raise
 
 
-def _require_writable(arguments: Sequence[str]) -> None:
-    """Raise FileFormatError for an `--output_path` that cannot be written: the harness only warns, at the end."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name in ("--output_path", "-o"):
-            given = value if equals else "".join(arguments[place + 1 : place + 2])
-            if given:
-                path = Path(given)
-                require_writable(path.parent if path.suffix == ".json" else path)
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

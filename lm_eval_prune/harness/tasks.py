@@ -23,6 +23,7 @@ from lm_eval.tasks._index import Entry, Kind
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import registration
+from lm_eval_prune.harness.arguments import require_folder
 from lm_eval_prune.model_args import parse_model_args
 
 __all__ = [
@@ -207,5 +208,6 @@ def _known(manager: TaskManager, name: str) -> list[str]:
 @functools.lru_cache(maxsize=1)
 def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManager:
     """Building one reads thousands of task files."""
+    require_folder("include_path", include_path)
     registration.register()
     return TaskManager(include_path=include_path, include_defaults=include_defaults)

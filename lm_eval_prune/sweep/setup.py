@@ -59,6 +59,7 @@ class Setup:
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.decoders.configuration import read_configuration
+    from lm_eval_prune.harness.arguments import check_arguments, require_device
     from lm_eval_prune.harness.model import PrunedModel
     from lm_eval_prune.harness.model_record import MASK_ARGUMENTS, PLACEMENT
 
@@ -68,8 +69,13 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     for name, value in (("batch_size", config.batch_size), ("device", config.device)):
         if name in arguments and value is not None:
             raise ArgumentError(f"model_args: {name}: a setting of its own; give it as {name}")
+    check_arguments(arguments)
+    if config.device is not None and config.executor == "local":  # a worker's machine elsewhere has its own
+        require_device(config.device)
     place = model_folder(arguments)
-    known = read_configuration(place, name=arguments.get("pretrained"))
+    known = read_configuration(
+        place, name=arguments.get("pretrained"), trust_remote_code=arguments.get("trust_remote_code")
+    )
     counting = {key: value for key, value in sorted(arguments.items()) if key not in PLACEMENT}
     dtype = counting.pop("dtype", "auto").removeprefix("torch.")
     scorer = counting.pop("scorer", PrunedModel.default_scorer)

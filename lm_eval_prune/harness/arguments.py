@@ -1,0 +1,66 @@
+"""What is wrong with a model's arguments, told before anything is loaded.
+
+The harness takes another device where the one that is asked for is not there, and its own length for `max_length=0`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm_eval_prune.errors import ArgumentError
+
+__all__ = ["check_arguments", "require_device", "require_folder"]
+
+KNOWN_DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
+"""Those that the harness knows."""
+COUNTED = ("max_length", "max_batch_size")
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for a device that is not there, sizes below 1, and what is neither true nor false."""
+    if arguments.get("device") is not None:
+        require_device(arguments["device"])
+    for name in COUNTED:
+        value = arguments.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ArgumentError(f"{name}={value}: expected a whole number from 1 on")
+    size = arguments.get("batch_size")
+    if size is not None and not re.fullmatch(r"0*[1-9][0-9]*|auto(:[0-9]*\.?[0-9]+)?", str(size)):
+        raise ArgumentError(f"batch_size={size}: expected a whole number from 1 on, auto, or auto:N")
+    trusted = arguments.get("trust_remote_code")
+    if trusted is not None and not isinstance(trusted, bool):
+        raise ArgumentError(f"trust_remote_code={trusted}: expected True or False")
+
+
+def require_device(device: Any) -> None:
+    """Raise ArgumentError unless torch has that device here."""
+    if isinstance(device, torch.device):
+        return
+    kind, colon, number = str(device).partition(":")
+    if kind not in KNOWN_DEVICES or (colon and not re.fullmatch("[0-9]{1,4}", number)):
+        raise ArgumentError(f"device={device}: unknown; expected cpu, cuda, cuda:0 or mps")
+    if kind == "cpu":
+        return
+    count = _count(kind)
+    if count == 0:
+        raise ArgumentError(f"device={device}: torch finds no {kind} device here; expected cpu, or a torch that has it")
+    if colon and int(number) >= count:
+        raise ArgumentError(f"device={device}: there are {count} here, {kind}:0 to {kind}:{count - 1}")
+
+
+def require_folder(name: str, folder: str | Path | None) -> None:
+    """Raise ArgumentError where `folder`, the value of the setting `name`, is given but is no folder."""
+    if folder is not None and not Path(folder).is_dir():
+        raise ArgumentError(f"{name}={folder}: no such folder")
+
+
+def _count(kind: str) -> int:
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module = getattr(torch, kind, None)
+    return module.device_count() if module is not None and module.is_available() else 0

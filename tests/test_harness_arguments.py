@@ -1,0 +1,189 @@
+"""What is wrong with a model's arguments is told in one line, by the model itself and so by every command."""
+
+import contextlib
+import json
+import shutil
+
+import pytest
+import torch
+
+from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.harness import arguments
+from lm_eval_prune.harness.arguments import check_arguments, require_device
+from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.model_record import record_of_arguments
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"device": "nonsense"}, "device=nonsense: unknown; expected cpu, cuda, cuda:0 or mps"),
+        ({"device": "cuda:x"}, "device=cuda:x: unknown"),
+        ({"device": "cuda:-1"}, "device=cuda:-1: unknown"),
+        ({"device": "meta"}, "device=meta: unknown"),
+        ({"device": "0"}, "device=0: unknown"),
+        ({"device": "CPU"}, "device=CPU: unknown"),
+        ({"max_length": 0}, "max_length=0: expected a whole number from 1 on"),
+        ({"max_length": -5}, "max_length=-5: expected"),
+        ({"max_length": -1.0}, "max_length=-1.0: expected"),
+        ({"max_length": "long"}, "max_length=long: expected"),
+        ({"max_length": True}, "max_length=True: expected"),
+        ({"max_batch_size": 0}, "max_batch_size=0: expected"),
+        ({"batch_size": 0}, "batch_size=0: expected a whole number from 1 on, auto, or auto:N"),
+        ({"batch_size": -2}, "batch_size=-2: expected"),
+        ({"batch_size": "many"}, "batch_size=many: expected"),
+        ({"batch_size": 1.5}, "batch_size=1.5: expected"),
+        ({"trust_remote_code": "yes"}, "trust_remote_code=yes: expected True or False"),
+        ({"trust_remote_code": 1}, "trust_remote_code=1: expected True or False"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(given, line, monkeypatch):
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM.__init__", lambda *args, **kwargs: pytest.fail("loaded"))
+    for call in (lambda: PrunedOPT(**given), lambda: record_of_arguments(given)):
+        with pytest.raises(ArgumentError) as error:
+            call()
+        assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"device": "cpu", "batch_size": 1, "max_length": 1},
+        {"device": "cpu:0", "batch_size": "auto", "max_batch_size": 64},
+        {"device": torch.device("cpu"), "batch_size": "auto:4", "trust_remote_code": True},
+        {"device": None, "batch_size": "8", "max_length": None, "trust_remote_code": None},
+    ],
+)
+def test_what_the_harness_takes_is_taken(given):
+    check_arguments(given)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "line"),
+    [
+        (0, "cuda", "torch finds no cuda device here; expected cpu"),
+        (0, "cuda:0", "torch finds no cuda device here"),
+        (0, "mps", "torch finds no mps device here"),
+        (0, "npu:1", "torch finds no npu device here"),
+        (2, "cuda:7", "device=cuda:7: there are 2 here, cuda:0 to cuda:1"),
+        (1, "mps:1", "device=mps:1: there are 1 here, mps:0 to mps:0"),
+        (2, "cuda:1", None),
+        (2, "cuda", None),
+    ],
+)
+def test_a_device_must_be_there(count, device, line, monkeypatch):
+    monkeypatch.setattr(arguments, "_count", lambda kind: count)
+    if line is None:
+        require_device(device)
+    else:
+        with pytest.raises(ArgumentError, match=line):
+            require_device(device)
+
+
+def test_devices_are_counted_as_torch_counts_them():
+    assert arguments._count("cuda") == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    assert arguments._count("mps") == int(torch.backends.mps.is_available())
+    assert arguments._count("npu") == 0 or hasattr(torch, "npu")
+
+
+def test_a_tokenizer_or_adapter_that_is_not_there_is_one_line(checkpoint, tmp_path):
+    for name in ("tokenizer", "peft", "delta"):
+        with pytest.raises(PruneError, match="the model cannot be loaded: ") as error:
+            PrunedOPT(str(checkpoint), device="cpu", **{name: str(tmp_path / "absent")})
+        assert "\n" not in str(error.value)
+
+
+def test_a_chat_template_that_is_not_there_or_fails_is_one_line(checkpoint):
+    lm = PrunedOPT(str(checkpoint), device="cpu")
+    history = [{"role": "user", "content": "Hello"}]
+    for ask in (lambda: lm.chat_template(True), lambda: lm.chat_template("x"), lambda: lm.apply_chat_template(history)):
+        with pytest.raises(ArgumentError, match="has no chat template; leave it out"):
+            ask()
+    assert lm.chat_template(False) is None
+    lm.tokenizer.chat_template = "{{ messages[0]['content'] }}!"
+    assert lm.chat_template(True) == lm.tokenizer.chat_template
+    assert lm.apply_chat_template(history) == "Hello!"
+    lm.tokenizer.chat_template = {"short": "{{ messages[0]['content'] }}"}
+    with pytest.raises(ArgumentError, match="The specified chat template 'long' is not available"):
+        lm.chat_template("long")
+    for broken in ("{{ raise_exception('no') }}", "{% if %}", "{{ messages[7].content.x }}"):
+        lm.tokenizer.chat_template = broken
+        with pytest.raises(ArgumentError, match="the model's template fails: "):
+            lm.apply_chat_template(history)
+
+
+# -- code that comes with a model ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def armed(checkpoint, tmp_path, monkeypatch):
+    """A checkpoint whose configuration and tokenizer name code of their own, which leaves a file where it runs."""
+    folder = tmp_path / "armed"
+    shutil.copytree(checkpoint, folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\nclass C: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.C", "AutoTokenizer": ["evil.C", None]}
+    }
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "other"}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer |= {"auto_map": {"AutoTokenizer": ["evil.C", "evil.C"]}, "tokenizer_class": "Other"}
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail(f"asked: {args}"))
+    yield folder, config, tokenizer
+    assert not (tmp_path / "RAN").exists()
+
+
+ASKERS = {
+    "the model": lambda **given: PrunedOPT(device="cpu", **given),
+    "text": lambda **given: PrunedOPT.create_from_arg_string(f"pretrained={given['pretrained']},device=cpu"),
+    "its record": lambda **given: record_of_arguments(given),
+}
+
+
+@pytest.mark.parametrize("trusted", [{}, {"trust_remote_code": False}, {"trust_remote_code": None}])
+@pytest.mark.parametrize("ask", ASKERS)
+def test_code_of_a_configuration_is_never_run_and_never_asked_about(ask, trusted, armed):
+    folder, _, _ = armed
+    with pytest.raises(PruneError, match=r"names code of its own, which is not run; trust_remote_code=True"):
+        ASKERS[ask](pretrained=str(folder), **trusted)
+
+
+@pytest.mark.parametrize("trusted", [{}, {"trust_remote_code": False}, {"trust_remote_code": None}])
+def test_code_of_a_known_model_and_of_a_tokenizer_is_never_run_either(trusted, armed, checkpoint):
+    folder, config, tokenizer = armed
+    (folder / "config.json").write_text(json.dumps(config))  # model_type opt: transformers has classes of its own
+    assert PrunedOPT(str(folder), device="cpu", **trusted).config.model_type == "opt"
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    for given in ({"pretrained": str(folder)}, {"pretrained": str(checkpoint), "tokenizer": str(folder)}):
+        with contextlib.suppress(PruneError):  # without its own code a tokenizer may be of an unknown class
+            PrunedOPT(device="cpu", **given, **trusted)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["mask", "importance", "induction", "sweep", "compact", "plan", pytest.param("run", marks=pytest.mark.slow)],
+)
+def test_no_command_asks(command, armed, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from lm_eval_prune.cli.main import cli
+
+    monkeypatch.setattr("lm_eval.utils.setup_logging", lambda *args, **kwargs: None)
+    folder, _, _ = armed
+    out, model = str(tmp_path / "out.json"), ["--model_args", f"pretrained={folder}"]
+    (tmp_path / "mask.json").write_text(
+        json.dumps({"format": "lm-eval-prune-mask", "version": 1, "num_hidden_layers": 3, "num_attention_heads": 4,
+                    "pruned_heads": {}, "pruned_ffns": [1]})
+    )  # fmt: skip
+    words = {
+        "mask": [*model, "--random", "--prune_heads", "0.5", "-o", out],
+        "importance": [*model, "--method", "random", "-o", str(tmp_path)],
+        "induction": [*model, "-o", str(tmp_path)],
+        "sweep": [*model, "--tasks", "demo_facts", "-o", str(tmp_path / "s")],
+        "compact": [*model, "--mask", str(tmp_path / "mask.json"), "-o", str(tmp_path / "c")],
+        "plan": [str(folder)],
+        "run": [*model, "--tasks", "demo_facts", "--limit", "1", "--device", "cpu"],
+    }[command]
+    done = CliRunner().invoke(cli, [command, *words], input="y\n" * 9)
+    assert isinstance(done.exception, PruneError), done.output
+    assert "\n" not in str(done.exception)
