@@ -7,6 +7,7 @@
     |-- FractionError          a share of components outside 0 to 1, or not a number
     |-- ArgumentError          model arguments that are missing, or that exclude one another
     |-- ExampleError           calibration examples that are missing, malformed, or have no gold answer
+    |-- ChartError             the charts' library ended, or cannot draw a figure
     |-- ScoreError             scores that cannot be computed (not finite, no gradient), compared or aggregated
     `-- UnsupportedModelError  a model whose heads and FFNs this package cannot find
 
@@ -15,6 +16,7 @@ Messages are one line: what was wrong, where, and what would be right.
 
 __all__ = [
     "ArgumentError",
+    "ChartError",
     "ExampleError",
     "FileFormatError",
     "FractionError",
@@ -52,6 +54,10 @@ class ArgumentError(PruneError):
 
 class ExampleError(PruneError):
     """Calibration examples are missing, malformed, or have no gold answer."""
+
+
+class ChartError(PruneError):
+    """Figures cannot be drawn."""
 
 
 class ScoreError(PruneError):

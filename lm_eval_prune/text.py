@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import TextIO
 
-__all__ = ["markdown", "one_line", "printable", "replace_what_does_not_fit"]
+__all__ = ["markdown", "one_line", "printable", "replace_what_does_not_fit", "spreadsheet_text"]
 
 SPELT_OUT = {"Cc", "Cs", "Zl", "Zp", "Cf"}
 """Unicode's categories of control characters, halves of surrogate pairs, separators of lines and of paragraphs, and of
@@ -24,6 +24,8 @@ PLAIN = {
 }  # fmt: skip
 """Signs of our tables -> what stands for them where an encoding lacks them."""
 HANDLER = "lm_eval_prune.plain"
+FORMULA = re.compile(r"\s*[=+\-@\t\r\n＝＋－＠]")
+"""How a cell begins that a spreadsheet takes for a formula; blanks before it are ignored there."""
 
 
 def printable(text: str) -> str:
@@ -47,6 +49,24 @@ def markdown(text: object) -> str:
     """`text` that Markdown and HTML show as it is: no tag, picture, link, table cell or emphasis comes out of it."""
     escaped = re.sub(r"([\\`*_\[\]()!|#~{}])", r"\\\1", printable(" ".join(str(text).split())))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def spreadsheet_text(value: object) -> object:
+    """A cell of a CSV file: a text that a spreadsheet would compute gets an apostrophe, which makes it a text there.
+
+    Numbers, and texts that are numbers, stay as they are. A carriage return would end the row: Python's writer of CSV
+    does not quote it.
+    """
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", "\n")
+    if not FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def replace_what_does_not_fit(*streams: TextIO) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import unicodedata
 
 import pytest
 from click.testing import CliRunner
+from sweep_folders import harness_run
 
 from lm_eval_prune.cli import main as cli_main
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.costs.tables import tables
 from lm_eval_prune.errors import PruneError
+from lm_eval_prune.report.comparison import compare
+from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.tables import write_tables
 from lm_eval_prune.sweep.folder import Row, Variant, write_failure, write_plan
-from lm_eval_prune.text import printable, replace_what_does_not_fit
+from lm_eval_prune.sweep.results import Sweep
+from lm_eval_prune.text import printable, replace_what_does_not_fit, spreadsheet_text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_status_shows_messages_of_failed_cells_as_text(tmp_path):
 
 
 def test_errors_are_one_line_of_text(monkeypatch, capsys):
-    def failing():
+    def failing(**settings):
         raise PruneError(HARMFUL)
 
     monkeypatch.setattr(cli_main, "cli", failing)
@@ -97,3 +103,34 @@ def test_a_plan_shows_names_as_text():
     shown = tables({"model": model, "removals": removals, "notes": [], "devices": {}})
     assert next(shown).title.startswith(SHOWN)
     assert list(next(shown).columns[0].cells) == [SHOWN]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "＠"])
+def test_no_cell_of_a_csv_file_is_a_formula(start, tmp_path):
+    name = f"{start}cmd|' /C calc'!A0"
+    name, start = name.replace("\r", "\n"), start.replace("\r", "\n")
+    assert spreadsheet_text(name) == f"'{name}"
+    variant = Variant(name, "0.5", "0")
+    rows = [Row(variant, f"{start}task", 0, 1234, "a" * 24)]
+    write_plan(tmp_path, {}, {}, rows)
+    Sweep(tmp_path).export(tmp_path / "table.csv")
+    (row,) = csv.DictReader((tmp_path / "table.csv").open(newline="", encoding="utf-8"))
+    assert row["ranking"] == f"'{name}"
+    assert row["task"] == f"'{start}task"
+    assert (row["prune_heads"], row["num_fewshot"]) == ("0.5", "0")
+
+
+@pytest.mark.parametrize("cell", [-0.5, 3, None, "-0.5", "+1e-3", "-inf", "piqa", "a=b", "", "'x"])
+def test_other_cells_stay_as_they_are(cell):
+    assert spreadsheet_text(cell) == cell
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_the_leaderboards_tables_hold_no_formula(start, tmp_path):
+    path = harness_run(tmp_path, tasks=("piqa",), count=10, model=f"{start}model")
+    path.write_text(path.read_text().replace('"piqa"', f'"{start}piqa"'))
+    write_tables(compare(read_collection([tmp_path])), tmp_path / "out")
+    ((*header,), *cells) = csv.reader((tmp_path / "out" / "leaderboard.csv").open(newline="", encoding="utf-8"))
+    assert f"'{start}piqa acc" in header
+    for cell in (cell for row in [header, *cells] for cell in row):
+        assert cell[:1] not in tuple("=+-@") or float(cell) <= 0

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from lm_eval_prune.errors import ChartError
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.exports import require_exports, write_exports
-from lm_eval_prune.report.figures import figures
+from lm_eval_prune.report.figures import Figure, figures
 from lm_eval_prune.report.figures.files import require_formats, write_figures
 from lm_eval_prune.report.page.provenance import board_command, run_commands
-from lm_eval_prune.report.page.render import start_bundling, write_page
+from lm_eval_prune.report.page.render import write_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
+from lm_eval_prune.report.runs import Problem
 from lm_eval_prune.report.tables import write_flips, write_tables
+from lm_eval_prune.report.vega import start_bundling
 
 __all__ = ["Leaderboard", "leaderboard"]
 
@@ -58,13 +62,24 @@ def leaderboard(
     start_bundling()
     board = compare(collection, config)
     arranged(board, sort=sort)  # an unknown column is said before anything is written
-    written = write_tables(board, folder, sort=sort, text=text)
     commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
     drawn = figures(board, collection)
-    written.append(write_page(folder, board, drawn, commands, sort=sort, text=text))
+    board, on_page = _with_charts(board, drawn)
+    written = write_tables(board, folder, sort=sort, text=text)
+    written.append(write_page(folder, board, on_page, commands, sort=sort, text=text))
     if config.flips:
         written.append(write_flips(board, folder))
-    if figure_formats:
-        written += write_figures(drawn, folder / "figures", figure_formats)
     written += write_exports(board, folder / "exports", exports)
+    if figure_formats:  # at last: what fails here fails for nothing else
+        written += write_figures(drawn, folder / "figures", figure_formats)
     return Leaderboard(board, written)
+
+
+def _with_charts(board: Board, drawn: list[Figure]) -> tuple[Board, list[Figure]]:
+    """The board and the figures for its page: none, and a problem that says so, where their library fails."""
+    try:
+        if drawn:
+            start_bundling().result()
+    except ChartError as error:
+        return replace(board, problems=[*board.problems, Problem("no charts on the page", str(error))]), []
+    return board, drawn

@@ -20,6 +20,7 @@ from lm_eval_prune.report.wording import (
     notes_of,
     percent,
 )
+from lm_eval_prune.text import spreadsheet_text
 
 __all__ = ["harness_table", "markdown", "side_by_side", "write_flips", "write_tables"]
 
@@ -125,8 +126,8 @@ def _escaped(text: str) -> str:
 
 
 def _csv(records: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, names or list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    buffer, names = io.StringIO(newline=""), names or list(records[0])
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(spreadsheet_text, names))
+    writer.writerows([spreadsheet_text(record[name]) for name in names] for record in records)
     return buffer.getvalue()

@@ -10,6 +10,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed, is_claimed
+from lm_eval_prune.text import spreadsheet_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,9 @@ class Sweep:
             raise ArgumentError(f"{path}: expected a name that ends in .parquet or .csv")
         frame, buffer = self.to_frame(), io.BytesIO()
         if path.suffix == ".csv":
-            frame.to_csv(buffer, index=False)
+            texts = frame.select_dtypes(exclude="number").columns
+            frame[texts] = frame[texts].map(spreadsheet_text)
+            frame.rename(columns=spreadsheet_text).to_csv(buffer, index=False)
         else:
             frame.to_parquet(buffer, index=False)
         write_bytes(path, buffer.getvalue())

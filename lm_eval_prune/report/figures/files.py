@@ -1,4 +1,4 @@
-"""Figures as files: SVG, PNG and PDF through vl-convert, without a browser and without the network."""
+"""Figures as files: SVG, PNG and PDF, without a browser and without the network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.figures.form import Figure
 from lm_eval_prune.report.figures.style import LIGHT, spec
+from lm_eval_prune.report.vega import converted
 
 __all__ = ["FORMATS", "require_formats", "write_figures"]
 
@@ -24,21 +25,16 @@ def require_formats(formats: Sequence[str]) -> None:
 
 
 def write_figures(figures: Iterable[Figure], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """Write each figure as `<name>.<format>`, on white. Raises ArgumentError for an unknown format."""
-    import vl_convert
+    """Write each figure as `<name>.<format>`, on white.
 
+    Raises ArgumentError for an unknown format, ChartError where the charts' library fails; then nothing is written.
+    """
     require_formats(formats)
-    paths = []
-    for figure in figures:
-        drawn = spec(figure.chart, LIGHT)
-        for name in formats:
-            path = folder / f"{figure.name}.{name}"
-            if name == "svg":
-                data = vl_convert.vegalite_to_svg(drawn).encode()
-            elif name == "png":
-                data = vl_convert.vegalite_to_png(drawn, scale=PNG_SCALE)
-            else:
-                data = vl_convert.vegalite_to_pdf(drawn)
-            write_bytes(path, data)
-            paths.append(path)
-    return paths
+    drawn = {
+        folder / f"{figure.name}.{name}": (spec(figure.chart, LIGHT), name) for figure in figures for name in formats
+    }
+    if not drawn:
+        return []
+    for path, data in zip(drawn, converted(list(drawn.values()), PNG_SCALE), strict=True):
+        write_bytes(path, data)
+    return list(drawn)

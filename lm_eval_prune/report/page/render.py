@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -27,10 +26,11 @@ from lm_eval_prune.report.page import provenance, rows
 from lm_eval_prune.report.page.masks import masks_of, packed
 from lm_eval_prune.report.page.provenance import Command
 from lm_eval_prune.report.records import nested
+from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import VERDICT_SIGNS, lowest, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["in_script", "render_page", "start_bundling", "write_page"]
+__all__ = ["in_script", "render_page", "write_page"]
 
 
 def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str) -> Path:
@@ -120,24 +120,6 @@ def _template() -> Template:
 @cache
 def _asset(name: str) -> str:
     return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
-
-
-@cache
-def start_bundling() -> Future[str]:
-    """Have the charts' library put together in a thread: it takes seconds, and waits for nothing of ours."""
-    pool = ThreadPoolExecutor(max_workers=1)
-    bundling = pool.submit(_vega)
-    pool.shutdown(wait=False)
-    return bundling
-
-
-def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, for charts of the altair that is installed."""
-    import altair
-    import vl_convert
-
-    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    return vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # its stub knows no default
 
 
 def _column_name(board: Board, sort: str) -> str:
