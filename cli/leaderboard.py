@@ -51,7 +51,12 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--export", callback=names, help="Write model-index, eval_results or every_eval_ever, comma-separated.")
 @click.option("--harness_table", is_flag=True, help="Print the columns of lm_eval's own table.")
 @click.option("--strict", is_flag=True, help="Refuse what cannot be compared instead of warning.")
-@click.option("--seed", type=int, default=1234, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--cluster",
+    multiple=True,
+    metavar="[TASK=]FIELD",
+    help="Documents that share this field, such as a passage, count as one; known for multirc, record, boolq.",
+)
 def command(
     paths: tuple[Path, ...],
     output_path: Path,

@@ -7,10 +7,12 @@ import math
 import sys
 from statistics import fmean, stdev
 
-import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
 from sweep_folders import cell, grid, harness_run, pruning, results, samples, sweep
+from test_intervals import tango
 
 from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.errors import ArgumentError, FileFormatError
@@ -27,6 +29,7 @@ from lm_eval_prune.sweep.folder import (
     Row,
     Variant,
     cell_path,
+    digest,
     failure_path,
     read_cell,
     read_rows,
@@ -101,15 +104,14 @@ def test_differences_are_mcnemars_on_the_raw_outcomes_with_holm_over_the_variant
         dense, pruned = raw(folder, DENSE, "piqa"), raw(folder, variant, "piqa")
         gained = sum(pruned[key] > dense[key] for key in dense)
         lost = sum(pruned[key] < dense[key] for key in dense)
-        p_values[variant] = scipy.stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+        p_values[variant] = mcnemar([[0, gained], [lost, 0]], exact=False, correction=False).pvalue
         found = entry_of(board, "own", variant.prune_heads).cells[ACC].difference
         assert found.value == pytest.approx(fmean(pruned[key] - dense[key] for key in dense))
         assert found.p == pytest.approx(p_values[variant])
-        assert (found.method, found.paired, found.note) == ("mcnemar", 120, "")
-        expected = scipy.stats.bootstrap(
-            ([pruned[key] - dense[key] for key in dense],), np.mean, method="percentile", rng=np.random.default_rng(0)
-        ).confidence_interval
-        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.012)
+        assert (found.method, found.paired, found.note) == ("paired score", 120, "")
+        assert found.changed == (gained + lost) / 120
+        assert tango(gained, lost, 120, found.low) == pytest.approx(1.959964, abs=1e-4)
+        assert tango(gained, lost, 120, found.high) == pytest.approx(-1.959964, abs=1e-4)
     random = entry_of(board, "random", "0.5").cells[ACC].difference
     family = sorted([*p_values.values(), random.p])
     for variant, p in p_values.items():
@@ -131,12 +133,12 @@ def test_holm_is_over_the_variants_of_all_models(tmp_path):
 
 
 def test_large_losses_over_seeds_are_shown_in_tables_of_many_rows(tmp_path):
-    variants = [Variant("random", f"0.{share:02}", "0", seed=seed) for share in range(1, 61) for seed in (0, 1)]
+    variants = [Variant("random", f"0.{share:02}", "0", seed=seed) for share in range(1, 61) for seed in range(4)]
     folder = sweep(tmp_path, variants, tasks=("piqa",), losses=dict.fromkeys(variants, 0.9))
     cells = [entry.cells[ACC] for entry in board_of(folder).entries if not entry.is_dense]
     assert len(cells) == 60
-    assert {cell.difference.method for cell in cells} == {"bootstrap"}
-    assert {cell.verdict for cell in cells} == {"worse"}
+    assert {cell.difference.method for cell in cells} == {"paired score"}
+    assert [cell.verdict for cell in cells].count("worse") >= 55
 
 
 def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
@@ -152,18 +154,37 @@ def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
     dense = raw(folder, DENSE, "copa", 5)
     means = [fmean(one[key] for one in outcomes) - dense[key] for key in dense]
     assert shown.difference.value == pytest.approx(fmean(means))
-    assert shown.difference.method == "bootstrap"
-    error = np.std(means) / math.sqrt(len(means))
-    assert shown.difference.high - shown.difference.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert shown.difference.method == "paired score"
+    by_seed = [fmean(one[key] - dense[key] for key in dense) for one in outcomes]
+    assert 0 < shown.difference.draws < 1
+    # Draws alone would be Student's interval over the three; documents add to it, but not what they vary with draws.
+    reach = scipy.stats.t.ppf(0.975, 2) * stdev(by_seed) / math.sqrt(3)
+    squared = (reach / (shown.difference.value - shown.difference.low)) ** 2
+    assert shown.difference.draws == pytest.approx(squared, rel=1e-3)
+    assert math.isnan(entry_of(board, "own", "0.5").cells[ACC].difference.draws)
 
 
-def test_the_averages_interval_is_a_bootstrap_of_documents_within_tasks(folder, board):
-    draw = np.random.default_rng(5)
-    tasks = [np.array(list(raw(folder, OWN[1], task).values())) for task in ("piqa", "copa", "rte")]
-    means = [fmean(draw.choice(values, values.size).mean() for values in tasks) for _ in range(3000)]
+def test_the_averages_interval_is_built_from_the_tasks_own(folder, board):
+    tasks = [list(raw(folder, OWN[1], task).values()) for task in ("piqa", "copa", "rte")]
+    limits = [proportion_confint(sum(values), len(values), method="wilson") for values in tasks]
     average = entry_of(board, "own", "0.5").average
-    assert (average.low, average.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
-    assert average.method == "bootstrap"
+    below = math.hypot(*(fmean(values) - low for values, (low, _) in zip(tasks, limits, strict=True))) / 3
+    above = math.hypot(*(high - fmean(values) for values, (_, high) in zip(tasks, limits, strict=True))) / 3
+    assert (average.low, average.high) == pytest.approx((average.value - below, average.value + above))
+    assert average.method == "documents"
+    cells = [entry_of(board, "own", "0.5").cells[Column(task, "acc")].difference for task in ("piqa", "copa", "rte")]
+    reach = math.hypot(*(cell.value - cell.low for cell in cells)) / 3
+    assert average.difference.low == pytest.approx(average.difference.value - reach)
+    assert average.difference.paired == 360
+
+
+def test_averages_are_corrected_for_the_rows_too(board):
+    found = [entry.average.difference for entry in board.entries if entry.num_fewshot == 5 and not entry.is_dense]
+    ordered = sorted(found, key=lambda one: one.p)
+    assert ordered[0].p_holm == pytest.approx(min(1, len(ordered) * ordered[0].p))
+    assert all(one.p <= one.p_holm for one in found)
+    for one in found:
+        assert (one.p < 0.05) == (one.low > 0 or one.high < 0)
 
 
 def test_ranks_are_by_average_within_shots_and_ties_share(folder, board):
@@ -182,18 +203,25 @@ def test_verdicts(board):
     assert dense.cells[ACC].difference is None
     assert dense.cells[ACC].verdict == ""
 
-    def verdict(low, high, p, better=True, margin=0.01):
+    def verdict(low, high, p, better=True, margin=0.01, **seen):
         value = (low + high) / 2
-        return verdict_of(Difference(value, low, high, p, p, "mcnemar", 10), better, margin)
+        return verdict_of(Difference(value, low, high, p, p, "paired score", 10, **seen), better, margin)
 
-    assert verdict(-0.2, 0.1, 0.5) == "tied"
+    assert verdict(-0.2, 0.1, 0.5) == "not shown"
     assert verdict(-0.2, -0.1, 0.001) == "worse"
     assert verdict(0.1, 0.2, 0.001) == "better"
     assert verdict(0.1, 0.2, 0.001, better=False) == "worse"
     assert verdict(-0.009, 0.2, 0.5) == "within the margin"
     assert verdict(-0.008, -0.001, 0.001) == "within the margin"
     assert verdict(-0.008, -0.001, 0.001, margin=0) == "worse"
-    assert verdict(0.0, 0.0, 1.0) == "tied"
+    assert verdict(-0.008, 0.008, 1.0, changed=0.0) == "identical"
+    assert verdict(-0.2, 0.1, 0.5, least=0.04) == "too few documents"
+    assert verdict(-0.009, 0.2, 0.5, least=0.04) == "too few documents"  # whatever the interval says
+    assert verdict(-0.04, 0.04, 1.0, least=0.04, changed=0.0) == "too few documents"
+    assert verdict(-0.2, -0.1, 0.001, least=0.04) == "worse"
+    assert verdict(0.1, 0.2, 0.001, least=0.04) == "better"
+    assert verdict(-0.009, 0.2, 0.5, least=0.002, lowest=-0.03) == "too few documents"  # lost passages may be missed
+    assert verdict(-0.009, 0.2, 0.5, least=0.002, lowest=-0.009) == "within the margin"
     assert verdict(math.nan, math.nan, math.nan) == ""
 
 
@@ -208,6 +236,41 @@ def test_minimal_decline_is_the_largest_fraction_before_the_interval_falls_below
     assert own.fraction == "0.9"
     (own,) = (decline for decline in board_of(folder, shots=(0,), margin=0.0).declines if decline.ranking == "own")
     assert own.fraction == "0"
+
+
+@pytest.mark.parametrize(("count", "margin"), [(2, 0.01), (60, 0.01), (120, 0.005)])
+def test_too_few_documents_are_no_proof_however_equal(tmp_path, count, margin):
+    board = board_of(sweep(tmp_path, OWN[:2], count=count), margin=margin)
+    (own,) = board.declines
+    assert (own.fraction, own.enough) == ("0", False)
+    assert own.sentence.startswith("own, 0-shot: too few documents to tell how many heads can go")
+    assert "can go with the average above dense" in own.sentence
+    for holder in [e.average for e in board.entries] + [c for e in board.entries for c in e.cells.values()]:
+        assert holder.verdict == ("too few documents" if holder.difference else "")
+    needed = entry_of(board, "own", "0.3").cells[Column("copa", "acc")].difference.needed
+    assert needed == math.ceil(1.959964**2 * (1 - margin) / margin)
+    share = math.sqrt(2) * margin  # two tasks of as many documents need fewer than twice as many
+    assert f"about {math.ceil(2 * 1.959964**2 * (1 - share) / share):,} would be the least" in own.sentence
+
+
+def test_enough_equal_documents_are_identical_and_let_heads_go(tmp_path):
+    board = board_of(sweep(tmp_path, OWN[:2], tasks=("piqa",), count=400))
+    assert [entry_of(board, "own", share).cells[ACC].verdict for share in ("0.3", "0.5")] == ["identical"] * 2
+    (own,) = board.declines
+    assert (own.fraction, own.enough) == ("0.5", True)
+
+
+def test_a_row_without_an_interval_proves_nothing(tmp_path):
+    folder = sweep(tmp_path, OWN[:2], tasks=("piqa",), count=400)
+    (row,) = (row for row in read_rows(folder) if row.variant == OWN[1])
+    path = cell_path(folder, row.cell)
+    content = json.loads(path.read_text())
+    content["results"]["piqa"]["acc_stderr,none"] = "N/A"
+    content["cell"].pop("samples")
+    content["cell"]["sha256"] = digest({**content, "cell": {k: v for k, v in content["cell"].items() if k != "sha256"}})
+    path.write_text(json.dumps(content))
+    (own,) = board_of(folder).declines
+    assert own.fraction == "0.3"
 
 
 def test_flips_are_the_documents_that_differ(folder, board):
@@ -287,8 +350,9 @@ def test_without_outcomes_standard_errors_are_used_and_it_is_said(folder, tmp_pa
     shown = entry_of(board, "dense", backend="hf").cells[ACC]
     assert (shown.difference.method, shown.difference.paired) == ("standard errors", 0)
     error = math.hypot(shown.stderr, file_value(folder, DENSE, "piqa", key="acc_stderr,none"))
-    assert shown.difference.low == pytest.approx(shown.difference.value - 1.959964 * error)
-    assert shown.difference.p == pytest.approx(2 * scipy.stats.norm.cdf(-abs(shown.difference.value) / error))
+    # Newcombe's interval of two proportions, near that of their standard errors.
+    assert shown.difference.low == pytest.approx(shown.difference.value - 1.959964 * error, abs=0.02)
+    assert shown.difference.p == pytest.approx(2 * scipy.stats.norm.cdf(-abs(shown.difference.value) / error), abs=0.01)
     assert any("no per-document outcomes: dense (hf) on piqa acc, 0-shot" in p.message for p in board.problems)
     with pytest.raises(ArgumentError, match="unpaired documents"):
         board_of(folder, path, shots=(0,), strict=True)
@@ -317,7 +381,7 @@ def test_pairs_are_joined_by_hash_never_by_position(tmp_path):
     renumbered = [{**json.loads(line), "doc_id": 1000 - place} for place, line in enumerate(reversed(lines))]
     file.write_text("".join(json.dumps(line) + "\n" for line in renumbered))
     shown = entry_of(board_of(folder, path), "dense", backend="hf").cells[ACC]
-    assert (shown.difference.value, shown.difference.low, shown.difference.high) == (0, 0, 0)
+    assert (shown.difference.value, shown.difference.changed, shown.difference.p) == (0, 0, 1)
 
 
 def test_mixed_limits_are_named_and_paired_on_what_is_shared(tmp_path):
@@ -565,7 +629,8 @@ def test_few_shot_draws_are_paired_each_with_its_own_dense_run(tmp_path):
         cell(tmp_path, row, 50, loss=0.0 if row.variant == DENSE else 0.4)
     board = board_of(tmp_path)
     shown = entry_of(board, "own", "0.5", 5).cells[ACC]
-    assert (shown.difference.paired, shown.difference.method) == (50, "bootstrap")
+    assert (shown.difference.paired, shown.difference.method) == (50, "paired score")
+    assert shown.difference.draws == 0  # the made-up answers do not depend on the seed
     assert board.problems == []
 
 
@@ -583,9 +648,17 @@ def test_bad_paths_and_settings(tmp_path, folder):
         BoardConfig(margin=-1)
 
 
-def test_a_negative_seed_is_one_line(folder, tmp_path, monkeypatch, capsys):
-    arguments = ["leaderboard", str(folder), "--output_path", str(tmp_path), "--seed", "-1"]
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ("piqa=", "cluster=piqa=: expected FIELD or TASK=FIELD, such as multirc=paragraph"),
+        ("=passage", "cluster==passage: expected FIELD or TASK=FIELD, such as multirc=paragraph"),
+        ("nope=passage", "cluster=nope=passage: task nope not evaluated; there are piqa, copa, rte"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_one_line(folder, tmp_path, monkeypatch, capsys, cluster, message):
+    arguments = ["leaderboard", str(folder), "--output_path", str(tmp_path), "--cluster", cluster]
     monkeypatch.setattr(sys, "argv", ["lm-eval-prune", *arguments])
     with pytest.raises(SystemExit) as stop:
         entry_point()
-    assert (stop.value.code, capsys.readouterr().err) == (2, "Error: seed=-1: expected 0 or more, such as 1234\n")
+    assert (stop.value.code, capsys.readouterr().err) == (2, f"Error: {message}\n")

@@ -245,7 +245,7 @@ def test_metrics_of_several_filters_are_paired_apart(tmp_path):
     for metric, same in (("acc", False), ("acc (strict)", True)):
         board = compare(collection, BoardConfig(metrics=(metric,)))
         (difference,) = (c.difference for e in board.entries for c in e.cells.values() if c.difference)
-        assert (difference.method, difference.paired) == ("mcnemar", 60)
+        assert (difference.method, difference.paired) == ("paired score", 60)
         assert (difference.value == 0) == same
 
 

@@ -1,82 +1,155 @@
-"""Tests and intervals, against scipy called directly and sums made by hand."""
+"""Sums over tasks and draws, against statsmodels and scipy called directly, sums by hand, and small simulations."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import confint_proportions_2indep
 
-from lm_eval_prune.report import statistics
-
-outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
-
-
-@given(outcomes)
-def test_mcnemar_is_scipys_binomial_test_of_the_discordant_pairs(pairs):
-    first, second = np.array(pairs, dtype=float).T
-    gained = sum(b and not a for a, b in pairs)
-    lost = sum(a and not b for a, b in pairs)
-    expected = scipy.stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert statistics.mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+from lm_eval_prune.intervals import Z, score_limits
+from lm_eval_prune.report.statistics import Draws, Estimate, Mean, Paired, Proportion, holm, mean_part, paired_part
 
 
-@pytest.mark.parametrize("kind", ["few values", "many values"])
-def test_bootstrap_interval_is_scipys_percentile_interval(kind):
-    draw = np.random.default_rng(3)
-    values = draw.choice([-1.0, 0.0, 1.0], 300, p=[0.2, 0.7, 0.1]) if kind == "few values" else draw.normal(0.3, 1, 300)
-    means = statistics.bootstrap_means(values, np.random.default_rng(0), 20_000)
-    expected = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
-    )
-    low, high = statistics.interval(means)
-    width = expected.confidence_interval.high - expected.confidence_interval.low
-    assert low == pytest.approx(expected.confidence_interval.low, abs=0.05 * width)
-    assert high == pytest.approx(expected.confidence_interval.high, abs=0.05 * width)
-    assert means.std() == pytest.approx(expected.standard_error, rel=0.03)
+def changed(gained, lost, documents):
+    return np.repeat([1.0, -1.0, 0.0], [gained, lost, documents - gained - lost])
 
 
-def test_bootstrap_of_equal_values_is_that_value():
-    assert statistics.interval(statistics.bootstrap_means([0.25] * 7, np.random.default_rng(0))) == (0.25, 0.25)
+def average(parts):
+    return Estimate([(1 / len(parts), part) for part in parts])
 
 
-def bootstrapped(values):
-    return statistics.bootstrap_p(statistics.bootstrap_means(values, np.random.default_rng(0)), values)
+def test_an_average_is_off_by_what_its_tasks_are_off():
+    parts = [paired_part(changed(*counts)) for counts in ((3, 5, 56), (0, 0, 100), (10, 40, 1000))]
+    low, high = average(parts).interval
+    limits = [score_limits(part.changes) for part in parts]
+    value = np.mean([-2 / 56, 0, -0.03])
+    below = [part.value - limit[0] for part, limit in zip(parts, limits, strict=True)]
+    above = [limit[1] - part.value for part, limit in zip(parts, limits, strict=True)]
+    assert average(parts).value == pytest.approx(value)
+    assert low == pytest.approx(value - math.hypot(*below) / 3)
+    assert high == pytest.approx(value + math.hypot(*above) / 3)
 
 
-def test_bootstrap_p_counts_resamples_on_the_other_side():
-    assert statistics.bootstrap_p(np.array([-1.0, 1.0, 1.0, 1.0]), [1.0] * 40) == pytest.approx(2 * 2 / 5)
-    assert statistics.bootstrap_p(np.zeros(10), [0.0, 0.0]) == 1
-    assert statistics.bootstrap_p(np.full(9, 2.0), [2.0] * 3) == pytest.approx(2 / 2**3)
+@pytest.mark.parametrize(("first", "second"), [(0.6, 0.55), (0.0, 0.02), (1.0, 0.5)])
+def test_runs_that_are_not_paired_have_newcombes_interval(first, second):
+    parts = ((1, Proportion(value=first, count=100)), (-1, Proportion(value=second, count=200)))
+    expected = confint_proportions_2indep(round(first * 100), 100, round(second * 200), 200, method="newcomb")
+    assert Estimate(parts).interval == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_where_no_resample_reaches_0_p_is_that_of_scipys_t_test(sign):
-    values = sign * np.random.default_rng(3).normal(0.4, 1, 200)
-    expected = scipy.stats.ttest_1samp(values, 0).pvalue
-    assert 0 < expected < 1e-5
-    assert bootstrapped(values) == pytest.approx(expected)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=5))
+def test_p_is_below_the_level_exactly_where_the_interval_leaves_0_out(counts):
+    estimate = average([paired_part(changed(*pair, 60)) for pair in counts])
+    for level in (0.05, 0.001):
+        low, high = estimate.limits(scipy.stats.norm.isf(level / 2))
+        if min(abs(low), abs(high)) > 1e-9:
+            assert (low > 0 or high < 0) == (estimate.p < level)
 
 
-@pytest.mark.parametrize("number", [9, 12, 40])
-def test_p_is_no_smaller_than_a_sign_test_of_as_many_documents_can_be(number):
-    expected = scipy.stats.binomtest(number, number).pvalue
-    nearly_equal = 0.5 + 0.001 * np.random.default_rng(1).random(number)
-    assert scipy.stats.ttest_1samp(nearly_equal, 0).pvalue < expected
-    assert bootstrapped(nearly_equal) == pytest.approx(expected)
-    assert bootstrapped([-0.5] * number) == pytest.approx(expected)
-    assert bootstrapped([*nearly_equal, 0.0]) == pytest.approx(expected)  # one that is equal says nothing
+@pytest.mark.parametrize("value", [0.3, -0.02, 5.0])
+def test_p_of_a_mean_is_students_and_never_quite_0(value):
+    for freedom in (3.0, 40.0, math.inf):
+        expected = 2 * scipy.stats.t.sf(abs(value) / 0.1, freedom)
+        found = Estimate([(1, Mean(value=value, error=0.1, freedom=freedom))]).p
+        assert found == pytest.approx(expected, rel=1e-6)
+    assert 0 < Estimate([(1, Mean(value=1.0, error=1e-9))]).p < 1e-290
 
 
-@pytest.mark.parametrize(("number", "p"), [(1, 1), (2, 0.5), (3, 0.25)])
-def test_very_few_documents_show_little(number, p):
-    assert bootstrapped([0.5] * number) == p
+def test_metrics_without_bounds_take_students_t_over_units():
+    draw = np.random.default_rng(2)
+    values = draw.normal(0.3, 2, 30)
+    expected = scipy.stats.t.interval(0.95, 29, values.mean(), scipy.stats.sem(values))
+    assert Estimate([(1, paired_part(values, bounded=False))]).interval == pytest.approx(expected)
+    repeated = paired_part(np.repeat(values, 4), units=np.repeat(np.arange(30), 4), bounded=False)
+    assert Estimate([(1, repeated)]).interval == pytest.approx(expected)
+    assert paired_part(values[:5], bounded=False).least() == math.inf
 
 
-def test_p_is_never_quite_0():
-    assert 0 < bootstrapped([0.5] * 5000) < 1e-300
-    assert 0 < bootstrapped(np.random.default_rng(0).normal(5, 0.1, 5000)) < 1e-300
+@pytest.mark.parametrize("right", [0, 1, 37, 60])
+def test_accuracies_have_wilsons_interval(right):
+    values = np.repeat([1.0, 0.0], [right, 60 - right])
+    expected = scipy.stats.binomtest(right, 60).proportion_ci(method="wilson")
+    assert Estimate([(1, mean_part(values))]).interval == pytest.approx((expected.low, expected.high), abs=1e-9)
+    together = mean_part(np.repeat(values, 7), units=np.repeat(np.arange(60), 7))
+    assert Estimate([(1, together)]).interval == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_draws_that_differ_alone_have_students_interval_over_them():
+    values = np.array([-0.02, 0.01, -0.05, 0.0])
+    part = Mean(value=values.mean(), error=0.0, draws=Draws({(seed, 1): v for seed, v in enumerate(values)}))
+    expected = scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values))
+    assert Estimate([(1, part)]).interval == pytest.approx(expected)
+    assert Estimate([(1, part)]).share_of_draws == pytest.approx(1)
+
+
+def test_draws_that_tasks_share_do_not_average_out():
+    values = {(seed, 1): value for seed, value in enumerate((-0.1, 0.0, 0.1))}
+    part = Mean(value=0.0, error=0.0, draws=Draws(values))
+    low, _ = Estimate([(1, part)]).interval
+    assert average([part] * 4).interval[0] == pytest.approx(low)
+    opposite = Mean(value=0.0, error=0.0, draws=Draws({draw: -value for draw, value in values.items()}))
+    assert average([part, opposite]).interval[0] == pytest.approx(0)
+    elsewhere = Mean(value=0.0, error=0.0, draws=Draws({(seed + 7, 1): v for (seed, _), v in values.items()}))
+    assert average([part, elsewhere]).interval[0] == pytest.approx(low)  # at worst
+
+
+def test_one_draw_has_no_share():
+    assert math.isnan(Estimate([(1, paired_part(changed(1, 2, 30)))]).share_of_draws)
+
+
+@pytest.mark.parametrize("draws", [2, 3, 5])
+@pytest.mark.parametrize(("between", "each"), [(0.0, 0.05), (0.02, 0.05), (0.04, 0.02)])
+def test_intervals_over_draws_cover(draws, between, each):
+    generator = np.random.default_rng(draws)
+    hits = []
+    for _ in range(400):
+        rates = np.clip(generator.normal(0.1, between, draws), 0, 1)
+        lost = generator.random((200, draws)) < rates
+        gained = ~lost & (generator.random((200, draws)) < each)
+        part = paired_part(gained * 1.0 - lost, draws=[(seed, 1) for seed in range(draws)])
+        low, high = Estimate([(1, part)]).interval
+        expected = -0.1 + 0.9 * each
+        hits.append(low <= expected <= high)
+    assert np.mean(hits) >= 0.93  # 95 %, less two Monte Carlo errors
+
+
+@pytest.mark.parametrize(("tasks", "documents"), [(5, 172), (14, 200)])
+@pytest.mark.parametrize("gain", [0.0, 0.02])
+@pytest.mark.parametrize("where", ["spread", "one task"])
+def test_an_average_that_loses_the_margin_is_rarely_within_it(tasks, documents, gain, where):
+    generator = np.random.default_rng(7)
+    losses = np.full(tasks, 0.01) if where == "spread" else np.eye(tasks)[0] * 0.01 * tasks
+    false = 0
+    for _ in range(500):
+        parts = []
+        for loss in losses:
+            gained, lost, _ = generator.multinomial(documents, [gain, gain + loss, 1 - 2 * gain - loss])
+            parts.append(paired_part(changed(gained, lost, documents)))
+        false += average(parts).interval[0] >= -0.01 and average(parts).least() <= 0.01
+    assert false / 500 <= 0.025 + 2 * math.sqrt(0.025 * 0.975 / 500)
+
+
+@pytest.mark.parametrize("counts", [(60,) * 5, (56, 100, 104), (1,)])
+def test_documents_that_are_needed_are_the_least(counts):
+    estimate = average([paired_part(np.zeros(count)) for count in counts])
+    assert estimate.interval[0] == pytest.approx(-estimate.least())
+    times = estimate.times_needed(0.01)
+    assert estimate.least(times) == pytest.approx(0.01)
+    assert estimate.times_needed(0.9) == 1
+    assert estimate.times_needed(0.0) == math.inf
+
+
+def test_the_lowest_limit_is_the_intervals_own_for_single_documents():
+    alone = Estimate([(1, paired_part(changed(3, 9, 400)))])
+    assert alone.lowest == alone.interval[0]
+    in_passages = paired_part(changed(30, 30, 4000), units=np.arange(4000) % 40)
+    assert isinstance(in_passages, Paired)
+    assert Estimate([(1, in_passages)]).lowest < Estimate([(1, in_passages)]).interval[0]
 
 
 def holm_by_definition(p_values):
@@ -90,16 +163,13 @@ def holm_by_definition(p_values):
 
 @given(st.lists(st.floats(0, 1), max_size=12, unique=True))
 def test_holm(p_values):
-    assert statistics.holm(p_values) == pytest.approx(holm_by_definition(p_values))
+    assert holm(p_values) == pytest.approx(holm_by_definition(p_values))
 
 
 def test_holm_of_equal_p_values_and_a_textbook_case():
-    assert statistics.holm([0.02, 0.02]) == [0.04, 0.04]
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.02, 0.02]) == [0.04, 0.04]
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_difference_of_errors_is_a_z_test():
-    low, high, p = statistics.difference_of_errors(-0.1, 0.03, 0.04)
-    assert (low, high) == pytest.approx((-0.1 - 1.959964 * 0.05, -0.1 + 1.959964 * 0.05), abs=1e-6)
-    assert p == pytest.approx(2 * scipy.stats.norm.cdf(-2))
-    assert statistics.difference_of_errors(0.0, 0, 0) == (0, 0, 1)
+def test_z_is_that_of_95_percent():
+    assert pytest.approx(scipy.stats.norm.ppf(0.975)) == Z

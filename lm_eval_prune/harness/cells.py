@@ -40,6 +40,7 @@ from lm_eval_prune.harness.tasks import (
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.finite import named
+from lm_eval_prune.units import unit_field, unit_of
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -59,7 +60,9 @@ class CellResult(NamedTuple):
     results: dict[str, Any]
     """Its results JSON, with the `pruning` block; plain JSON values."""
     samples: list[dict[str, Any]]
-    """A record a document and filter, with the keys of the harness's sample files that need no document's text."""
+    """A record a document and filter, with the keys of the harness's sample files that need no document's text.
+
+    `unit` names the passage, where documents share one (`units.py`)."""
 
 
 class TaskRun:
@@ -133,7 +136,8 @@ class TaskRun:
 
     def _result(self, found: dict[str, Any], start: float) -> CellResult | ScoreError:
         lm = self.lm
-        samples = [_slim(sample) for sample in found.pop("samples")[self.task.task_name]]
+        field = unit_field(self.task.task_name, self.task.config.metadata)
+        samples = [_slim(sample, field) for sample in found.pop("samples")[self.task.task_name]]
         block = pruning_block(lm, self.fixed.num_parameters)
         config = {
             "model": lm.harness_name,
@@ -292,8 +296,10 @@ def _wearing(lm: PrunedModel, mask: PruningMask) -> Iterator[None]:
         lm.mask = before
 
 
-def _slim(sample: dict[str, Any]) -> dict[str, Any]:
+def _slim(sample: dict[str, Any], unit_field: str) -> dict[str, Any]:
     kept = {key: sample[key] for key in SAMPLE_KEYS}
+    if (unit := unit_of(sample["doc"], unit_field)) is not None:
+        kept["unit"] = unit
     kept |= {metric: sample[metric] for metric in sample["metrics"]}
     return plain_json(kept, handle_non_serializable)
 

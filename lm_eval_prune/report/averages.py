@@ -7,20 +7,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-import numpy as np
-
 from lm_eval_prune.report.board import Average, Column, Decline, Difference, Entry
-from lm_eval_prune.report.cells import Made
+from lm_eval_prune.report.cells import Made, difference_of
 from lm_eval_prune.report.runs import Run
-from lm_eval_prune.report.statistics import interval
+from lm_eval_prune.report.statistics import Estimate
 from lm_eval_prune.report.wording import lowest, signed
 
-__all__ = ["average_of", "averaged_columns", "declines", "verdict_of"]
+__all__ = ["average_estimate", "average_of", "averaged_columns", "declines", "stays_within", "too_few", "verdict_of"]
 
 LEVEL = 0.05
 """Holm-corrected p-values below it are a difference."""
-REACH = 1.959963984540054
-"""Of a 95 % interval, in standard errors."""
 
 
 def averaged_columns(columns: Sequence[Column]) -> list[Column]:
@@ -28,95 +24,118 @@ def averaged_columns(columns: Sequence[Column]) -> list[Column]:
     return [column for column in columns if column.higher_is_better] or list(columns)
 
 
-def average_of(
-    made: Mapping[Column, Made], columns: Sequence[Column], runs: Sequence[Run], margin: float
-) -> Average | None:
-    """The mean over `columns`; None where one is missing."""
+def average_of(made: Mapping[Column, Made], columns: Sequence[Column], runs: Sequence[Run]) -> Average | None:
+    """The mean over `columns`, without a verdict; None where one is missing."""
     columns = averaged_columns(columns)
     if any(column not in made for column in columns):
         return None
-    cells = [made[column].cell for column in columns]
-    value = fmean(cell.value for cell in cells)
-    low, high, method = _interval(value, columns, made)
-    difference = _difference([made[column] for column in columns])
-    better = columns[0].higher_is_better
+    value = fmean(made[column].cell.value for column in columns)
+    low, high, method = _interval([made[column] for column in columns])
     return Average(
         value=value,
         low=low,
         high=high,
         method=method,
         spread=_spread(columns, runs),
-        difference=difference,
-        verdict=verdict_of(difference, better, margin) if difference else "",
+        difference=_difference([made[column] for column in columns]),
     )
 
 
-def verdict_of(difference: Difference, higher_is_better: bool, margin: float) -> str:
-    """`better` and `worse` are shown, `within the margin` says that the loss is shown to be smaller; else `tied`.
+def average_estimate(made: Mapping[Column, Made], columns: Sequence[Column]) -> Estimate | None:
+    """The average's difference to dense; None where a column has none."""
+    found = [made[column].difference for column in averaged_columns(columns) if column in made]
+    return _mean([one for one in found if one is not None], len(averaged_columns(columns)))
 
-    A loss that is both shown and shown to be smaller than the margin is within the margin. A difference counts as shown
-    where its Holm-corrected p-value is below 0.05 (for an average: where its interval leaves 0 out). Without an
-    interval there is no verdict.
+
+def stays_within(difference: Difference, higher_is_better: bool, margin: float) -> bool:
+    """Whether a loss is shown to be smaller than the margin, by documents that could have shown one that is not."""
+    low = difference.low if higher_is_better else -difference.high
+    return low >= -margin and not too_few(difference, margin)  # never of nan
+
+
+def too_few(difference: Difference, margin: float) -> bool:
+    """Whether documents cannot show the loss to be below the margin: even if none had changed, or all had been lost
+    whose passage was.
+
+    The second is so where an interval alone would be within the margin, but few passages more, lost whole, would
+    exceed it, of a kind that so few of them may well have missed.
+    """
+    return margin > 0 and (difference.least > margin or (difference.low >= -margin > difference.lowest))
+
+
+def verdict_of(difference: Difference, higher_is_better: bool, margin: float) -> str:
+    """What is said of a difference, in this order:
+
+    `better`; `identical` (no document changed) or `within the margin` (a loss, shown or not, is shown to be smaller);
+    `worse`; `too few documents` for the margin; else `not shown`. A difference is shown where its Holm-corrected
+    p-value is below 0.05 (without one: where its interval leaves 0 out). Without an interval there is no verdict.
     """
     if math.isnan(difference.low):
         return ""
-    low, high = (difference.low, difference.high) if higher_is_better else (-difference.high, -difference.low)
     gain = difference.value if higher_is_better else -difference.value
-    shown = difference.p_holm < LEVEL if not math.isnan(difference.p_holm) else low > 0 or high < 0
+    outside = difference.low > 0 or difference.high < 0
+    shown = outside if math.isnan(difference.p_holm) else difference.p_holm < LEVEL
     if shown and gain > 0:
         return "better"
-    if low == high == 0:
-        return "tied"
-    if low >= -margin:
-        return "within the margin"
-    return "worse" if shown else "tied"
+    if stays_within(difference, higher_is_better, margin):
+        return "identical" if difference.changed == 0 else "within the margin"
+    if shown:
+        return "worse"
+    return "too few documents" if too_few(difference, margin) else "not shown"
 
 
-def declines(entries: Sequence[Entry], margin: float) -> list[Decline]:
-    """For each ranking, component and number of shots: how far it can go with the average above the margin."""
-    families: dict[tuple[str, str, str, int], list[tuple[float, Entry]]] = defaultdict(list)
+def declines(entries: Sequence[Entry], margin: float, higher_is_better: bool = True) -> list[Decline]:
+    """For each ranking, component and number of shots: how far it can go with the average above the margin.
+
+    The walk begins at the smallest share and ends at the first that is not shown to stay above: in a fixed sequence
+    each test may be made at the full level (Maurer, Hothorn and Lehmacher 1995).
+    """
+    families: dict[tuple[str, str, str, int], list[tuple[float, Entry, Difference]]] = defaultdict(list)
     for entry in entries:
         heads, ffns = float(entry.prune_heads), float(entry.prune_ffns)
-        if entry.is_dense or entry.average is None or (heads and ffns) or entry.average.difference is None:
+        difference = entry.average.difference if entry.average is not None else None
+        if entry.is_dense or (heads and ffns) or difference is None or math.isnan(difference.low):
             continue
         for component, fraction in (("heads", heads), ("FFNs", ffns)):
             if fraction:
                 ranking = entry.ranking + (", oracle" if entry.oracle else "")
-                families[entry.model, ranking, component, entry.num_fewshot].append((fraction, entry))
+                families[entry.model, ranking, component, entry.num_fewshot].append((fraction, entry, difference))
     return [
-        _decline(*key, sorted(found, key=lambda pair: pair[0]), margin)
+        _decline(*key, sorted(found, key=lambda one: one[0]), margin, higher_is_better)
         for key, found in families.items()
-        if not math.isnan(found[0][1].average.difference.low)  # type: ignore[union-attr]
     ]
 
 
 def _decline(
-    model: str, ranking: str, component: str, shots: int, found: list[tuple[float, Entry]], margin: float
+    model: str,
+    ranking: str,
+    component: str,
+    shots: int,
+    found: list[tuple[float, Entry, Difference]],
+    margin: float,
+    higher_is_better: bool,
 ) -> Decline:
-    best: Entry | None = None
-    beyond: Entry | None = None
-    for _, entry in found:
-        if _low(entry) < -margin:
-            beyond = entry
-            break
-        best = entry
-    percent = _percent(best, component) if best else "0 %"
-    sentence = f"{ranking}, {shots}-shot: {percent} of {component} can go with the average above dense {lowest(margin)}"
-    details = [f"at {_percent(entry, component)} it is {_described(entry)}" for entry in (best, beyond) if entry]
-    fraction = (best.prune_heads if component == "heads" else best.prune_ffns) if best else "0"
-    return Decline(model, ranking, component, shots, fraction, f"{sentence}; {', '.join(details)}")
+    below = [place for place, (_, _, one) in enumerate(found) if not stays_within(one, higher_is_better, margin)]
+    end = below[0] if below else len(found)
+    best, beyond = found[:end][-1:], found[end : end + 1]
+    details = ", ".join(f"at {_percent(e, component)} it is {_described(one)}" for _, e, one in best + beyond)
+    fraction = "0"
+    for _, entry, _ in best:
+        fraction = entry.prune_heads if component == "heads" else entry.prune_ffns
+    above = f"the average above dense {lowest(margin)}" if higher_is_better else f"at most {margin:g} lost on average"
+    for _, _, one in [] if best else beyond:
+        if too_few(one, margin):
+            enough = f"; about {one.needed:,} would be the least" if one.needed else ""
+            sentence = f"{ranking}, {shots}-shot: too few documents to tell how many {component} can go with {above}"
+            counted = f"{one.paired:,} documents" if one.paired else "these documents"
+            reason = f"had no answer changed, {counted} would show a loss below {one.least:.4f}{enough}"
+            return Decline(model, ranking, component, shots, "0", f"{sentence}: {reason}; {details}", enough=False)
+    percent = _percent(best[0][1], component) if best else "0 %"
+    sentence = f"{ranking}, {shots}-shot: {percent} of {component} can go with {above}"
+    return Decline(model, ranking, component, shots, fraction, f"{sentence}; {details}")
 
 
-def _low(entry: Entry) -> float:
-    assert entry.average is not None
-    assert entry.average.difference is not None
-    return entry.average.difference.low
-
-
-def _described(entry: Entry) -> str:
-    assert entry.average is not None
-    assert entry.average.difference is not None
-    difference = entry.average.difference
+def _described(difference: Difference) -> str:
     return f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
@@ -124,32 +143,30 @@ def _percent(entry: Entry, component: str) -> str:
     return f"{100 * float(entry.prune_heads if component == 'heads' else entry.prune_ffns):g} %"
 
 
-def _interval(value: float, columns: Sequence[Column], made: Mapping[Column, Made]) -> tuple[float, float, str]:
-    means = [made[column].value_means for column in columns]
-    if all(found is not None for found in means):
-        return *interval(np.mean(np.array(means), axis=0)), "bootstrap"
-    errors = [made[column].error for column in columns]
-    if any(error is None for error in errors):
+def _interval(made: Sequence[Made]) -> tuple[float, float, str]:
+    parts = [one.value for one in made]
+    if any(part is None for part in parts):
         return math.nan, math.nan, "none"
-    reach = REACH * math.hypot(*(error or 0 for error in errors)) / len(errors)
-    return value - reach, value + reach, "standard errors"
+    estimate = Estimate([(1 / len(parts), part) for part in parts if part is not None])
+    return *estimate.interval, "documents" if all(one.has_outcomes for one in made) else "standard errors"
 
 
 def _difference(made: Sequence[Made]) -> Difference | None:
-    found = [one.cell.difference for one in made]
-    if any(difference is None for difference in found):
+    differences = [one.cell.difference for one in made if one.cell.difference is not None]
+    if len(differences) < len(made):
         return None
-    differences = [difference for difference in found if difference is not None]
-    value = fmean(difference.value for difference in differences)
-    notes = "; ".join(dict.fromkeys(difference.note for difference in differences if difference.note))
-    paired = sum(difference.paired for difference in differences)
-    means = [one.difference_means for one in made]
-    if all(one is not None for one in means):
-        low, high = interval(np.mean(np.array(means), axis=0))
-        return Difference(value, low, high, math.nan, math.nan, "bootstrap", paired, notes)
-    reach = math.hypot(*((difference.high - difference.low) / 2 for difference in differences)) / len(differences)
-    method = "none" if math.isnan(reach) else "standard errors"
-    return Difference(value, value - reach, value + reach, math.nan, math.nan, method, 0, notes)
+    notes = "; ".join(dict.fromkeys(one.note for one in differences if one.note))
+    estimate = _mean([one.difference for one in made if one.difference is not None], len(made))
+    value = fmean(one.value for one in differences)
+    paired = all(one.paired for one in differences)
+    method = ", ".join(dict.fromkeys(one.method for one in differences))
+    return difference_of(estimate, method, sum(one.paired for one in differences) if paired else 0, notes, value)
+
+
+def _mean(found: Sequence[Estimate], number: int) -> Estimate | None:
+    if len(found) < number:
+        return None
+    return Estimate([(weight / number, part) for one in found for weight, part in one.parts])
 
 
 def _spread(columns: Sequence[Column], runs: Sequence[Run]) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lm_eval_prune.report.runs import Cost, Problem, Run
 
-__all__ = ["Average", "Board", "Cell", "Column", "Decline", "Difference", "Entry", "Flip"]
+__all__ = ["About", "Average", "Board", "Cell", "Column", "Decline", "Difference", "Entry", "Flip"]
 
 
 class Column(NamedTuple):
@@ -30,15 +31,27 @@ class Difference(NamedTuple):
     high: float
     """The 95 % interval."""
     p: float
-    """That there is none; nan for averages."""
+    """That there is none: the level at which the interval reaches 0."""
     p_holm: float
-    """Corrected for the number of variants compared on this task at this number of shots."""
+    """Corrected for the number of variants compared on this task, or in the average, at this number of shots."""
     method: str
-    """`mcnemar`, `bootstrap` or `standard errors`."""
+    """`paired score`, `paired t`, `standard errors` or `none`; of averages, what the tasks' are."""
     paired: int
     """Documents in both runs with the same prompt; 0 where the runs are not paired."""
     note: str = ""
     """Why the runs are not paired, or only in part."""
+    lowest: float = math.nan
+    """The lower limit that also holds where the loss sits in few units: what "within the margin" is judged by."""
+    least: float = math.nan
+    """The smallest loss that these documents can exclude, where none of them changes."""
+    needed: int = 0
+    """Documents that would be the least for the margin, where these are too few; 0 elsewhere."""
+    changed: float = math.nan
+    """Share of the documents with another outcome; nan where the runs are not paired."""
+    draws: float = math.nan
+    """Share of the interval's squared width that comes from seeds and draws; nan where there is one."""
+    detectable: float = math.nan
+    """The smallest loss that would be shown as worse four times of five."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +64,12 @@ class Cell:
     spread: float | None = None
     """Standard deviation over seeds, where there are several."""
     num_documents: int | None = None
+    num_units: int | None = None
+    """Passages that the documents share; None where each was drawn by itself, or it is unknown."""
     difference: Difference | None = None
     """None for the dense model itself and where there is no dense run."""
     verdict: str = ""
-    """`tied`, `worse`, `better` or `within the margin`."""
+    """`better`, `worse`, `identical`, `within the margin`, `not shown` or `too few documents`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +79,9 @@ class Average:
     value: float
     low: float
     high: float
-    """The 95 % interval, by bootstrap over documents within tasks."""
+    """The 95 % interval, over documents within tasks."""
     method: str
+    """`documents`, `standard errors` or `none`."""
     spread: float | None = None
     difference: Difference | None = None
     verdict: str = ""
@@ -117,6 +133,20 @@ class Decline(NamedTuple):
     fraction: str
     """The largest share pruned such that it and all smaller ones stay above the margin; `0` where none does."""
     sentence: str
+    enough: bool = True
+    """Whether the documents could show it at all."""
+
+
+class About(NamedTuple):
+    """What is to be known of a column, or of the average, before its verdicts are read."""
+
+    detectable: float
+    """The smallest loss that would be shown as worse four times of five: the median over rows; nan without any."""
+    units: int = 0
+    """Passages that its documents share; 0 where each was drawn by itself."""
+    unit_field: str = ""
+    """The field of the documents that names their passage."""
+    documents: int = 0
 
 
 class Flip(NamedTuple):
@@ -143,9 +173,9 @@ class Board:
     problems: Sequence[Problem]
     declines: Sequence[Decline]
     margin: float
-    seed: int
-    """Of the resampling."""
     flips: Sequence[Flip] = field(default=())
+    about: Mapping[Column | None, About] = field(default_factory=dict)
+    """Of each column; of the average under None."""
 
     @property
     def shots(self) -> list[int]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lm_eval_prune.report import statistics
 from lm_eval_prune.report.board import Cell, Column, Difference, Flip
 from lm_eval_prune.report.checks import listed
-from lm_eval_prune.report.outcomes import OutcomeReader, Outcomes, Pairs, pair
-from lm_eval_prune.report.runs import Problem, Run
+from lm_eval_prune.report.outcomes import Document, OutcomeReader, Outcomes, Pairs, pair
+from lm_eval_prune.report.runs import Problem, Run, Value
+from lm_eval_prune.report.statistics import Draw, Draws, Estimate, Mean, Part, Proportion, mean_part, paired_part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CellMaker", "Made"]
+__all__ = ["CellMaker", "Made", "difference_of"]
 
 MEAN_TOLERANCE = 1e-6
-"""A value further than this from the mean of its documents is no mean over documents, and is not resampled."""
+"""A value further than this from the mean of its documents is no mean over documents, and no test is made of these."""
 PROMPTS_DIFFER = "prompts differ"
 NO_OUTCOMES = "no per-document outcomes"
 NO_MEAN = "not a mean over documents"
@@ -34,20 +32,28 @@ class Made:
     """A cell, and what the row's average needs of it."""
 
     cell: Cell
-    value_means: NDArray[np.float64] | None
-    """Bootstrap means of the value; None without outcomes."""
-    difference_means: NDArray[np.float64] | None
-    """Bootstrap means of the paired difference; None where the runs are not paired."""
-    error: float | None
-    """Standard error of the value, where it is known."""
+    value: Part | None
+    """None where neither outcomes nor a standard error are known."""
+    difference: Estimate | None
+    has_outcomes: bool
+    """Whether the value is a mean over documents that are at hand."""
     flips: list[Flip] = field(default_factory=list)
+
+
+class _Table(NamedTuple):
+    """Numbers by document and draw, of the documents that all draws have."""
+
+    values: NDArray[np.float64]
+    """(documents, draws)."""
+    units: NDArray[np.int64] | None
+    """(documents,): the number of what each was drawn with; None: each by itself."""
 
 
 class CellMaker:
     """Makes cells; reads each file of outcomes once."""
 
-    def __init__(self, *, list_flips: bool = False) -> None:
-        self._reader = OutcomeReader()
+    def __init__(self, *, list_flips: bool = False, unit_fields: Mapping[str, str] | None = None) -> None:
+        self._reader = OutcomeReader(unit_fields)
         self._list_flips = list_flips
         self._refused: list[str] = []
 
@@ -57,9 +63,7 @@ class CellMaker:
         refused = f"{PROMPTS_DIFFER} from the dense run's, not compared: {listed(self._refused)}"
         return [*self._reader.problems, *([Problem("different prompts", refused)] if self._refused else [])]
 
-    def __call__(
-        self, label: str, runs: Sequence[Run], column: Column, dense: Sequence[Run], rng: np.random.Generator
-    ) -> Made | None:
+    def __call__(self, label: str, runs: Sequence[Run], column: Column, dense: Sequence[Run]) -> Made | None:
         """The cell of `runs` (several for random seeds and few-shot draws) against the `dense` ones.
 
         None where no run has the column's metric.
@@ -69,30 +73,38 @@ class CellMaker:
             return None
         dense = [run for run in dense if column.metric in run.values]
         values = [run.values[column.metric].value for run in runs]
-        outcomes = [self._usable(run, column.metric) for run in runs]
-        by_document = _by_document([found for found in outcomes if found is not None], column.metric)
-        if None in outcomes:
-            by_document = None
-        error = runs[0].values[column.metric].stderr if len(runs) == 1 else None
-        if error is None and by_document is not None and by_document.size > 1:
-            error = float(by_document.std(ddof=1) / math.sqrt(by_document.size))
-        value_means = None if by_document is None else statistics.bootstrap_means(by_document, rng)
-        difference, difference_means = None, None
+        table = self._values(runs, column.metric)
+        part = _part_of_files(runs, column) if table is None else _part_of_table(table, runs)
+        difference: Difference | None = None
+        compared: Estimate | None = None
         flips: list[Flip] = []
         if dense and not all(any(run is other for other in dense) for run in runs):
-            found = self._difference(label, runs, column, dense, rng, error)
-            if found is None:
+            made = self._difference(label, runs, column, dense, part)
+            if made is None:
                 self._refused.append(f"{label} on {column}, {runs[0].num_fewshot}-shot")
             else:
-                difference, difference_means, flips = found
+                difference, compared, flips = made
         cell = Cell(
             value=fmean(values),
-            stderr=error if len(runs) == 1 else None,
+            stderr=_standard_error(runs[0].values[column.metric], table) if len(runs) == 1 else None,
             spread=stdev(values) if len(runs) > 1 else None,
             num_documents=runs[0].num_documents,
+            num_units=None if table is None or table.units is None else int(table.units.max()) + 1,
             difference=difference,
         )
-        return Made(cell, value_means, difference_means, error, flips)
+        return Made(cell, part, compared, table is not None, flips)
+
+    def unit_field(self, run: Run) -> str:
+        """The field that names the units of a run's documents; empty where each is its own."""
+        return self._reader.unit_field(run)
+
+    def _values(self, runs: Sequence[Run], metric: str) -> _Table | None:
+        """The runs' outcomes; None where one of them has none."""
+        found = [self._usable(run, metric) for run in runs]
+        outcomes = [one for one in found if one is not None]
+        if len(outcomes) < len(runs):
+            return None
+        return _table([(one.documents, one.values[metric], one.units) for one in outcomes])
 
     def _usable(self, run: Run, metric: str) -> Outcomes | None:
         """The run's outcomes, if the metric is their mean."""
@@ -102,41 +114,34 @@ class CellMaker:
         return found if abs(found.values[metric].mean() - run.values[metric].value) <= MEAN_TOLERANCE else None
 
     def _difference(
-        self,
-        label: str,
-        runs: Sequence[Run],
-        column: Column,
-        dense: Sequence[Run],
-        rng: np.random.Generator,
-        error: float | None,
-    ) -> tuple[Difference, NDArray[np.float64] | None, list[Flip]] | None:
-        """The difference, its resampled means and the flips; None where the prompts are other ones."""
+        self, label: str, runs: Sequence[Run], column: Column, dense: Sequence[Run], own: Part | None
+    ) -> tuple[Difference, Estimate | None, list[Flip]] | None:
+        """The difference, with what the average needs of it, and the flips; None where the prompts are other ones."""
         matched = [_same_draw(run, dense) for run in runs]
         gap = fmean(run.values[column.metric].value for run in runs) - fmean(
             run.values[column.metric].value for run in matched
         )
         pairs, note = self._pairs(runs, matched, column.metric)
-        if note == PROMPTS_DIFFER:
+        table = _table([(one.documents, one.first - one.second, one.units) for one in pairs]) if pairs else None
+        if note == PROMPTS_DIFFER or (pairs and table is None):
             return None
-        if not pairs:
-            return _unpaired(gap, error, matched, column.metric, note), None, []
-        differences = _mean_differences(pairs)
-        means = statistics.bootstrap_means(differences, rng)
-        binary = len(pairs) == 1 and all(np.isin(side, (0, 1)).all() for side in (pairs[0].first, pairs[0].second))
-        if binary:
-            p = statistics.mcnemar(pairs[0].first, pairs[0].second)
-        else:
-            p = statistics.bootstrap_p(means, differences)
+        if table is None:
+            other = _part_of_files(matched[:1], column)
+            estimate = Estimate(((1.0, own), (-1.0, other))) if own is not None and other is not None else None
+            return difference_of(estimate, "standard errors", 0, note, gap), estimate, []
+        bounded = column.higher_is_better and all(
+            side.min() >= 0 and side.max() <= 1 for one in pairs for side in (one.first, one.second)
+        )
+        draws = [_draw(run) for run in runs]
+        estimate = Estimate(((1.0, paired_part(table.values, draws=draws, units=table.units, bounded=bounded)),))
         if note:  # only some documents are in both runs: the difference is theirs
-            gap = float(differences.mean())
-        method = "mcnemar" if binary else "bootstrap"
-        paired = min(len(found.documents) for found in pairs)
-        difference = Difference(gap, *statistics.interval(means), p, math.nan, method, paired, note)
+            gap = estimate.value
+        method = "paired score" if bounded else "paired t"
         flips = []
         if self._list_flips:
-            for run, found in zip(runs, pairs, strict=True):
-                flips += _flips(label, run, column, found)
-        return difference, means, flips
+            for run, one in zip(runs, pairs, strict=True):
+                flips += _flips(label, run, column, one)
+        return difference_of(estimate, method, len(table.values), note, gap), estimate, flips
 
     def _pairs(self, runs: Sequence[Run], matched: Sequence[Run], metric: str) -> tuple[list[Pairs], str]:
         """One pairing a run, and a remark; without pairs the remark says why there are none."""
@@ -156,43 +161,94 @@ class CellMaker:
         return pairs, "" if least == documents else f"paired on {least} of {documents} documents"
 
 
+def difference_of(
+    estimate: Estimate | None, method: str, paired: int, note: str, value: float | None = None
+) -> Difference:
+    """What an estimate says of a difference; `value` is the files' own, where it is known better than its interval."""
+    nan = float("nan")
+    if estimate is None:
+        return Difference(nan if value is None else value, nan, nan, nan, nan, "none", 0, note)
+    return Difference(
+        estimate.value if value is None else value,
+        *estimate.interval,
+        estimate.p,
+        nan,
+        method,
+        paired,
+        note,
+        lowest=estimate.lowest,
+        least=estimate.least(),
+        changed=estimate.changed,
+        draws=estimate.share_of_draws,
+        detectable=estimate.detectable,
+    )
+
+
 def _same_draw(run: Run, dense: Sequence[Run]) -> Run:
     """The dense run of the same few-shot seed, else the first."""
     return next((other for other in dense if other.fewshot_seed == run.fewshot_seed), dense[0])
 
 
-def _unpaired(gap: float, error: float | None, matched: Sequence[Run], metric: str, note: str) -> Difference:
-    """The difference with an interval from standard errors; without one where these are unknown."""
-    other = matched[0].values[metric].stderr
-    if error is None or other is None:
-        return Difference(gap, math.nan, math.nan, math.nan, math.nan, "none", 0, note)
-    return Difference(gap, *statistics.difference_of_errors(gap, error, other), math.nan, "standard errors", 0, note)
+def _draw(run: Run) -> Draw:
+    return run.variant.seed, run.fewshot_seed
 
 
-def _by_document(found: Sequence[Outcomes], metric: str) -> NDArray[np.float64] | None:
-    """One value a document, the mean over runs."""
-    if not found:
+def _part_of_table(table: _Table, runs: Sequence[Run]) -> Part:
+    return mean_part(table.values, draws=[_draw(run) for run in runs], units=table.units)
+
+
+def _part_of_files(runs: Sequence[Run], column: Column) -> Part | None:
+    """The mean value from the files' standard errors; None where one has none."""
+    values = [run.values[column.metric] for run in runs]
+    errors = [value.stderr for value in values if value.stderr is not None]
+    if len(errors) < len(values):
         return None
-    if len(found) == 1:
-        return found[0].values[metric]
-    if all(outcomes.documents is found[0].documents for outcomes in found):
-        return np.mean([outcomes.values[metric] for outcomes in found], axis=0)
-    grouped: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for outcomes in found:
-        for document, value in zip(outcomes.documents, outcomes.values[metric], strict=True):
-            grouped[document.document, document.number].append(float(value))
-    return np.array([fmean(values) for values in grouped.values()])
+    mean, error, documents = fmean(value.value for value in values), fmean(errors), runs[0].num_documents
+    by_draw = {_draw(run): value.value for run, value in zip(runs, values, strict=True)}
+    draws = Draws(by_draw) if len(runs) > 1 else Draws()
+    if column.higher_is_better and 0 <= mean <= 1:
+        count = mean * (1 - mean) / error**2 if error and 0 < mean < 1 else documents
+        return Proportion(value=mean, draws=draws, count=count) if count else None
+    return Mean(value=mean, draws=draws, error=error) if error else None
 
 
-def _mean_differences(pairs: Sequence[Pairs]) -> NDArray[np.float64]:
-    """One difference a document, the mean over the runs that have it."""
-    if len(pairs) == 1:
-        return pairs[0].first - pairs[0].second
-    grouped: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for found in pairs:
-        for document, difference in zip(found.documents, found.first - found.second, strict=True):
-            grouped[document.document, document.number].append(float(difference))
-    return np.array([fmean(values) for values in grouped.values()])
+def _standard_error(value: Value, table: _Table | None) -> float | None:
+    """As the file has it; from the outcomes where it has none, and where documents share a passage."""
+    if table is None or len(table.values) < 2 or (table.units is None and value.stderr is not None):
+        return value.stderr
+    return _error(table.values.mean(1), table.units)
+
+
+def _error(values: NDArray[np.float64], units: NDArray[np.int64] | None) -> float | None:
+    """Of the mean; over units where there are some (Miller 2024, arXiv 2411.00640, with a correction for few)."""
+    gaps = values - values.mean()
+    sums = gaps if units is None else np.bincount(units, gaps)
+    if sums.size < 2:
+        return None
+    return float(np.sqrt((sums**2).sum() * sums.size / (sums.size - 1)) / values.size)
+
+
+def _table(
+    found: Sequence[tuple[Sequence[Document], NDArray[np.float64], Sequence[str] | None]],
+) -> _Table | None:
+    """The numbers of all draws side by side; None where no document is in all of them."""
+    documents, _, units = found[0]
+    if all(other is documents or other == documents for other, _, _ in found):
+        columns = [column for _, column, _ in found]
+    else:
+        by_name = [
+            {(one.document, one.number): float(value) for one, value in zip(names, column, strict=True)}
+            for names, column, _ in found
+        ]
+        shared = [place for place, one in enumerate(documents) if all((one.document, one.number) in d for d in by_name)]
+        names = [(documents[place].document, documents[place].number) for place in shared]
+        columns = [np.array([by[name] for name in names]) for by in by_name]
+        units = None if units is None else [units[place] for place in shared]
+    if not len(columns[0]):
+        return None
+    if units is None or len(set(units)) == len(units):
+        return _Table(np.column_stack(columns), None)
+    return _Table(np.column_stack(columns), np.unique(np.array(units), return_inverse=True)[1])
 
 
 def _flips(label: str, run: Run, column: Column, found: Pairs) -> list[Flip]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from statistics import median
+from typing import TypeVar
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.apart import told_apart
-from lm_eval_prune.report.averages import average_of, averaged_columns, declines, verdict_of
+from lm_eval_prune.report.averages import (
+    average_estimate,
+    average_of,
+    averaged_columns,
+    declines,
+    too_few,
+    verdict_of,
+)
 from lm_eval_prune.report.baselines import Baselines
-from lm_eval_prune.report.board import Board, Column, Difference, Entry, Flip
+from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Difference, Entry, Flip
 from lm_eval_prune.report.cells import CellMaker, Made
 from lm_eval_prune.report.checks import listed, problems_of_missing, problems_of_runs, require_none
 from lm_eval_prune.report.grouping import (
@@ -27,7 +33,7 @@ from lm_eval_prune.report.grouping import (
 )
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Missing, Problem, Run
-from lm_eval_prune.report.statistics import holm
+from lm_eval_prune.report.statistics import Estimate, holm
 from lm_eval_prune.sweep.folder import DENSE
 from lm_eval_prune.text import printable
 
@@ -52,14 +58,26 @@ class BoardConfig:
     """Raise ArgumentError instead of naming problems beside the table."""
     flips: bool = False
     """List the documents whose answers flipped."""
-    seed: int = 1234
-    """Of the resampling."""
+    cluster: tuple[str, ...] = ()
+    """Fields of documents that name what was drawn independently, such as a passage: `FIELD`, or `TASK=FIELD`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < math.inf:
             raise ArgumentError(f"margin={self.margin}: expected 0 or more, such as 0.01")
-        if self.seed < 0:
-            raise ArgumentError(f"seed={self.seed}: expected 0 or more, such as 1234")
+        for text in self.cluster:
+            if not all(part.strip() for part in text.split("=", 1)):
+                raise ArgumentError(f"cluster={text}: expected FIELD or TASK=FIELD, such as multirc=paragraph")
+
+    def unit_fields(self, tasks: Iterable[str]) -> dict[str, str]:
+        """Task -> its field, of the tasks that `cluster` speaks of. Raises ArgumentError for one that is not there."""
+        tasks = list(tasks)
+        found: dict[str, str] = {}
+        for text in sorted(self.cluster, key=lambda text: "=" in text):  # what is said of one task comes last
+            task, _, field = text.rpartition("=")
+            if task and task not in tasks:
+                raise ArgumentError(f"cluster={text}: task {task} not evaluated; there are {', '.join(tasks)}")
+            found |= dict.fromkeys([task] if task else tasks, field)
+        return found
 
 
 def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
@@ -76,7 +94,7 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     problems += [*found, *problems_of_runs(runs)]
     runs, found = without_repeats(runs)
     baselines, rows = Baselines(runs, config.baseline), grouped(runs)
-    maker = CellMaker(list_flips=config.flips)
+    maker = CellMaker(list_flips=config.flips, unit_fields=config.unit_fields(column.task for column in columns))
     entries, flips = _entries(rows, baselines, columns, config, maker)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
     problems += [*found, *baselines.problems(rows, labels(rows))]
@@ -89,10 +107,10 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
         columns=columns,
         entries=entries,
         problems=problems,
-        declines=declines(entries, config.margin),
+        declines=declines(entries, config.margin, averaged_columns(columns)[0].higher_is_better),
         margin=config.margin,
-        seed=config.seed,
         flips=flips,
+        about=_about(entries, columns, maker),
     )
 
 
@@ -110,35 +128,104 @@ def _entries(
         made[key] = {}
         label = _with_seeds(named[key], by_task)
         for column in columns:
-            rng = np.random.default_rng([config.seed, zlib.crc32(f"{named[key]}|{column}|{key.num_fewshot}".encode())])
             own = by_task.get(column.task, [])
-            cell = maker(label, own, column, baselines.of(key, column.task, own), rng)
+            cell = maker(label, own, column, baselines.of(key, column.task, own))
             if cell is not None:
                 made[key][column] = cell
-    made = _judged(made, columns, config.margin)
-    entries = [_entry(key, _with_seeds(named[key], rows[key]), rows[key], made[key], columns, config) for key in rows]
+    made = _judged(made, config.margin)
+    averages = _judged_averages(rows, made, columns, config.margin)
+    entries = [
+        _entry(key, _with_seeds(named[key], rows[key]), rows[key], made[key], averages.get(key), columns)
+        for key in rows
+    ]
     return _ranked(entries, columns), [flip for row in made.values() for cell in row.values() for flip in cell.flips]
 
 
-def _judged(
-    made: dict[RowKey, dict[Column, Made]], columns: Sequence[Column], margin: float
-) -> dict[RowKey, dict[Column, Made]]:
+Key = TypeVar("Key", bound=Hashable)
+
+
+def _corrected(p_values: Mapping[Key, float]) -> dict[Key, float]:
+    """Holm's correction over all; nan where there is no p-value."""
+    known = {key: p for key, p in p_values.items() if not math.isnan(p)}
+    return dict.fromkeys(p_values, math.nan) | dict(zip(known, holm(list(known.values())), strict=True))
+
+
+def _judged(made: dict[RowKey, dict[Column, Made]], margin: float) -> dict[RowKey, dict[Column, Made]]:
     """The same cells, p-values corrected over the variants of a task at one number of shots, with verdicts."""
-    families: dict[tuple[int, Column], list[tuple[RowKey, Difference]]] = defaultdict(list)
+    families: dict[tuple[int, Column], dict[RowKey, float]] = defaultdict(dict)
     for key, row in made.items():
         for column, one in row.items():
             if one.cell.difference is not None:
-                families[key.num_fewshot, column].append((key, one.cell.difference))
+                families[key.num_fewshot, column][key] = one.cell.difference.p
     judged = {key: dict(row) for key, row in made.items()}
-    for (_, column), found in families.items():
-        testable = [(key, difference) for key, difference in found if not math.isnan(difference.p)]
-        adjusted = dict(zip([key for key, _ in testable], holm([d.p for _, d in testable]), strict=True))
-        for key, difference in found:
-            difference = difference._replace(p_holm=adjusted.get(key, math.nan))
+    for (_, column), p_values in families.items():
+        for key, p_holm in _corrected(p_values).items():
+            one = made[key][column]
+            difference = _completed(one.cell.difference, p_holm, one.difference, margin, one.cell.num_documents)
             verdict = verdict_of(difference, column.higher_is_better, margin)
-            cell = replace(made[key][column].cell, difference=difference, verdict=verdict)
-            judged[key][column] = replace(made[key][column], cell=cell)
+            judged[key][column] = replace(one, cell=replace(one.cell, difference=difference, verdict=verdict))
     return judged
+
+
+def _judged_averages(
+    rows: Mapping[RowKey, Mapping[str, list[Run]]],
+    made: Mapping[RowKey, Mapping[Column, Made]],
+    columns: Sequence[Column],
+    margin: float,
+) -> dict[RowKey, Average]:
+    """Row -> its average, where it has one; p-values corrected over the rows at one number of shots."""
+    averages: dict[RowKey, Average] = {}
+    for key, by_task in rows.items():
+        runs = [run for column in columns for run in by_task.get(column.task, [])]
+        average = average_of(made[key], columns, runs)
+        if average is not None:
+            averages[key] = average
+    families: dict[int, dict[RowKey, float]] = defaultdict(dict)
+    for key, average in averages.items():
+        if average.difference is not None:
+            families[key.num_fewshot][key] = average.difference.p
+    better = averaged_columns(columns)[0].higher_is_better
+    for p_values in families.values():
+        for key, p_holm in _corrected(p_values).items():
+            estimate = average_estimate(made[key], columns)
+            difference = _completed(averages[key].difference, p_holm, estimate, margin)
+            averages[key] = replace(
+                averages[key], difference=difference, verdict=verdict_of(difference, better, margin)
+            )
+    return averages
+
+
+def _completed(
+    difference: Difference | None, p_holm: float, estimate: Estimate | None, margin: float, documents: int | None = None
+) -> Difference:
+    """The difference with its corrected p-value and, where its documents are too few, how many would do."""
+    assert difference is not None
+    needed = 0
+    if estimate is not None and too_few(difference, margin) and difference.least > margin:
+        times = estimate.times_needed(margin)
+        needed = math.ceil((difference.paired or documents or 0) * times - 1e-6) if math.isfinite(times) else 0
+    return difference._replace(p_holm=p_holm, needed=needed)
+
+
+def _about(entries: Sequence[Entry], columns: Sequence[Column], maker: CellMaker) -> dict[Column | None, About]:
+    """Of each column and of the average: what it can detect, and the units of its documents."""
+    found: dict[Column | None, About] = {}
+    for column in columns:
+        cells = [entry.cells[column] for entry in entries if column in entry.cells]
+        fields = {maker.unit_field(run): None for entry in entries for run in entry.runs if run.task == column.task}
+        found[column] = About(
+            detectable=_median_detectable(cells),
+            units=max((cell.num_units or 0 for cell in cells), default=0),
+            unit_field=printable(next(iter(fields), "")),
+            documents=max((cell.num_documents or 0 for cell in cells), default=0),
+        )
+    found[None] = About(_median_detectable([entry.average for entry in entries if entry.average is not None]))
+    return found
+
+
+def _median_detectable(holders: Sequence[Cell | Average]) -> float:
+    known = [one.difference.detectable for one in holders if one.difference is not None]
+    return median([value for value in known if math.isfinite(value)] or [math.nan])
 
 
 def _entry(
@@ -146,8 +233,8 @@ def _entry(
     label: str,
     by_task: Mapping[str, list[Run]],
     made: Mapping[Column, Made],
+    average: Average | None,
     columns: Sequence[Column],
-    config: BoardConfig,
 ) -> Entry:
     runs = [run for column in columns for run in by_task.get(column.task, [])]
     # Masks of one share have one size: any run's counts are the row's; the fullest record is taken.
@@ -165,7 +252,7 @@ def _entry(
         is_dense=key.variant == DENSE,
         cost=cost,
         cells={column: made[column].cell for column in columns if column in made},
-        average=average_of(made, columns, runs, config.margin),
+        average=average,
         runs=runs,
     )
 

@@ -23,6 +23,7 @@ from lm_eval_prune.report.runs import Cost, Dataset, Problem, Run, Value
 from lm_eval_prune.report.schema import TASK_NAMES, Config, Mask, PruningBlock, ResultsFile, TaskResult, fault_of
 from lm_eval_prune.sweep.folder import DENSE, Variant, digest, file_name
 from lm_eval_prune.text import printable
+from lm_eval_prune.units import unit_field
 
 __all__ = [
     "cost_of",
@@ -115,6 +116,7 @@ def task_fields(file: ResultsFile, task: str) -> tuple[dict[str, Any], list[str]
         "values": values,
         "task_version": printable(str("unknown" if found.version is None else found.version)),
         "task_config": None,
+        "unit_field": unit_field(task, definition and definition.metadata),
         "dataset": Dataset(
             path=(definition and definition.dataset_path) or "",
             name=(definition and definition.dataset_name) or "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +41,8 @@ class Outcomes:
     """The harness's numbers of the documents, to be read by people."""
     values: dict[str, NDArray[np.float64]]
     """Metric -> one value a document, in the order of `documents`."""
+    units: tuple[str, ...] | None = None
+    """What each document was drawn with, such as its passage; None where each was drawn by itself, or it is unknown."""
 
 
 class Pairs(NamedTuple):
@@ -50,6 +52,8 @@ class Pairs(NamedTuple):
     doc_ids: NDArray[np.int64]
     first: NDArray[np.float64]
     second: NDArray[np.float64]
+    units: tuple[str, ...] | None
+    """As in the outcomes of either run."""
 
 
 def pair(first: Outcomes, second: Outcomes, metric: str) -> Pairs | None:
@@ -57,22 +61,28 @@ def pair(first: Outcomes, second: Outcomes, metric: str) -> Pairs | None:
     if metric not in first.values or metric not in second.values:
         return None
     if first.documents == second.documents:
-        return Pairs(first.documents, first.doc_ids, first.values[metric], second.values[metric])
+        units = first.units or second.units
+        return Pairs(first.documents, first.doc_ids, first.values[metric], second.values[metric], units)
     places = {document: place for place, document in enumerate(second.documents)}
     shared = [(mine, places[document]) for mine, document in enumerate(first.documents) if document in places]
     if not shared:
         return None
     ours, theirs = np.array(shared).T
     documents = tuple(first.documents[mine] for mine in ours)
-    return Pairs(documents, first.doc_ids[ours], first.values[metric][ours], second.values[metric][theirs])
+    units = tuple(first.units[mine] for mine in ours) if first.units else None
+    if units is None and second.units:
+        units = tuple(second.units[place] for place in theirs)
+    return Pairs(documents, first.doc_ids[ours], first.values[metric][ours], second.values[metric][theirs], units)
 
 
 class OutcomeReader:
     """Reads outcomes, each file once; equal lists of documents are kept once."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit_fields: Mapping[str, str] | None = None) -> None:
+        """`unit_fields`: task -> the field that names a document's unit, beside what the runs say."""
         self.problems: list[Problem] = []
         """Damaged files."""
+        self._unit_fields = unit_fields or {}
         self._read: dict[tuple[Path, str], Outcomes | None] = {}
         self._documents: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
@@ -82,12 +92,16 @@ class OutcomeReader:
             return None
         key = (run.samples, run.task)
         if key not in self._read:
-            self._read[key] = self._whole(run.samples)
+            self._read[key] = self._whole(run.samples, self.unit_field(run))
         return self._read[key]
 
-    def _whole(self, path: Path) -> Outcomes | None:
+    def unit_field(self, run: Run) -> str:
+        """The field that names the units of the run's documents; empty where each is its own."""
+        return self._unit_fields.get(run.task, run.unit_field)
+
+    def _whole(self, path: Path, unit_field: str) -> Outcomes | None:
         try:
-            return self._outcomes(read_columns(path))
+            return self._outcomes(read_columns(path, unit_field))
         except PruneError as error:
             self.problems.append(Problem("damaged samples", f"{error}; left out"))
             return None
@@ -108,7 +122,14 @@ class OutcomeReader:
                     values[metric_name(name, filter_name)] = np.array(sorted_values, dtype=float)
         documents = tuple(_numbered([(document, prompt) for document, prompt, _ in order]))
         documents = self._documents.setdefault(documents, documents)
-        return Outcomes(documents, np.array([doc_id for _, _, doc_id in order]), dict(sorted(values.items())))
+        by_place = dict(zip(places, columns.unit, strict=True))
+        units = tuple(by_place[place] or "" for place in order)
+        return Outcomes(
+            documents,
+            np.array([doc_id for _, _, doc_id in order]),
+            dict(sorted(values.items())),
+            units if all(units) else None,
+        )
 
 
 def _numbered(names: Sequence[tuple[str, str]]) -> Iterable[Document]:

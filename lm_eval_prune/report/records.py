@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.report.board import Average, Board, Cell, Difference, Entry
+from lm_eval_prune.report.board import Average, Board, Cell, Column, Difference, Entry
 from lm_eval_prune.text import printable
 
 __all__ = ["FORMAT", "arranged", "flat_records", "nested", "searched"]
@@ -68,13 +68,18 @@ def nested(board: Board) -> dict[str, Any]:
         "format": FORMAT,
         "version": 1,
         "margin": board.margin,
-        "seed": board.seed,
-        "columns": [column._asdict() for column in board.columns],
+        "columns": [{**column._asdict(), **_about(board, column)} for column in board.columns],
+        "average": {"name": board.average_name, **_about(board, None)},
         "entries": [_nested_entry(board, entry) for entry in board.entries],
         "declines": [decline._asdict() for decline in board.declines],
         "problems": [problem._asdict() for problem in board.problems],
         "flips": [flip._asdict() for flip in board.flips],
     }
+
+
+def _about(board: Board, column: Column | None) -> dict[str, Any]:
+    about = board.about.get(column)
+    return {key: _clean(value) for key, value in about._asdict().items()} if about else {}
 
 
 def _identity(entry: Entry) -> dict[str, Any]:
@@ -108,6 +113,7 @@ def _flat(board: Board, entry: Entry) -> dict[str, Any]:
         record[f"{column} stderr"] = cell.stderr if cell else None
         record[f"{column} spread"] = cell.spread if cell else None
         record[f"{column} documents"] = cell.num_documents if cell else None
+        record[f"{column} units"] = cell.num_units if cell else None
         record |= _flat_difference(str(column), cell)
     return record
 
@@ -115,9 +121,10 @@ def _flat(board: Board, entry: Entry) -> dict[str, Any]:
 def _flat_difference(name: str, holder: Cell | Average | None) -> dict[str, Any]:
     difference = holder.difference if holder else None
     record: dict[str, Any] = {f"{name} difference": difference.value if difference else None}
-    for key in ("low", "high", "p", "p_holm"):
+    for key in ("low", "high", "p", "p_holm", "changed", "draws", "least", "detectable"):
         record[f"{name} difference {key}"] = _clean(getattr(difference, key)) if difference else None
     record[f"{name} difference method"] = difference.method if difference else None
+    record[f"{name} needed"] = difference.needed or None if difference else None
     record[f"{name} paired"] = difference.paired if difference else None
     record[f"{name} note"] = difference.note or None if difference else None
     record[f"{name} verdict"] = holder.verdict or None if holder else None
@@ -146,8 +153,8 @@ def _nested_difference(difference: Difference | None) -> dict[str, Any] | None:
 
 
 def _clean(value: Any) -> Any:
-    """None for nan, which JSON does not know."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+    """None for what is no finite number, which JSON does not know."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(text: str) -> float:

@@ -102,6 +102,8 @@ class Run:
     cost: Cost
     samples: Path | None
     """Where its per-document outcomes lie: a cell, or a `samples_*.jsonl`. None where there are none."""
+    unit_field: str = ""
+    """The field of its documents that names what was drawn independently (`units.py`); empty: each document."""
     weights: str | None = None
     """Fingerprint of the model's files (identity.py); None where nothing is known of them."""
     identity: Mapping[str, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.json_lines import bounded_lines
 from lm_eval_prune.report.schema import fault_of
 from lm_eval_prune.sweep.folder import sample_lines
+from lm_eval_prune.units import unit_of
 
 __all__ = ["Columns", "read_columns"]
 
@@ -34,6 +35,8 @@ class SampleLine(BaseModel):
     doc_hash: str | None = None
     prompt_hash: str | None = None
     filter: str = "none"
+    unit: str | None = None
+    """What a sweep says that the document was drawn with."""
     metrics: list[str] | None = None
     """Their names; the values stand under these."""
 
@@ -60,16 +63,20 @@ class Columns(NamedTuple):
     prompt_hash: list[str]
     doc_id: list[int]
     filter: list[str]
+    unit: list[str | None]
+    """What the document was drawn with, such as its passage; None where it is not known."""
     metrics: dict[str, list[float | None]]
     """Name -> values; None where a line has none that is a number."""
 
 
-def read_columns(path: Path) -> Columns | None:
+def read_columns(path: Path, unit_field: str = "") -> Columns | None:
     """The samples of a sweep's cell (`.json`) or of the harness (`.jsonl`).
+
+    unit_field: the field of the documents that names their unit (`units.py`); each is its own, if empty.
 
     None where lines have no hashes, as in files of old releases of the harness. Raises FileFormatError.
     """
-    columns = Columns([], [], [], [], {})
+    columns = Columns([], [], [], [], [], {})
     with contextlib.closing(sample_lines(path) if path.suffix == ".json" else _lines(path)) as lines:
         for number, line in enumerate(lines):
             sample = _sample(line, f"{path}: line {number + 1}")
@@ -79,12 +86,21 @@ def read_columns(path: Path) -> Columns | None:
             columns.prompt_hash.append(sample.prompt_hash)
             columns.doc_id.append(sample.doc_id)
             columns.filter.append(sample.filter)
+            columns.unit.append(_unit(sample, unit_field))
             for name in sample.named:
                 columns.metrics.setdefault(name, [None] * number).append(sample.value(name))
             for values in columns.metrics.values():
                 if len(values) <= number:
                     values.append(None)
     return columns if columns.doc_id else None
+
+
+def _unit(sample: SampleLine, unit_field: str) -> str | None:
+    """From the document where the file has it, else as the sweep wrote it."""
+    if not unit_field:
+        return None
+    found = unit_of((sample.model_extra or {}).get("doc"), unit_field)
+    return sample.unit if found is None else found
 
 
 def _sample(line: bytes, where: str) -> SampleLine:

@@ -179,6 +179,7 @@ class _Definition(_Part):
     test_split: Shown = None
     validation_split: Shown = None
     metric_list: list[Any] | None = None
+    metadata: Any = None
 
 
 class _Counts(_Part):

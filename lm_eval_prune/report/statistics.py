@@ -1,100 +1,323 @@
-"""Is a difference real? Exact and resampling tests on paired outcomes, corrected for how many were made.
+"""Is a difference real, and is a loss small? Intervals, p-values and sample sizes of weighted sums over tasks.
 
-Resampling is over documents. A mean over n documents with few different values has a bootstrap distribution that
-depends only on how often each value occurs, so that resamples are drawn as multinomial counts: the same distribution as
-drawing documents one by one, at a cost that does not grow with n.
+A `Part` is what one task's documents say of a mean or a difference; an `Estimate` is a weighted sum of parts, such as
+the average over tasks. Its interval is built from the parts' own by the method of variance estimates recovery (Zou and
+Donner, Statistics in Medicine 27, 2008, 1693-1702), so that it keeps what they know of few documents. Draws (few-shot
+seeds, random masks) are a second source of variance, which all tasks may share. The p-value is the level at which the
+interval reaches 0, so that the two never contradict one another.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import bdtr, ndtr, ndtri, stdtr  # scipy.stats takes a second to import
+from scipy.special import ndtr, ndtri, stdtrit
+
+from lm_eval_prune.intervals import (
+    Changes,
+    Z,
+    changes_of,
+    concentrated_limit,
+    detectable_loss,
+    root_between,
+    score_limits,
+    score_p,
+    smallest_margin,
+    wilson_limits,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "CONFIDENCE",
-    "RESAMPLES",
-    "bootstrap_means",
-    "bootstrap_p",
-    "difference_of_errors",
+    "Draw",
+    "Draws",
+    "Estimate",
+    "Mean",
+    "Paired",
+    "Part",
+    "Proportion",
     "holm",
-    "interval",
-    "mcnemar",
+    "mean_part",
+    "paired_part",
 ]
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
+FEWEST_UNITS = 6
+"""Of a metric without bounds: fewer cannot be shown to differ by a sign test at the 5 % level."""
+FARTHEST = 37.0
+"""Standard errors; p-values beyond are below what a float holds."""
+Draw = tuple[Hashable, Hashable]
+"""What was drawn once for a run: the seeds of its random mask and of its few-shot examples."""
 
 
-def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """McNemar's exact two-sided p-value of paired outcomes 0 or 1: a binomial test of the pairs that differ."""
-    first, second = np.asarray(first), np.asarray(second)
-    gained, lost = int((first < second).sum()), int((first > second).sum())
-    if gained + lost == 0:
-        return 1.0
-    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+@dataclass(frozen=True)
+class Draws:
+    """What several draws say of a value."""
+
+    values: Mapping[Draw, float] = field(default_factory=dict)
+    """The value of each; empty where there is one draw."""
+    residual: float = 0.0
+    """Variance of the value from documents that answer differently in every draw: between documents and draws alike."""
 
 
-def bootstrap_means(values: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """(resamples,): means of `values` drawn with replacement, as many as there are."""
-    values = np.asarray(values, dtype=float)
-    found, counts = np.unique(values, return_counts=True)
-    if found.size == 1:
-        return np.full(resamples, found[0])
-    if found.size <= 32:
-        return rng.multinomial(values.size, counts / values.size, size=resamples) @ found / values.size
-    # In pieces of at most 4 million draws, so that memory stays small whatever the number of documents.
-    step = max(1, 4_000_000 // values.size)
-    pieces = [
-        values[rng.integers(values.size, size=(min(step, resamples - start), values.size))].mean(1)
-        for start in range(0, resamples, step)
-    ]
-    return np.concatenate(pieces)
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one task's documents say of a value."""
+
+    value: float
+    draws: Draws = field(default=Draws())
+    changed: float = math.nan
+    """Share of the documents with another outcome."""
+
+    def limits(self, z: float) -> tuple[float, float]:
+        """Below and above, `z` normal standard errors away; draws apart."""
+        raise NotImplementedError
+
+    @property
+    def lowest(self) -> float:
+        """The lower limit at 95 % that also holds where the loss sits in few units."""
+        return self.limits(Z)[0]
+
+    def least(self, times: float = 1.0) -> float:
+        """The smallest loss that so many times the documents can exclude, where none of them changes."""
+        raise NotImplementedError
+
+    @property
+    def detectable(self) -> float:
+        """The smallest loss that would be shown four times of five."""
+        low, _ = self.limits(Z)
+        return (self.value - low) * (Z + float(ndtri(0.8))) / Z
 
 
-def interval(means: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The percentile interval of bootstrap means."""
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+@dataclass(frozen=True, kw_only=True)
+class Paired(Part):
+    """The mean change of outcomes in [0, 1] on the same documents, by Tango's score interval."""
+
+    changes: Changes
+    concentrated: float = math.nan
+    """The lower limit where the loss may sit in few units; nan where it is the interval's own."""
+
+    def limits(self, z: float) -> tuple[float, float]:
+        low, high = score_limits(self.changes, z)
+        return float(low), float(high)
+
+    @property
+    def lowest(self) -> float:
+        low = self.limits(Z)[0]
+        return low if math.isnan(self.concentrated) else min(low, self.concentrated)
+
+    def least(self, times: float = 1.0) -> float:
+        return float(smallest_margin(self.changes.units * times))
+
+    @property
+    def detectable(self) -> float:
+        return detectable_loss(self.changes)
 
 
-def bootstrap_p(means: NDArray[np.float64], values: ArrayLike) -> float:
-    """Two-sided p-value that the mean of the differences `values` is 0, from their bootstrap `means`; never quite 0.
+@dataclass(frozen=True, kw_only=True)
+class Proportion(Part):
+    """A mean of outcomes in [0, 1], by Wilson's interval of as many documents as tell as much."""
 
-    Twice the share of means on or beyond 0, the observed one counted among them. Where none is, that share only says
-    how many means were drawn (2 / 2001 of 2000, too coarse to be corrected for many comparisons), and p is the paired
-    t-test's instead, if that is smaller. Both can be absurdly small for a few nearly equal differences; so p is then
-    no smaller than an exact sign test's can be, 2 * 0.5**n of n differences other than 0.
+    count: float
+
+    def limits(self, z: float) -> tuple[float, float]:
+        low, high = wilson_limits(self.value, self.count, z)
+        return float(low), float(high)
+
+    def least(self, times: float = 1.0) -> float:
+        low, high = wilson_limits(self.value, self.count * times)
+        return max(self.value - float(low), float(high) - self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean(Part):
+    """A mean of anything, by its standard error and Student's t; normal, where `freedom` is infinite."""
+
+    error: float
+    freedom: float = math.inf
+
+    def limits(self, z: float) -> tuple[float, float]:
+        reach = _student(self.freedom, z) * self.error
+        return self.value - reach, self.value + reach
+
+    def least(self, times: float = 1.0) -> float:
+        if math.isinf(self.freedom):
+            return Z * self.error / math.sqrt(times)
+        return 0.0 if times * (self.freedom + 1) >= FEWEST_UNITS else math.inf
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A weighted sum of parts with its interval."""
+
+    parts: Sequence[tuple[float, Part]]
+    """(weight, part)."""
+
+    @property
+    def value(self) -> float:
+        return math.fsum(weight * part.value for weight, part in self.parts)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        return self.limits(Z)
+
+    def limits(self, z: float) -> tuple[float, float]:
+        """Below and above, at the level of `z` normal standard errors."""
+        below, above = self._reaches(z)
+        return self.value - below, self.value + above
+
+    @cached_property
+    def lowest(self) -> float:
+        """The lower limit at 95 % that also holds where the loss sits in few units."""
+        if all(math.isnan(getattr(part, "concentrated", math.nan)) for _, part in self.parts):
+            return self.interval[0]
+        reach = 0.0
+        for weight, part in self.parts:
+            under = part.value - part.lowest if weight > 0 else part.limits(Z)[1] - part.value
+            reach += weight**2 * max(under**2 - Z**2 * part.draws.residual, 0.0)
+        return self.value - math.sqrt(reach + self._draws(Z))
+
+    @cached_property
+    def p(self) -> float:
+        """Two-sided p-value that the value is 0: the level at which the interval reaches it. Never quite 0."""
+        value = self.value
+        if value == 0:
+            return 1.0
+        if len(self.parts) == 1 and isinstance(part := self.parts[0][1], Paired) and not part.draws.values:
+            return max(float(score_p(part.changes)), sys.float_info.min)
+        side = 0 if value > 0 else 1
+
+        def beyond(z: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.array([self._reaches(float(z[0]))[side] - abs(value)])
+
+        z = float(root_between(beyond, np.array([FARTHEST]), np.array([1e-9]))[0])
+        if beyond(np.array([FARTHEST]))[0] <= 0:
+            return sys.float_info.min
+        return max(2 * float(ndtr(-z)), sys.float_info.min)
+
+    @cached_property
+    def share_of_draws(self) -> float:
+        """How much of the squared width of the interval comes from draws; nan where there is one draw."""
+        if not self._levels:
+            return math.nan
+        below, _ = self._reaches(Z)
+        return self._draws(Z) / below**2 if below else 0.0
+
+    @property
+    def changed(self) -> float:
+        """Mean share of documents with another outcome; nan where runs are not paired."""
+        return math.fsum(abs(weight) * part.changed for weight, part in self.parts)
+
+    @property
+    def detectable(self) -> float:
+        """The smallest loss that would be shown four times of five, by the documents of these draws."""
+        return math.hypot(*(weight * part.detectable for weight, part in self.parts))
+
+    def least(self, times: float = 1.0) -> float:
+        """The smallest loss that so many times the documents can exclude, where none of them changes."""
+        return math.hypot(*(weight * part.least(times) for weight, part in self.parts))
+
+    def times_needed(self, margin: float) -> float:
+        """How many times the documents are the least that can show a loss to be below `margin`; inf if none are."""
+        low, high = 1.0, 1e9
+        if self.least(low) <= margin:
+            return low
+        if margin <= 0 or self.least(high) > margin:
+            return math.inf
+        while high / low > 1 + 1e-9:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if self.least(middle) <= margin else (middle, high)
+        return high
+
+    def _reaches(self, z: float) -> tuple[float, float]:
+        draws = self._draws(z)
+        below, above = 0.0, 0.0
+        for (weight, part), (low, high) in zip(self.parts, self._part_limits(z), strict=True):
+            under, over = part.value - low, high - part.value
+            under, over = (under, over) if weight > 0 else (over, under)
+            # What documents and draws vary together is in the variance between draws already.
+            shared = z**2 * part.draws.residual
+            below += weight**2 * max(under**2 - shared, 0.0)
+            above += weight**2 * max(over**2 - shared, 0.0)
+        return math.sqrt(below + draws), math.sqrt(above + draws)
+
+    def _part_limits(self, z: float) -> list[tuple[float, float]]:
+        paired = [part.changes for _, part in self.parts if isinstance(part, Paired)]
+        if not paired:
+            return [part.limits(z) for _, part in self.parts]
+        lows, highs = score_limits(Changes(*np.array(paired).T), z)
+        found = iter(zip(lows.tolist(), highs.tolist(), strict=True))
+        return [next(found) if isinstance(part, Paired) else part.limits(z) for _, part in self.parts]
+
+    def _draws(self, z: float) -> float:
+        """The squared reach that comes from draws, at `z` normal standard errors."""
+        return math.fsum((_student(levels - 1, z) ** 2) * variance for levels, variance in self._levels)
+
+    @cached_property
+    def _levels(self) -> list[tuple[int, float]]:
+        """(number of draws, variance of the mean over them) of random masks and of few-shot examples."""
+        return [found for factor in (0, 1) if (found := self._factor(factor))]
+
+    def _factor(self, factor: int) -> tuple[int, float] | None:
+        series = []
+        for weight, part in self.parts:
+            by_level: dict[Hashable, list[float]] = defaultdict(list)
+            for draw, value in part.draws.values.items():
+                by_level[draw[factor]].append(value)
+            if len(by_level) > 1:
+                series.append({level: weight * math.fsum(found) / len(found) for level, found in by_level.items()})
+        if not series:
+            return None
+        if all(found.keys() == series[0].keys() for found in series):
+            together = [math.fsum(found[level] for found in series) for level in series[0]]
+            return len(together), float(np.var(together, ddof=1)) / len(together)
+        # Other draws on other tasks: at most as far off as if all were off together.
+        errors = [math.sqrt(float(np.var(list(found.values()), ddof=1)) / len(found)) for found in series]
+        return min(len(found) for found in series), math.fsum(errors) ** 2
+
+
+def paired_part(
+    changes: ArrayLike, *, draws: Sequence[Draw] = (), units: ArrayLike | None = None, bounded: bool = True
+) -> Part:
+    """The mean of `changes`, (documents,) or (documents, draws) differences of outcomes, by document.
+
+    units: (documents,) numbers of what was drawn independently. bounded: outcomes lie between 0 and 1.
     """
-    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (means.size + 1))
-    if beyond:
-        return p
-    values = np.asarray(values, dtype=float)
-    sign_test = min(1.0, 2 * 0.5 ** int(np.count_nonzero(values)))
-    return max(min(p, _t_test(values)), sign_test, sys.float_info.min)
+    table = np.asarray(changes, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    value, changed, seen = float(table.mean()), float((table != 0).any(1).mean()), _draws_of(table, draws, units)
+    if bounded:
+        found = changes_of(table, units)
+        sums, sizes = _by_unit(table.mean(1), units)
+        alone = units is None and table.shape[1] == 1 and bool(np.isin(table, (-1.0, 0.0, 1.0)).all())
+        lowest = math.nan if alone else concentrated_limit(sums, sizes)
+        return Paired(value=value, changed=changed, draws=seen, changes=found, concentrated=lowest)
+    error, freedom = _error(table.mean(1), units)
+    return Mean(value=value, changed=changed, draws=seen, error=error, freedom=freedom)
 
 
-def _t_test(values: NDArray[np.float64]) -> float:
-    """Two-sided p-value of Student's t-test that the mean of `values` is 0; 0 where all are equal, and not 0."""
-    error = float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0
-    return 0.0 if error == 0 else 2 * float(stdtr(values.size - 1, -abs(float(values.mean())) / error))
-
-
-def difference_of_errors(difference: float, first: float, second: float) -> tuple[float, float, float]:
-    """(low, high, p) of a difference of two means from their standard errors alone, as if they were independent."""
-    error = float(np.hypot(first, second))
-    if error == 0:
-        return difference, difference, 1.0 if difference == 0 else 0.0
-    reach = float(ndtri((1 + CONFIDENCE) / 2)) * error
-    return difference - reach, difference + reach, 2 * float(ndtr(-abs(difference) / error))
+def mean_part(values: ArrayLike, *, draws: Sequence[Draw] = (), units: ArrayLike | None = None) -> Part:
+    """The mean of `values`, (documents,) or (documents, draws) outcomes."""
+    table = np.asarray(values, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    value, by_document, seen = float(table.mean()), table.mean(1), _draws_of(table, draws, units)
+    if table.min() < 0 or table.max() > 1:
+        error, freedom = _error(by_document, units)
+        return Mean(value=value, draws=seen, error=error, freedom=freedom)
+    sums, sizes = _by_unit(by_document, units)
+    variance = float(((sums - value * sizes) ** 2).sum()) / table.shape[0] ** 2
+    alone = table.shape[1] == 1 and bool(np.isin(table, (0.0, 1.0)).all())
+    inner = 0 < value < 1 and variance > 0
+    count = value * (1 - value) / variance if inner else table.shape[0] ** 2 / float((sizes**2).sum())
+    return Proportion(value=value, draws=seen, count=min(count, table.shape[0]) if alone else count)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -105,3 +328,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def _student(freedom: float, z: float) -> float:
+    """The quantile of Student's t at the level of `z` normal standard errors."""
+    return z if math.isinf(freedom) else min(-float(stdtrit(freedom, ndtr(-z))), 1e100)
+
+
+def _by_unit(values: NDArray[np.float64], units: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of values, and numbers of documents, by unit."""
+    if units is None:
+        return values, np.ones(values.size)
+    numbers = np.asarray(units, dtype=np.int64)
+    return np.bincount(numbers, values).astype(float), np.bincount(numbers).astype(float)
+
+
+def _error(values: NDArray[np.float64], units: ArrayLike | None) -> tuple[float, float]:
+    """Standard error of the mean, clustered by unit, and its degrees of freedom."""
+    sums, sizes = _by_unit(values, units)
+    if sums.size < 2:
+        return math.inf, 1.0
+    squares = float(((sums - values.mean() * sizes) ** 2).sum()) * sums.size / (sums.size - 1)
+    return math.sqrt(squares) / values.size, sums.size - 1.0
+
+
+def _draws_of(table: NDArray[np.float64], draws: Sequence[Draw], units: ArrayLike | None) -> Draws:
+    if table.shape[1] < 2:
+        return Draws()
+    by_draw: dict[Draw, list[float]] = defaultdict(list)
+    for draw, mean in zip(draws, table.mean(0), strict=True):
+        by_draw[draw].append(float(mean))
+    sums, sizes = zip(*(_by_unit(column, units) for column in table.T), strict=True)
+    rest = np.array(sums) - np.array(sums).mean(0) - (table.mean(0) - table.mean())[:, None] * np.array(sizes)
+    count, runs = rest.shape[1], rest.shape[0]
+    squares = float((rest**2).sum()) / max((count - 1) * (runs - 1), 1)
+    residual = count * squares / runs / table.shape[0] ** 2
+    return Draws({draw: math.fsum(found) / len(found) for draw, found in by_draw.items()}, residual)

@@ -13,6 +13,7 @@ from lm_eval_prune.files import write_bytes, write_json
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.records import arranged, flat_records, nested
 from lm_eval_prune.report.wording import (
+    about_texts,
     describe_average,
     describe_cell,
     fixed,
@@ -62,6 +63,8 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
         parts.append(f"## {shots}-shot\n\n{_table(header, rows)}")
     if len(board.shots) > 1:
         parts.append(f"## Side by side: {board.average_name}\n\n" + _table(*side_by_side(board, entries)))
+    if texts := about_texts(board):
+        parts.append("## Columns\n\n" + _list(texts))
     if board.declines:
         parts.append("## Minimal decline\n\n" + _list(decline.sentence for decline in board.declines))
     parts.append("## How to read it\n\n" + _list(notes_of(board)))

@@ -10,13 +10,14 @@ from rich.text import Text
 
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Entry
 from lm_eval_prune.report.tables import side_by_side
-from lm_eval_prune.report.wording import describe_difference, percent, value_text
+from lm_eval_prune.report.wording import about_texts, describe_difference, percent, value_text
 
 __all__ = ["print_board"]
 
 LONGEST = 48
 """Characters of a name."""
-COLOURS = {"worse": "red", "better": "green", "tied": "", "within the margin": "cyan", "": ""}
+COLOURS = {"worse": "red", "better": "green", "within the margin": "cyan", "identical": "cyan"}
+"""Of verdicts; the others have none."""
 
 
 def print_board(
@@ -36,6 +37,8 @@ def print_board(
         for shots in board.shots:
             for table in _tables(board, [e for e in entries if e.num_fewshot == shots], shots, console.width):
                 console.print(table)
+    if texts := about_texts(board):
+        console.print(Text("; ".join(texts), style="dim"), soft_wrap=True)
     for decline in board.declines:
         console.print(Text(decline.sentence), soft_wrap=True)
 
@@ -94,7 +97,7 @@ def _task_cell(cell: Cell | Average | None) -> Text:
     if cell is None:
         return Text("missing", style="yellow")
     difference = describe_difference(cell.difference, cell.verdict)
-    below = ("\n" + difference, COLOURS[cell.verdict]) if difference else ""
+    below = ("\n" + difference, COLOURS.get(cell.verdict, "")) if difference else ""
     return Text.assemble(value_text(cell).replace(" over seeds", ""), below)
 
 

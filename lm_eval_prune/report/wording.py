@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from lm_eval_prune.report.board import Average, Board, Cell, Difference, Entry
-from lm_eval_prune.report.statistics import RESAMPLES
+from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Difference, Entry
 
 __all__ = [
     "VERDICT_SIGNS",
+    "about_text",
+    "about_texts",
     "describe_average",
     "describe_cell",
     "describe_difference",
@@ -24,8 +25,20 @@ __all__ = [
     "value_text",
 ]
 
-VERDICT_SIGNS = {"worse": "▼", "better": "▲", "tied": "=", "within the margin": "≈", "": ""}
-VERDICTS = {"tied": "tied (equal, or no difference is shown)"}
+VERDICT_SIGNS = {
+    "worse": "▼",
+    "better": "▲",
+    "identical": "=",
+    "within the margin": "≈",
+    "not shown": "·",
+    "too few documents": "∅",
+    "": "",
+}
+VERDICTS = {
+    "identical": "identical (no answer changed)",
+    "not shown": "not shown (neither a difference, nor that a loss is within the margin)",
+    "too few documents": "too few documents (for the margin, even if no answer had changed)",
+}
 """What a verdict means, where its name alone does not say."""
 
 
@@ -88,8 +101,39 @@ def explain_difference(difference: Difference | None, verdict: str) -> str:
     elif difference.method != "none":
         parts.append(difference.method)
     parts.append(f"{difference.paired} documents paired" if difference.paired else "not paired")
+    if not math.isnan(difference.changed):
+        parts.append(f"{percent(difference.changed) or '0 %'} of the answers changed")
+    if not math.isnan(difference.draws):
+        parts.append(f"{100 * difference.draws:.0f} % of the interval's squared width are draws")
     parts += [difference.note] if difference.note else []
+    if verdict == "too few documents":
+        parts.append(_why_too_few(difference))
     return "; ".join([*parts, *([verdict] if verdict else [])])
+
+
+def _why_too_few(difference: Difference) -> str:
+    if difference.low >= -difference.least:
+        return f"a loss that sits in few passages may have been missed: up to {-difference.lowest:.4f}"
+    needed = f", at least {difference.needed:,} are needed" if difference.needed else ""
+    return f"had no answer changed, they would show a loss below {difference.least:.4f}{needed}"
+
+
+def about_text(about: About) -> str:
+    """What a column can detect, and what its documents share."""
+    parts = [] if math.isnan(about.detectable) else [f"detects {about.detectable:.3f}"]
+    if about.units:
+        parts.append(f"{about.units:,} x {about.unit_field}, {about.documents:,} documents")
+    elif about.unit_field:
+        parts.append(f"no {about.unit_field} in the samples: documents count one by one")
+    return "; ".join(parts)
+
+
+def about_texts(board: Board) -> list[str]:
+    """What each column and the average can detect, a sentence a column."""
+    named: list[tuple[str, Column | None]] = [(str(column), column) for column in board.columns]
+    named.append((board.average_name, None))
+    found = [(name, about_text(board.about[column])) for name, column in named if column in board.about]
+    return [f"{name}: {text}" for name, text in found if text]
 
 
 def probability_text(difference: Difference | None) -> str:
@@ -118,17 +162,20 @@ def notes_of(board: Board) -> list[str]:
     """What the numbers are."""
     signs = ", ".join(f"{sign} {VERDICTS.get(verdict, verdict)}" for verdict, sign in VERDICT_SIGNS.items() if verdict)
     return [
-        "± is the standard error as the results file has it; for random rankings the value is the mean over seeds and "
-        "± the standard deviation over them.",
+        "± is the standard error as the results file has it (over passages, where documents share them); for random "
+        "rankings the value is the mean over seeds and ± the standard deviation over them.",
         f"After it, the difference to the dense model at the same number of shots, and a verdict: {signs}.",
-        "Differences are paired on the hashes of document and prompt: McNemar's exact test for metrics of 0 and 1, "
-        "a paired bootstrap for others and for means over seeds (where no resample reaches 0, the paired t-test, but "
-        "nothing smaller than a sign test can give). p-values are Holm-corrected over the variants of a task at one "
-        "number of shots; worse and better mean a corrected p below 0.05.",
-        f"Within the margin: the 95 % interval of the difference does not go below {lowest(board.margin)}. A sign with "
-        "? comes from runs that could not be paired, by their standard errors.",
-        f"Intervals are percentiles of {RESAMPLES} bootstrap resamples (seed {board.seed}) of the documents; the "
-        "average's of documents within tasks. They are about other documents, not about other seeds.",
+        "Differences are paired on the hashes of document and prompt, with Tango's score interval (95 %); its p-value "
+        "is McNemar's, and for documents that share a passage Durkalski's. Metrics without bounds take Student's t. "
+        "p-values are Holm-corrected over the variants of a task, and over the averages, at one number of shots; "
+        "worse and better mean a corrected p below 0.05.",
+        f"Within the margin: the interval does not go below {lowest(board.margin)}; that is said wrongly at most "
+        "2.5 % of the time. Too few documents: if no answer had changed, the interval would. A sign with ? comes from "
+        "runs that could not be paired, by their standard errors.",
+        "The average's interval is built from the tasks' own (MOVER). Where a row has several seeds, the intervals are "
+        "about other seeds too; where it has one, about other documents only.",
+        "Detects: the smallest loss that would be shown as worse four times of five, at the documents of the column "
+        "and the answers that changed in its rows (the median).",
         "FLOPs are those of the linear maps for one token, output layer included. An oracle was selected on the "
         "documents that it is evaluated on.",
     ]

@@ -100,7 +100,7 @@ def _by_ranking(board: Board, entries: Sequence[Entry], component: str, rankings
     )
     caption = (
         f"The average over tasks against the share of {noun} pruned, a line for each ranking; the left end is the "
-        "dense model. Bands are 95 % bootstrap intervals over documents, for random rankings one standard deviation "
+        "dense model. Bands are 95 % intervals over documents, for random rankings one standard deviation "
         "over seeds to either side."
     )
     return Figure(f"{component}-rankings", f"Pruning {noun}, by ranking{of}", caption, _by_shots(board, chart))

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lm_eval_prune.report.board import Average, Board, Cell, Entry, Flip
+from lm_eval_prune.report.board import Average, Board, Cell, Column, Entry, Flip
 from lm_eval_prune.report.records import arranged, searched
 from lm_eval_prune.report.wording import (
     VERDICT_SIGNS,
+    about_text,
     describe_difference,
     explain_difference,
     heads_and_ffns,
@@ -76,14 +77,20 @@ def headings(board: Board) -> list[Heading]:
     fixed = [Heading("heads pruned", "heads"), Heading("FFNs pruned", "ffns"), Heading("parameters left", "parameters")]
     if _knows_flops(board):
         fixed.append(Heading("FLOPs left", "flops"))
-    fixed.append(Heading(board.average_name, "average", _first(board)))
+    fixed.append(Heading(board.average_name, "average", _first(board), note=_note(board, None)))
     return fixed + [
         Heading(
             str(column), str(column), "desc" if column.higher_is_better else "asc",
-            note="" if column.higher_is_better else "lower is better",
+            note=_note(board, column),
         )
         for column in board.columns
     ]  # fmt: skip
+
+
+def _note(board: Board, column: Column | None) -> str:
+    about = board.about.get(column)
+    lower = "lower is better" if column is not None and not column.higher_is_better else ""
+    return "; ".join(part for part in (lower, about_text(about) if about else "") if part)
 
 
 def lines(board: Board, *, sort: str = "rank") -> list[Line]:

@@ -1,0 +1,260 @@
+"""Intervals of means and of paired differences that keep their level with few documents, and sample sizes from them.
+
+A *unit* is what was drawn independently of the rest: a document, or all documents that share a passage. Functions take
+numbers or arrays that broadcast; limits are at `z` standard errors of a normal distribution, 1.96 for 95 %.
+
+Sources: Tango, Statistics in Medicine 17 (1998) 891-908, the score interval of a difference of paired proportions;
+Wilson, JASA 22 (1927) 209-212, that of one proportion; Rao and Scott, Biometrics 48 (1992) 577-585, variances of
+clustered answers by a design effect; Durkalski et al., Statistics in Medicine 22 (2003) 2417-2428, and Obuchowski,
+Statistics in Medicine 17 (1998) 1495-1507, McNemar's test of clustered pairs, which the score statistic is at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "Changes",
+    "Z",
+    "changes_of",
+    "concentrated_limit",
+    "detectable_loss",
+    "documents_needed",
+    "root_between",
+    "score_limits",
+    "score_p",
+    "score_statistic",
+    "smallest_margin",
+    "wilson_limits",
+]
+
+Z = float(ndtri(0.975))
+"""Standard errors to each side of a 95 % interval."""
+POWER = 0.8
+ROUNDS = 100
+"""At most, of the search for a limit; about ten are needed."""
+TOLERANCE = 1e-13
+CLOSEST = 1e-10
+"""To the mean change, where the search begins: where nothing changed the statistic is 0 there too."""
+
+
+class Changes(NamedTuple):
+    """What changed between two runs on the same documents, in the sums that the score statistic needs."""
+
+    documents: Any
+    """Their number n."""
+    gained: Any
+    """Sum of the changes upwards: documents gained, where outcomes are 0 and 1."""
+    lost: Any
+    """Sum of the changes downwards, a positive number."""
+    squares: Any
+    """Sum over units of s**2, s the sum of a unit's changes."""
+    products: Any
+    """Sum over units of s * m, m the documents of a unit."""
+    sizes: Any
+    """Sum over units of m**2."""
+    least_effect: Any = 0.0
+    """Lower bound of the design effect: 1 for outcomes of 0 and 1 of one run, whose variance is known."""
+
+    @property
+    def difference(self) -> Any:
+        """The mean change."""
+        return (self.gained - self.lost) / self.documents
+
+    @property
+    def units(self) -> Any:
+        """How many units of equal size tell as much, where all documents of a unit change together."""
+        return self.documents**2 / self.sizes
+
+
+def changes_of(changes: ArrayLike, units: ArrayLike | None = None) -> Changes:
+    """The sums of `changes`, (documents,) or (documents, draws) numbers in [-1, 1]; means over draws count.
+
+    units: (documents,) numbers 0, 1, ... of the unit that each document is of; each its own, if None.
+    """
+    table = np.asarray(changes, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    count, draws = table.shape
+    sums, sizes = table.mean(1), np.ones(count)
+    if units is not None:
+        units = np.asarray(units)
+        sums, sizes = np.bincount(units, sums), np.bincount(units).astype(float)
+    alone = draws == 1 and bool(np.isin(table, (-1.0, 0.0, 1.0)).all())
+    return Changes(
+        documents=count,
+        gained=float(np.maximum(table, 0).sum() / draws),
+        lost=float(np.maximum(-table, 0).sum() / draws),
+        squares=float((sums**2).sum()),
+        products=float((sums * sizes).sum()),
+        sizes=float((sizes**2).sum()),
+        least_effect=1.0 if alone else 0.0,
+    )
+
+
+def score_statistic(changes: Changes, difference: ArrayLike) -> Floats:
+    """Standard errors between the mean change and `difference`, with the variance that documents would then have.
+
+    Tango's statistic, its variance at the maximum-likelihood estimate under `difference`, times the design effect: the
+    units' variance around `difference` over that of as many unrelated documents. At 0 it is McNemar's (Durkalski's,
+    for units of several documents).
+    """
+    scale = np.sqrt(_variance(changes, np.asarray(difference, dtype=float)))
+    gap = changes.difference - np.asarray(difference, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gap == 0, 0.0, gap / scale)
+
+
+def score_p(changes: Changes) -> Floats:
+    """Two-sided p-value of no change: McNemar's score test, without correction for continuity."""
+    return 2 * ndtr(-np.abs(score_statistic(changes, 0.0)))
+
+
+def score_limits(changes: Changes, z: ArrayLike = Z) -> tuple[Floats, Floats]:
+    """The differences that are `z` standard errors from the mean change, below and above; within [-1, 1]."""
+    changes = Changes(*(np.asarray(value, dtype=float)[..., None] for value in changes))
+    z, mean = np.asarray(z, dtype=float)[..., None], changes.difference
+    side = np.array([-1.0, 1.0])
+
+    def beyond(difference: Floats) -> Floats:
+        return (difference - mean) * side - z * np.sqrt(_variance(changes, difference))
+
+    shape = np.broadcast_shapes(side.shape, np.shape(z), *(value.shape for value in changes))
+    near = np.broadcast_to(np.clip(mean + side * CLOSEST, -1, 1), shape)
+    low, high = np.moveaxis(root_between(beyond, np.broadcast_to(side, shape), near), -1, 0)
+    return low, high
+
+
+def _variance(changes: Changes, difference: Floats) -> Floats:
+    """Of the mean change, if it were `difference` in expectation."""
+    n, gained, lost = changes.documents, changes.gained, changes.lost
+    # The chance of a loss under the constraint: the root of 2n q^2 + linear q - lost * difference * (1 - difference).
+    linear = (2 * n - gained + lost) * difference - gained - lost
+    constant = -lost * difference * (1 - difference)
+    chance = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
+    variance = np.maximum(2 * chance + difference * (1 - difference), 0)
+    together = changes.squares - 2 * difference * changes.products + difference**2 * changes.sizes
+    alone = gained + lost - 2 * difference * (gained - lost) + n * difference**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effect = np.where(alone > 0, together / alone, 1.0)
+    result: Floats = variance * np.maximum(effect, changes.least_effect) / n
+    return result
+
+
+def concentrated_limit(sums: ArrayLike, sizes: ArrayLike, z: float = Z) -> float:
+    """The lower limit of the mean change where the loss may sit in few units, which may be lost whole.
+
+    sums: (units,) changes of each unit; sizes: (units,) its documents. The design effect of `score_limits` is that of
+    the changes seen, and cannot know of units that none of the draws hit. Here the variance is that of the most likely
+    distribution over the units' values *and a unit lost whole*, with the mean that is tested (empirical likelihood:
+    Owen, Biometrika 75 (1988) 237-249). For documents by themselves that distribution is Tango's, and so is the limit.
+    """
+    pairs, counts = np.unique(np.asarray(sums) + 1j * np.asarray(sizes), return_counts=True)
+    values, weights = pairs.real, counts / counts.sum()
+    documents, number = pairs.imag, int(counts.sum())
+    size, typical = float(weights @ documents), float(weights @ documents**2 / (weights @ documents))
+    mean = float(weights @ values) / size
+
+    def beyond(difference: Floats) -> Floats:
+        gaps = values - documents * float(difference[0])
+        lost = max(typical * (1 + float(difference[0])), -float(gaps.min()), CLOSEST)
+        variance = _tilted_variance(gaps, weights, lost)
+        return np.array([mean - float(difference[0]) - z * math.sqrt(variance / number) / size])
+
+    return max(float(root_between(beyond, np.array([CLOSEST - 1]), np.array([mean - CLOSEST]))[0]), -1.0)
+
+
+def _tilted_variance(gaps: Floats, weights: Floats, lost: float) -> float:
+    """E[gap**2] under the most likely distribution over `gaps` and -`lost` whose mean is 0; their own is above 0."""
+
+    def mean(tilt: Floats) -> Floats:
+        return np.array([-float(weights @ (gaps / np.maximum(1 + float(tilt[0]) * gaps, 1e-15)))])
+
+    most = 1 / lost
+    if (gaps > -lost).all() and mean(np.array([most]))[0] <= 0:
+        tilted = weights / (1 + most * gaps)
+        return float(tilted @ gaps**2 + max(1 - tilted.sum(), 0.0) * lost**2)
+    most *= 1 - 1e-12
+    tilt = float(root_between(mean, np.array([most]), np.array([0.0]))[0])
+    return float(weights / (1 + tilt * gaps) @ gaps**2)
+
+
+def root_between(function: Any, far: Floats, near: Floats) -> Floats:
+    """Where `function`, positive at `far` and negative at `near`, is 0 (Chandrupatla, Adv. Eng. Software 28, 1997).
+
+    Where it is not negative at `near`, that is the answer.
+    """
+    one, two = far, near
+    at_one, at_two = function(one), function(two)
+    three, at_three, share = one, at_one, np.full(far.shape, 0.5)
+    settled = (at_two >= 0) | (at_one <= 0)
+    for _ in range(ROUNDS):
+        middle = one + share * (two - one)
+        value = function(middle)
+        same = (value > 0) == (at_one > 0)
+        three, at_three = np.where(same, one, two), np.where(same, at_one, at_two)
+        two, at_two = np.where(same, two, one), np.where(same, at_two, at_one)
+        one, at_one = middle, value
+        best = np.where(np.abs(at_two) < np.abs(at_one), two, one)
+        width = np.abs(two - one)
+        done = settled | (width < TOLERANCE) | (at_one == 0)
+        if done.all():
+            break
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place, height = (one - two) / (three - two), (at_one - at_two) / (at_three - at_two)
+            inverse = (height**2 < place) & ((1 - height) ** 2 < 1 - place)
+            step = at_one / (at_two - at_one) * at_three / (at_two - at_three)
+            step += (three - one) / (two - one) * at_one / (at_three - at_one) * at_two / (at_three - at_two)
+            least = TOLERANCE / 2 / width
+        share = np.where(done, 0.0, np.where(inverse, np.clip(step, least, 1 - least), 0.5))
+    return np.where(settled, near, best)
+
+
+def wilson_limits(share: ArrayLike, count: ArrayLike, z: ArrayLike = Z) -> tuple[Floats, Floats]:
+    """Wilson's limits of a proportion `share` of `count` documents, or of as many as tell as much."""
+    share, count = np.asarray(share, dtype=float), np.asarray(count, dtype=float)
+    z2 = np.asarray(z, dtype=float) ** 2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    reach = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return np.maximum(middle - reach, 0.0), np.minimum(middle + reach, 1.0)
+
+
+def smallest_margin(units: ArrayLike, z: float = Z) -> Floats:
+    """The smallest loss that `units` can exclude, where none of them changes."""
+    return z**2 / (np.asarray(units, dtype=float) + z**2)
+
+
+def documents_needed(margin: float, changed: float = 0.0, power: float = POWER) -> int:
+    """Units for "within the margin" to be said with that power where nothing is lost, so many of them `changed`.
+
+    As many are gained as lost. With `changed=0` the number below which no outcome can show it.
+    """
+    share = changed / 2
+    variance = float(_variance(Changes(1.0, share, share, changed, 0.0, 1.0), np.asarray(-margin)))
+    reach = Z * math.sqrt(variance) + float(ndtri(power)) * math.sqrt(changed)
+    return math.ceil(max((reach / margin) ** 2, Z**2 * (1 - margin) / margin) - 1e-9)
+
+
+def detectable_loss(changes: Changes, power: float = POWER) -> float:
+    """The smallest loss that such documents would show as one, with that power at the 5 % level, two-sided.
+
+    At the discordance seen, or that which a loss implies where it is more.
+    """
+    discordance = (changes.gained + changes.lost) / changes.documents
+    effect = changes.squares / (changes.gained + changes.lost) if discordance else changes.sizes / changes.documents
+    units = changes.documents / max(effect, changes.least_effect)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        loss = (low + high) / 2
+        spread = max(discordance, loss)
+        reach = Z * math.sqrt(spread) + float(ndtri(power)) * math.sqrt(max(spread - loss**2, 0.0))
+        low, high = (loss, high) if loss * math.sqrt(units) < reach else (low, loss)
+    return high

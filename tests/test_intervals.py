@@ -1,0 +1,187 @@
+"""Score intervals against likelihoods maximised by scipy, R's output, statsmodels, and all outcomes enumerated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from lm_eval_prune.intervals import (
+    Changes,
+    Z,
+    changes_of,
+    concentrated_limit,
+    detectable_loss,
+    documents_needed,
+    score_limits,
+    score_p,
+    smallest_margin,
+    wilson_limits,
+)
+
+
+def plain(gained, lost, documents):
+    """Documents by themselves."""
+    return Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0)
+
+
+def tango(gained, lost, documents, difference):
+    """The score statistic from its definition: the likelihood of the three outcomes maximised under the difference."""
+
+    def minus_likelihood(loss):
+        chances = (loss + difference, loss, 1 - 2 * loss - difference)
+        counts = (gained, lost, documents - gained - lost)
+        return -sum(count * np.log(chance) for count, chance in zip(counts, chances, strict=True) if count)
+
+    least, most = max(0.0, -difference) + 1e-12, (1 - difference) / 2 - 1e-12
+    found = scipy.optimize.minimize_scalar(
+        minus_likelihood, bounds=(least, most), method="bounded", options={"xatol": 1e-13}
+    )
+    variance = 2 * found.x + difference - difference**2
+    return (gained - lost - documents * difference) / np.sqrt(documents * variance)
+
+
+@pytest.mark.parametrize(("gained", "lost", "documents"), [(12, 2, 50), (7, 3, 12), (3, 8, 100), (20, 20, 1000)])
+def test_the_score_interval_is_where_the_maximised_likelihood_puts_it(gained, lost, documents):
+    middle = (gained - lost) / documents
+    low, high = score_limits(plain(gained, lost, documents))
+    for side, end, expected in ((-1, low, Z), (1, high, -Z)):
+        found = scipy.optimize.brentq(
+            lambda d, wanted=expected: tango(gained, lost, documents, d) - wanted,
+            *sorted((middle + side * 1e-7, side * 0.99)),
+        )
+        assert end == pytest.approx(found, abs=1e-6)
+
+
+def test_the_score_interval_is_that_of_r():
+    # PropCIs::scoreci.mp of 48 and 41 discordant pairs of 549 at 90 %, as published with its output: -1.57 to +4.14.
+    low, high = score_limits(plain(48, 41, 549), scipy.stats.norm.ppf(0.95))
+    assert (low, high) == (pytest.approx(-0.0157, abs=5e-5), pytest.approx(0.0414, abs=5e-5))
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=60)
+def test_the_limits_hold_the_mean_and_agree_with_the_p_value(documents, first, second):
+    gained = round(documents * first)
+    lost = round((documents - gained) * second)
+    low, high = score_limits(plain(gained, lost, documents))
+    assert -1 <= low <= (gained - lost) / documents <= high <= 1
+    mirrored = score_limits(plain(lost, gained, documents))
+    assert (low, high) == (pytest.approx(-mirrored[1], abs=1e-9), pytest.approx(-mirrored[0], abs=1e-9))
+    if abs(score_p(plain(gained, lost, documents)) - 0.05) > 1e-6:
+        assert (low > 0 or high < 0) == (score_p(plain(gained, lost, documents)) < 0.05)
+
+
+@pytest.mark.parametrize("documents", [1, 2, 56, 381, 10_042])
+def test_where_no_document_changed_the_interval_has_a_width(documents):
+    low, high = score_limits(plain(0, 0, documents))
+    assert (-low, high) == pytest.approx((Z**2 / (documents + Z**2),) * 2)
+    assert smallest_margin(documents) == pytest.approx(float(high))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 1), (5, 12), (40, 17), (3, 3)])
+def test_p_is_mcnemars_without_correction(gained, lost):
+    expected = mcnemar([[7, gained], [lost, 20]], exact=False, correction=False).pvalue
+    assert score_p(plain(gained, lost, 27 + gained + lost)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("right", "documents"), [(0, 1), (1, 1), (0, 56), (45, 60), (60, 60)])
+def test_wilson_is_that_of_statsmodels(right, documents):
+    expected = proportion_confint(right, documents, method="wilson")
+    assert wilson_limits(right / documents, documents) == pytest.approx(expected, abs=1e-12)
+
+
+def outcomes(documents, gain, loss):
+    """(gained, lost, probability) of all outcomes that are not absurdly rare."""
+    most = min(documents, int(documents * max(gain, loss) + 12 * np.sqrt(documents * max(gain, loss)) + 12))
+    gained, lost = (grid.ravel() for grid in np.mgrid[0 : most + 1, 0 : most + 1])
+    keep = gained + lost <= documents
+    gained, lost = gained[keep].astype(float), lost[keep].astype(float)
+    counts = np.column_stack([gained, lost, documents - gained - lost])
+    chances = scipy.stats.multinomial.pmf(counts, documents, [gain, loss, 1 - gain - loss])
+    assert chances.sum() == pytest.approx(1, abs=1e-6)
+    return gained, lost, chances
+
+
+@pytest.mark.parametrize("documents", [381, 400, 638, 1000])
+@pytest.mark.parametrize("gain", [0.0, 0.002, 0.01, 0.05])
+def test_a_loss_of_the_margin_is_rarely_within_it(documents, gain):
+    gained, lost, chances = outcomes(documents, gain, gain + 0.01)
+    low, _ = score_limits(plain(gained, lost, np.full_like(gained, documents)))
+    assert chances[low >= -0.01].sum() <= 0.0265
+
+
+@pytest.mark.parametrize("documents", [56, 100, 277, 1000])
+@pytest.mark.parametrize("change", [0.005, 0.025, 0.05, 0.1])
+def test_no_difference_is_rarely_shown(documents, change):
+    gained, lost, chances = outcomes(documents, change, change)
+    assert chances[score_p(plain(gained, lost, documents)) < 0.05].sum() <= 0.054
+
+
+@pytest.mark.parametrize(("documents", "gain", "loss"), [(60, 0.05, 0.06), (277, 0.03, 0.05), (1000, 0.02, 0.03)])
+def test_intervals_cover(documents, gain, loss):
+    gained, lost, chances = outcomes(documents, gain, loss)
+    low, high = score_limits(plain(gained, lost, np.full_like(gained, documents)))
+    assert 0.94 <= chances[(low <= gain - loss) & (gain - loss <= high)].sum() <= 0.975
+
+
+def test_units_count_as_one_where_they_change_together():
+    changes = np.repeat([1.0, -1.0, -1.0, *[0.0] * 80], 58)
+    units = np.repeat(np.arange(83), 58)
+    alone = score_limits(plain(1, 2, 83))
+    assert score_limits(changes_of(changes, units)) == pytest.approx(alone, abs=1e-6)
+    assert score_p(changes_of(changes, units)) == pytest.approx(float(score_p(plain(1, 2, 83))))
+    assert changes_of(np.zeros(83 * 58), units).units == pytest.approx(83)
+
+
+def test_p_of_clustered_pairs_is_durkalskis():
+    draw = np.random.default_rng(0)
+    units = draw.integers(0, 40, 300)
+    changes = draw.choice([-1.0, 0.0, 1.0], 300, p=[0.2, 0.7, 0.1])
+    by_unit = [changes[units == unit].sum() for unit in range(40)]
+    statistic = sum(by_unit) ** 2 / sum(value**2 for value in by_unit)
+    found = changes_of(changes, units)
+    assert found.squares >= found.gained + found.lost  # else the design effect is taken to be 1
+    assert score_p(found) == pytest.approx(scipy.stats.chi2.sf(statistic, 1))
+
+
+@given(st.integers(2, 300), st.floats(0, 0.5), st.floats(0, 0.5))
+@settings(max_examples=40)
+def test_a_loss_in_few_documents_is_what_the_score_interval_allows_already(documents, first, second):
+    gained, lost = int(documents * first), int(documents * second)
+    changes = np.repeat([1.0, -1.0, 0.0], [gained, lost, documents - gained - lost])
+    low, _ = score_limits(plain(gained, lost, documents))
+    assert concentrated_limit(changes, np.ones(documents)) == pytest.approx(float(low), abs=1e-6)
+
+
+def test_a_loss_in_few_units_is_not_excluded_by_changes_that_are_spread():
+    draw = np.random.default_rng(1)
+    sums = draw.binomial(58, 0.05, 400) - draw.binomial(58, 0.05, 400)
+    spread = Changes(400 * 58, 1160, 1160, (sums**2).sum(), sums.sum() * 58, 400 * 58**2, 1.0)
+    assert score_limits(spread)[0] > -0.01 > concentrated_limit(sums, np.full(400, 58))
+
+
+@pytest.mark.parametrize(("margin", "changed"), [(0.01, 0.0), (0.02, 0.0), (0.01, 0.04), (0.02, 0.04), (0.05, 0.1)])
+def test_documents_needed_are_enough_and_fewer_are_not(margin, changed):
+    def power(documents):
+        gained, lost, chances = outcomes(documents, changed / 2, changed / 2)
+        low, _ = score_limits(plain(gained, lost, np.full_like(gained, documents)))
+        return chances[(low >= -margin) & (smallest_margin(documents) <= margin)].sum()
+
+    needed = documents_needed(margin, changed)
+    assert power(needed) >= 0.77
+    assert power(int(0.85 * needed)) < 0.8
+
+
+@pytest.mark.parametrize(("gained", "lost", "documents"), [(0, 0, 400), (20, 20, 1000), (2, 2, 200)])
+def test_a_detectable_loss_is_shown_four_times_of_five(gained, lost, documents):
+    loss = detectable_loss(plain(gained, lost, documents))
+    changed = max((gained + lost) / documents, loss)
+    found, gone, chances = outcomes(documents, (changed - loss) / 2, (changed + loss) / 2)
+    shown = chances[(score_p(plain(found, gone, documents)) < 0.05) & (gone > found)].sum()
+    assert 0.76 <= shown <= 0.96
