@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.locks import is_still, let_go, lock_descriptor
 from lm_eval_prune.strict_json import json_line, parse_json
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "plain_json",
     "read_bytes",
     "read_json",
+    "remove_temporaries",
     "require_format",
     "require_no_input",
     "require_writable",
@@ -104,12 +106,16 @@ def require_writable(folder: Path) -> None:
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that `path` holds the old or the new one whole, and the new one survives a power cut.
 
-    Raises FileFormatError where it cannot be written; then nothing is left behind.
+    What killed processes have left of such writing in the same folder is removed. Raises FileFormatError where the file
+    cannot be written; then nothing is left behind.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        if (folder := path.parent.absolute()) not in _cleaned:
+            remove_temporaries(folder)
+            _cleaned.add(folder)
+        descriptor, temporary, guard = _temporary(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -121,9 +127,49 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
             raise
+        finally:
+            if guard is not None:
+                let_go(guard)
         _sync_folder(path.parent)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+TEMPORARY = ".lm-eval-prune.tmp"
+"""How the names of files end that are being written."""
+WINDOWS = os.name == "nt"
+_cleaned: set[Path] = set()
+"""Folders that this process has cleaned."""
+
+
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Remove what `write_bytes` was writing into `folder` in processes that were killed: living ones hold locks."""
+    for path in Path(folder).glob(f".*{TEMPORARY}"):
+        if WINDOWS or path.is_symlink() or not path.is_file():
+            continue
+        with contextlib.suppress(OSError), path.open("rb+") as file:
+            descriptor = os.dup(file.fileno())
+            try:
+                if lock_descriptor(descriptor):
+                    path.unlink(missing_ok=True)
+            finally:
+                let_go(descriptor)
+
+
+def _temporary(path: Path) -> tuple[int, str, int | None]:
+    """A new file beside `path`: (its descriptor, its path, a second descriptor that holds its lock)."""
+    while True:
+        # Names of 255 bytes are the longest; this one needs some for itself.
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=TEMPORARY, dir=path.parent)
+        if WINDOWS:  # an open file cannot be renamed there
+            return descriptor, temporary, None
+        guard = os.dup(descriptor)
+        with contextlib.suppress(OSError):  # a file system without locks: nothing there is taken for left behind
+            lock_descriptor(guard, wait=True)
+        if is_still(guard, temporary):
+            return descriptor, temporary, guard
+        os.close(descriptor)  # another process took it for left behind before it was locked
+        let_go(guard)
 
 
 def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any]) -> dict[str, Any]:

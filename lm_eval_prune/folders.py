@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.locks import held
 
 __all__ = ["appearing", "require_new"]
 
@@ -30,10 +29,12 @@ def appearing(output_path: Path) -> Iterator[Path]:
     place that is taken, FileFormatError where it cannot be written.
     """
     folder = output_path.parent / f".{output_path.name}.unfinished"
-    lock = FileLock(f"{folder}.lock")
+    lock = Path(f"{folder}.lock")
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
-        with lock.acquire(timeout=0):
+        with held(lock) as alone:
+            if not alone:
+                raise ArgumentError(f"output_path={output_path}: another run is writing it; give a new folder")
             try:
                 require_new(output_path)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -46,8 +47,6 @@ def appearing(output_path: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
                 with suppress(OSError):  # Windows: not while it is held
-                    Path(lock.lock_file).unlink()
-    except Timeout:
-        raise ArgumentError(f"output_path={output_path}: another run is writing it; give a new folder") from None
+                    lock.unlink()
     except OSError as error:
         raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error

@@ -21,7 +21,7 @@ from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
 from lm_eval_prune import PruneError
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.harness.cells import TaskRun
-from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.selection import random_mask
 from lm_eval_prune.sweep import folder as disk
@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
     """The folder of the whole grid, computed without interruption; not to be changed."""
     folder = tmp_path_factory.mktemp("sweep") / "grid"
     with pytest.MonkeyPatch.context() as patch:
-        loads = counted(patch, PrunedOPT, "__init__")
+        loads = counted(patch, PrunedModel, "__init__")
         builds = counted(patch, TaskRun, "__init__")
         run_sweep(settings(folder), progress=False)
     assert (len(loads), len(builds)) == (1, 4)  # one model, and requests once for each task and shots
@@ -167,7 +167,10 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
     shutil.copytree(tasks_folder() / "demo", tmp_path / "tasks" / "demo")
     own_task(tmp_path / "tasks", [])
     config = settings(
-        tmp_path, tasks=["demo_facts", "own", "demo_recall"], num_fewshot=[0], include_path=str(tmp_path / "tasks")
+        tmp_path / "sweep",
+        tasks=["demo_facts", "own", "demo_recall"],
+        num_fewshot=[0],
+        include_path=str(tmp_path / "tasks"),
     )
     config = config.model_copy(update={"ranking": ("random:0",)})
     sweep = run_sweep(config, progress=False)
@@ -175,7 +178,7 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
     assert (status.done, status.failed, status.missing) == (3, 3, 0)
     assert any("demo_facts" in line and "out of memory" in line for line in status.failures)
     assert any("own" in line and "cannot be loaded: Unable to find" in line for line in status.failures)
-    result = CliRunner().invoke(cli, ["sweep", "status", str(tmp_path)])
+    result = CliRunner().invoke(cli, ["sweep", "status", str(tmp_path / "sweep")])
     assert result.exit_code == 1
     assert "3 cells done" in result.output
     monkeypatch.setattr(harness_cells.TaskRun, "results", original)
@@ -184,13 +187,13 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
 
 
 def test_a_log_likelihood_that_is_no_number_fails_its_cell_alone(tmp_path, monkeypatch):
-    original = PrunedOPT._loglikelihood_tokens
+    original = PrunedModel._loglikelihood_tokens
 
     def answers(lm, *arguments, **settings):
         found = original(lm, *arguments, **settings)
         return [(math.nan, False), *found[1:]] if lm.mask.num_pruned_heads else found
 
-    monkeypatch.setattr(PrunedOPT, "_loglikelihood_tokens", answers)
+    monkeypatch.setattr(PrunedModel, "_loglikelihood_tokens", answers)
     sweep = run_sweep(
         settings(tmp_path, tasks=["demo_facts"], num_fewshot=[0], ranking=["random:0"], model_args="scorer=padded"),
         progress=False,
@@ -541,7 +544,7 @@ def test_a_dry_run_tells_what_is_left(grid, tmp_path, monkeypatch):
     assert re.search(r"\n  demo_facts, 0-shot: 1 of 4 cells x 6 documents: [\d.]+ [MG]FLOP, [\d.]+ s\n", result.output)
     assert re.search(r"\n  together about [\d.]+ [MG]FLOP, [\d.]+ s on one worker \(.*\)\n", result.output)
 
-    monkeypatch.setattr(PrunedOPT, "create_from_arg_string", None)  # nothing to measure: the model is not loaded
+    monkeypatch.setattr(PrunedModel, "create_from_arg_obj", None)  # nothing to measure: the model is not loaded
     assert estimate_sweep(settings(grid)).seconds == 0
     result = CliRunner().invoke(cli, ["sweep", "--config", str(written(tmp_path, grid)), "--dry_run"])
     assert result.exit_code == 0, result.output

@@ -1,91 +1,121 @@
 """Who computes what: a lock file a cell, so that several processes share a folder.
 
-The operating system lets go of a dead process's lock, so a cell whose process was killed is free at once.
+The operating system lets go of a dead process's lock, so a cell whose process was killed is free at once. Lock files
+are empty and have names of ours; nothing else in the folder is touched, and a link in its place is not followed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+import errno
+import re
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.locks import hold, let_go
 
-__all__ = ["claim", "claimed", "clear_claims", "is_claimed"]
+__all__ = ["claim", "claimed", "clear_claims", "is_claimed", "present"]
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+NAMES = re.compile(r"(plan|process-[\w.-]+|importance-.+|[0-9a-f]{24})\.lock")
+"""Lock files of a sweep."""
 
 
-def _lock(folder: Path, name: str) -> FileLock:
-    path = folder / "claims" / f"{name}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileFormatError(f"{path.parent}: cannot be written: {error.strerror or error}") from None
-    return FileLock(path, is_singleton=False)
+def claim_path(folder: Path, name: str) -> Path:
+    return folder / "claims" / f"{name}.lock"
 
 
 @contextmanager
-def claim(folder: Path, name: str, *, writes: Iterable[Path] = (), wait: bool = False) -> Iterator[bool]:
+def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     """Whether `name` is this process's inside; False where another has it (never, with `wait`).
 
-    What a process that was killed left of `writes`, the files that only the claim's owner writes, is removed. Whoever
-    gets a claim looks first whether the work has been done meanwhile. Raises FileFormatError.
+    Whoever gets a claim looks first whether the work has been done meanwhile. Raises FileFormatError.
     """
-    lock = _lock(folder, name)
+    path = claim_path(folder, name)
     try:
-        with warnings.catch_warnings():
-            # filelock's way out, marker files, would keep the claims of processes that died on another machine.
-            warnings.filterwarnings("error", "flock not supported")
-            lock.acquire(timeout=-1 if wait else 0)
-    except (NotImplementedError, UserWarning):
-        raise FileFormatError(
-            f"{folder}: its file system has no locks (flock), by which processes share a sweep; give an --output_path "
-            "elsewhere"
-        ) from None
-    except Timeout:
-        yield False
-        return
+        lock = _hold(path, wait)
     except OSError as error:
-        raise FileFormatError(f"{lock.lock_file}: cannot be locked: {error.strerror or error}") from None
+        if error.errno in NO_LOCKS:
+            raise FileFormatError(
+                f"{folder}: its file system has no locks (flock), by which processes share a sweep; give an "
+                "--output_path elsewhere"
+            ) from None
+        raise FileFormatError(f"{path}: cannot be locked: {error.strerror or error}") from None
     try:
-        for path in writes:
-            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-                left.unlink(missing_ok=True)
-        yield True
+        yield lock is not None
     finally:
-        lock.release()
+        if lock is not None:
+            let_go(lock)
+
+
+def _hold(path: Path, wait: bool) -> int | None:
+    """Raises OSError where it cannot be locked, FileFormatError where there is no folder to do it in."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileFormatError(f"{path.parent}: cannot be written: {error.strerror or error}") from None
+        if path.parent.is_symlink():
+            raise FileFormatError(f"{path.parent}: a link; those in a sweep's folder are not followed; remove it")
+        with contextlib.suppress(FileNotFoundError):  # another process has just cleared the folder away
+            return hold(path, wait=wait)
+
+
+@contextmanager
+def present(folder: Path) -> Iterator[str]:
+    """Inside, others see that this process is at work in the folder: as the claim of this name."""
+    name = f"process-{uuid.uuid4().hex}"
+    with claim(folder, name):
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(OSError):
+                claim_path(folder, name).unlink()
 
 
 def is_claimed(folder: Path, name: str) -> bool:
     """Whether a living process has it now."""
-    if not (folder / "claims" / f"{name}.lock").exists():
+    path = claim_path(folder, name)
+    if not path.is_file() or path.parent.is_symlink():
         return False
-    lock = _lock(folder, name)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a folder that may only be read
+        with claim(folder, name) as free:
+            return not free
+    except FileFormatError:  # a folder that may only be read
         return False
-    lock.release()
-    return False
 
 
 def claimed(folder: Path, prefix: str) -> list[str]:
     """What begins so and a living process has now."""
-    names = sorted(path.stem for path in (folder / "claims").glob(f"{prefix}*.lock"))
-    return [name for name in names if is_claimed(folder, name)]
+    return [path.stem for path in _lock_files(folder) if path.name.startswith(prefix) and is_claimed(folder, path.stem)]
 
 
 def clear_claims(folder: Path, is_done: Callable[[str], bool]) -> None:
     """Remove the lock files that nobody holds, of work that is done."""
-    for path in (folder / "claims").glob("*.lock"):
+    for path in _lock_files(folder):
         with claim(folder, path.stem) as free:
             if free and is_done(path.stem):
                 path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others are at work
         (folder / "claims").rmdir()
+
+
+def _lock_files(folder: Path) -> list[Path]:
+    """Ours: of our names, empty, and no links."""
+    if (folder / "claims").is_symlink():
+        return []
+    try:
+        paths = sorted(path for path in (folder / "claims").iterdir() if NAMES.fullmatch(path.name))
+    except OSError:
+        return []
+    return [path for path in paths if not path.is_symlink() and path.is_file() and _is_empty(path)]
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return False

@@ -26,7 +26,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_prune.errors import FileFormatError
-from lm_eval_prune.files import read_json, require_format, write_bytes, write_json
+from lm_eval_prune.files import (
+    TEMPORARY,
+    read_json,
+    remove_temporaries,
+    require_format,
+    write_bytes,
+    write_json,
+)
 from lm_eval_prune.json_lines import bounded_lines
 
 __all__ = [
@@ -41,7 +48,6 @@ __all__ = [
     "is_cell_id",
     "is_sweep_folder",
     "move_aside",
-    "paths_of",
     "plan_path",
     "plan_paths",
     "read_cell",
@@ -50,7 +56,10 @@ __all__ = [
     "read_rows",
     "read_samples",
     "read_setup",
+    "remove_failures",
+    "remove_left_behind",
     "replace_rows",
+    "require_own",
     "sample_lines",
     "setup_path",
     "write_cell",
@@ -171,20 +180,60 @@ def replace_rows(folder: Path, rows: Mapping[str, Row]) -> None:
         if any(row.cell in rows for row in found):
             now = list(dict.fromkeys(rows.get(row.cell, row) for row in found))
             write_plan(folder, content["config"], content.get("fixed", {}), now)
-    for path in (folder / "failed").glob("*.json"):
-        if path.stem in rows:
-            path.unlink(missing_ok=True)
+    remove_failures(folder, rows)
+
+
+PARTS = ("plans", "cells", "failed", "importance", "claims", "corrupt", "setup.json")
+"""Names in a sweep's folder."""
+NOT_FILES = (".DS_Store", "lost+found")
+"""What systems put into empty folders by themselves."""
+
+
+def require_own(folder: Path) -> None:
+    """Raise FileFormatError where `folder` is neither a sweep's nor empty, or holds a link in a place of ours."""
+    try:
+        names = {path.name for path in folder.iterdir()} if os.path.lexists(folder) else set()
+        for name in names & set(PARTS):
+            if (folder / name).is_symlink():
+                raise FileFormatError(f"{folder / name}: a link; those in a sweep's folder are not followed; remove it")
+    except OSError as error:
+        raise FileFormatError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    if setup_path(folder).exists():  # looked for anew: another process may be starting
+        read_setup(folder)  # says so where it is not ours
+        return
+    foreign = {name for name in names if not (name in NOT_FILES or name.startswith(".nfs") or name.endswith(TEMPORARY))}
+    # A sweep that was stopped at once has left its claims.
+    if foreign - {"claims"} and not any(map(_is_plan, plan_paths(folder))):
+        raise FileFormatError(
+            f"{folder}: neither empty nor a sweep's folder (it holds {min(foreign - {'claims'})!r}); give a new "
+            "--output_path"
+        )
+
+
+def _is_plan(path: Path) -> bool:
+    try:
+        return read_json(path).get("format") == PLAN_FORMAT
+    except FileFormatError:
+        return False
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove files that killed processes were writing."""
+    for place in (folder, *(folder / name for name in PARTS)):
+        if place.is_dir() and not place.is_symlink():
+            remove_temporaries(place)
 
 
 def setup_path(folder: Path) -> Path:
     return folder / "setup.json"
 
 
-def write_setup(folder: Path, setup: Mapping[str, Any]) -> None:
-    """Say which model's importance the folder holds, before there is a plan."""
-    content = {"format": SETUP_FORMAT, "version": VERSION, "setup": dict(setup)}
-    if not setup_path(folder).exists() or read_json(setup_path(folder)) != content:
-        write_json(setup_path(folder), content)
+def write_setup(folder: Path, content: Mapping[str, Any]) -> None:
+    """Say what the folder is for, before there is a plan: `setup`, the model that importance comes from, `importance`,
+    the settings of each file of it, and `tasks`, their identities."""
+    whole = {"format": SETUP_FORMAT, "version": VERSION, **content}
+    if not setup_path(folder).exists() or read_json(setup_path(folder)) != whole:
+        write_json(setup_path(folder), whole)
 
 
 def read_setup(folder: Path) -> dict[str, Any] | None:
@@ -193,9 +242,13 @@ def read_setup(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     content = read_json(path)
-    require_format(content, path, name=SETUP_FORMAT, version=VERSION, required={"setup"}, optional=set())
-    setup: dict[str, Any] = content["setup"]
-    return setup
+    optional = {"importance", "tasks"}
+    require_format(content, path, name=SETUP_FORMAT, version=VERSION, required={"setup"}, optional=optional)
+    parts = {key: content.get(key, {}) for key in ("setup", *sorted(optional))}
+    for key, value in parts.items():
+        if not isinstance(value, dict) or (key in optional and not all(isinstance(v, dict) for v in value.values())):
+            raise FileFormatError(f"{path}: {key}: not as a sweep writes it; give another --output_path")
+    return parts
 
 
 # -- cells --------------------------------------------------------------------------------------------------------
@@ -207,12 +260,6 @@ def cell_path(folder: str | os.PathLike[str], cell: str) -> Path:
 
 def _samples_path(path: Path) -> Path:
     return path.with_suffix(".samples.jsonl.gz")
-
-
-def paths_of(folder: Path, cell: str) -> list[Path]:
-    """All files that a cell may write."""
-    path = cell_path(folder, cell)
-    return [path, _samples_path(path), failure_path(folder, cell)]
 
 
 def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> Path:
@@ -286,16 +333,23 @@ def _sample_bytes(path: Path, sha256: str) -> bytes:
 
 def move_aside(folder: Path, cell: str) -> Path:
     """Move a damaged cell's files to `corrupt/`, under names that are free; returns where its JSON went."""
+    path = cell_path(folder, cell)
+    return _move_to_corrupt(folder, [path, _samples_path(path)])
+
+
+def _move_to_corrupt(folder: Path, paths: Sequence[Path]) -> Path:
+    """Returns where the first of them went."""
     target = folder / "corrupt"
     target.mkdir(parents=True, exist_ok=True)
+    names = [path.name.partition(".") for path in paths]
     number = 0
-    while (target / f"{cell}.{number}.json").exists():
+    while any(os.path.lexists(target / f"{stem}.{number}.{ending}") for stem, _, ending in names):
         number += 1
-    path = cell_path(folder, cell)
-    for source, suffix in ((path, ".json"), (_samples_path(path), ".samples.jsonl.gz")):
-        if source.exists():
-            source.replace(target / f"{cell}.{number}{suffix}")
-    return target / f"{cell}.{number}.json"
+    moved = [target / f"{stem}.{number}.{ending}" for stem, _, ending in names]
+    for source, goal in zip(paths, moved, strict=True):
+        if os.path.lexists(source):
+            source.replace(goal)
+    return moved[0]
 
 
 # -- failures -----------------------------------------------------------------------------------------------------
@@ -319,6 +373,23 @@ def write_failure(folder: Path, row: Row, kind: str, message: str) -> None:
             "message": message,
         },
     )
+
+
+def remove_failures(folder: Path, cells: Iterable[str] | None = None) -> None:
+    """Forget the failures of `cells`, or all: a file that does not say that it is one stays, or is moved aside."""
+    if (folder / "failed").is_symlink():
+        return
+    for path in (folder / "failed").glob("*.json"):
+        if not is_cell_id(path.stem) or (cells is not None and path.stem not in cells):
+            continue
+        try:
+            ours = read_failure(folder, path.stem)["id"] == path.stem
+        except FileFormatError:
+            ours = False
+        if ours:
+            path.unlink(missing_ok=True)
+        else:
+            _move_to_corrupt(folder, [path])
 
 
 def read_failure(folder: str | os.PathLike[str], cell: str) -> dict[str, Any]:

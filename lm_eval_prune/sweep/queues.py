@@ -66,8 +66,7 @@ class ImportanceQueue:
             if job.name in self.held or self._look(job):
                 continue
             claims = ExitStack()
-            path = importance_path(self.config, job)
-            if claims.enter_context(claim(self.config.output_path, job.name, writes=[path])) and not self._look(job):
+            if claims.enter_context(claim(self.config.output_path, job.name)) and not self._look(job):
                 self.held[job.name] = claims
                 return job
             claims.close()
@@ -158,8 +157,7 @@ class CellQueue:
                 del self.missing[cell]
                 continue
             claims = ExitStack()
-            writes = disk.paths_of(self.folder, cell)
-            if claims.enter_context(claim(self.folder, cell, writes=writes)) and not self.settled(cell):
+            if claims.enter_context(claim(self.folder, cell)) and not self.settled(cell):
                 self.held[cell] = claims
                 mine.append(cell)
                 continue

@@ -20,13 +20,18 @@ from lm_eval_prune.sweep.folder import Variant
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Masks", "aggregate_path", "importance_path", "needed_importance"]
+__all__ = ["Masks", "aggregate_path", "importance_path", "importance_settings", "needed_importance"]
 
 
 def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
     """Where the sweep keeps these scores, under the name that the importance command gives them."""
     name = importance_file_name(safe_name(job.task), job.num_fewshot, job.component, _method(config, job.component))
     return config.output_path / "importance" / name
+
+
+def importance_settings(config: SweepConfig) -> dict[str, Any]:
+    """What importance of a task depends on, beside model, task, shots and method, which the file's name says."""
+    return {"limit": config.importance_limit, "split": config.importance_split, "seed": config.seed}
 
 
 def aggregate_path(config: SweepConfig, component: str, num_fewshot: int) -> Path:

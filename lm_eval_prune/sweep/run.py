@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm import tqdm
 
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.claims import claim, clear_claims
+from lm_eval_prune.sweep.claims import claim, clear_claims, present
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
-from lm_eval_prune.sweep.rankings import aggregate_path, needed_importance
+from lm_eval_prune.sweep.rankings import aggregate_path, importance_path, importance_settings, needed_importance
 from lm_eval_prune.sweep.results import Sweep
-from lm_eval_prune.sweep.setup import find_setup, require_same_setup
+from lm_eval_prune.sweep.setup import find_setup, require_same_setup, settle
 from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.tasks import planned_tasks
 
@@ -45,43 +46,47 @@ def run_sweep(
         follow(config)
         return Sweep(config.output_path)
     bar = _Bar(shown=progress)
-    executor = make_executor(config, bar.advance)
+    executor, at_work = make_executor(config, bar.advance), ExitStack()
     try:
-        with claim(config.output_path, "plan", wait=True):
-            pass  # a folder that cannot be written is known before tasks are read
+        disk.require_own(config.output_path)
+        with claim(config.output_path, "plan", wait=True):  # a folder that cannot be written is known at once
+            disk.remove_left_behind(config.output_path)
         if retry_failed:
-            for path in (config.output_path / "failed").glob("*.json"):
-                path.unlink(missing_ok=True)
-        plan = _planned(config, executor, processes.world_size, bar, say)
+            disk.remove_failures(config.output_path)
+        process = at_work.enter_context(present(config.output_path))
+        plan = _planned(config, executor, processes.world_size, process, bar, say)
         cells = CellQueue(config, plan, say)
         bar.over(cells, len({row.cell for row in plan.rows}))
         _complete(cells, executor, bar)
     finally:
+        at_work.close()
         executor.close()
         bar.close()
+    disk.remove_left_behind(config.output_path)
     clear_claims(config.output_path, lambda name: not disk.is_cell_id(name) or cells.settled(name))
     return Sweep(config.output_path)
 
 
 def _planned(
-    config: SweepConfig, executor: Executor, num_processes: int, bar: _Bar, say: Callable[[str], None]
+    config: SweepConfig, executor: Executor, num_processes: int, process: str, bar: _Bar, say: Callable[[str], None]
 ) -> Plan:
     """The plan, written to the folder; importance that it needs is computed before."""
+    folder = config.output_path
     setup, tasks = find_setup(config, num_processes), planned_tasks(config)
-    with claim(config.output_path, "plan", writes=[disk.setup_path(config.output_path)], wait=True):
-        require_same_setup(config.output_path, setup, tasks)
-        disk.write_setup(config.output_path, setup.of_importance())
-    importance = ImportanceQueue(config, needed_importance(config, tasks), say)
+    jobs = needed_importance(config, tasks)
+    with claim(folder, "plan", wait=True):
+        require_same_setup(folder, setup, tasks)
+        settings = {importance_path(config, job).name: importance_settings(config) for job in jobs}
+        settle(folder, setup, tasks, settings, process)
+    importance = ImportanceQueue(config, jobs, say)
     _complete(importance, executor, bar)
     plan = make_plan(config, tasks, setup, importance.found)
-    files = {aggregate_path(config, *key): scores for key, scores in plan.aggregates.items()}
-    writes = [disk.plan_path(config.output_path, config.grid()), *files]
-    with claim(config.output_path, "plan", writes=writes, wait=True):
-        require_same_setup(config.output_path, setup, tasks)  # another process may have planned meanwhile
-        for path, scores in files.items():
-            scores.save(path)
-        disk.write_plan(config.output_path, config.grid(), setup.record(tasks), plan.rows)
-        disk.replace_rows(config.output_path, plan.replaced)
+    with claim(folder, "plan", wait=True):
+        require_same_setup(folder, setup, tasks)  # another process may have planned meanwhile
+        for key, scores in plan.aggregates.items():
+            scores.save(aggregate_path(config, *key))
+        disk.write_plan(folder, config.grid(), setup.record(tasks), plan.rows)
+        disk.replace_rows(folder, plan.replaced)
     return plan
 
 

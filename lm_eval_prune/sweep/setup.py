@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,9 @@ from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.fingerprint import model_files_fingerprint, model_folder
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Setup", "find_setup", "require_same_setup"]
+__all__ = ["Setup", "find_setup", "require_same_setup", "settle"]
 
+ELSEWHERE = "give another --output_path"
 FURTHER_FILES = ("tokenizer", "peft", "delta")
 """Model arguments that may name folders whose content counts."""
 
@@ -95,24 +97,71 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
 
 
 def require_same_setup(folder: Path, setup: Setup, tasks: list[PlannedTask]) -> None:
-    """Raise PruneError where the folder holds plans or importance of another model, or of another task version."""
-    hint, record = "give another --output_path", setup.record(tasks)
-    plans = [disk.read_plan(path)[0].get("fixed", {}) for path in disk.plan_paths(folder)]
-    pairs = [(found.get("model", {}), record["model"]) for found in plans]
-    # Before a first plan there may be importance, or somebody at it: then what was written before it counts.
-    if any((folder / "importance").glob("*.json")) or claimed(folder, "importance-"):
-        pairs.append((disk.read_setup(folder) or setup.of_importance(), setup.of_importance()))
-    for before, after in pairs:
-        for key in dict.fromkeys([*after, *before]):
-            there, now = before.get(key), after.get(key)
-            if there != now:
-                raise ArgumentError(
-                    f"{folder}: holds cells of another model or setup ({key} {json_line(there)}, now "
-                    f"{json_line(now)}); {hint}"
-                )
-    for found in plans:
-        for name, identity in record["tasks"].items():
-            there = found.get("tasks", {}).get(name, identity)
-            changed = [key for key in identity if there.get(key) != identity[key]]
-            if changed:
-                raise PruneError(f"{folder}: the task {name} has changed ({', '.join(changed)}) since; {hint}")
+    """Raise PruneError where the folder holds plans of another model, or of another version of a task."""
+    record = setup.record(tasks)
+    for found in (disk.read_plan(path)[0].get("fixed", {}) for path in disk.plan_paths(folder)):
+        _require_same_model(folder, found.get("model", {}), record["model"])
+        _require_same_tasks(folder, found.get("tasks", {}), record["tasks"])
+
+
+def settle(
+    folder: Path, setup: Setup, tasks: list[PlannedTask], importance: Mapping[str, Mapping[str, Any]], process: str
+) -> None:
+    """Write down what the folder is for, before anything is computed: who comes first decides.
+
+    `importance` maps each file that this sweep needs to the settings that it is computed with. What was written down is
+    forgotten where nothing came of it and nobody but this `process` is at work. Raises PruneError where it is for
+    another model, or where a task or a file of importance is another one.
+    """
+    record = setup.record(tasks)
+    mine = {
+        "setup": setup.of_importance(),
+        "importance": {name: dict(settings) for name, settings in importance.items()},
+        "tasks": record["tasks"],
+    }
+    found = disk.read_setup(folder)
+    if found is not None and _is_used(folder, process):
+        _require_same_model(folder, found["setup"], mine["setup"])
+        _require_same_tasks(folder, found["tasks"], mine["tasks"])
+        alone = not _others(folder, process)
+        for name, settings in mine["importance"].items():
+            if alone and not (folder / "importance" / name).exists():
+                continue  # nothing came of it, or the file was deleted
+            for key, now in settings.items():
+                there = found["importance"].get(name, settings).get(key)
+                if there != now:
+                    raise ArgumentError(
+                        f"{folder / 'importance' / name}: computed with {key}={json_line(there)}, now "
+                        f"{json_line(now)}; delete the file, or {ELSEWHERE}"
+                    )
+        mine = {key: {**found[key], **mine[key]} for key in mine}
+    disk.write_setup(folder, mine)
+
+
+def _is_used(folder: Path, process: str) -> bool:
+    """Whether anything was computed there, or somebody else is at work."""
+    if disk.plan_paths(folder) or any((folder / "importance").glob("*.json")):
+        return True
+    return _others(folder, process)
+
+
+def _others(folder: Path, process: str) -> bool:
+    """Whether another process is at work."""
+    return any(name != process for name in claimed(folder, "process-"))
+
+
+def _require_same_model(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for key in dict.fromkeys([*after, *before]):
+        there, now = before.get(key), after.get(key)
+        if there != now:
+            raise ArgumentError(
+                f"{folder}: holds cells of another model or setup ({key} {json_line(there)}, now {json_line(now)}); "
+                f"{ELSEWHERE}"
+            )
+
+
+def _require_same_tasks(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for name, identity in after.items():
+        there = before.get(name, identity)
+        if changed := [key for key in identity if there.get(key) != identity[key]]:
+            raise PruneError(f"{folder}: the task {name} has changed ({', '.join(changed)}) since; {ELSEWHERE}")

@@ -1,0 +1,231 @@
+"""Folders of sweeps: shared by several, and never at the cost of files that are not theirs."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from small_sweep import cells, settings
+
+from lm_eval_prune import files, locks
+from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.claims import claim, claimed, clear_claims, is_claimed, present
+from lm_eval_prune.sweep.run import run_sweep
+
+SMALL = {"tasks": ["demo_facts"], "num_fewshot": [0], "ranking": ["random:0"], "limit": 2}
+FORKED = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "sweep"
+    run_sweep(settings(folder, **SMALL), progress=False)
+    return folder
+
+
+@pytest.fixture
+def sweep(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "sweep"))
+
+
+def enter_often(folder, seconds, results):
+    """Enters a claim again and again, and clears claims away: (how often, how often with somebody else inside)."""
+    entered = both = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with claim(folder, "plan", wait=True) as mine:
+            assert mine
+            entered += 1
+            try:
+                os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                both += 1
+            time.sleep(0.0005)
+            (folder / "inside").unlink(missing_ok=True)
+        clear_claims(folder, lambda name: True)
+    results.put((entered, both))
+
+
+def test_a_claim_has_one_owner_while_lock_files_are_removed_all_the_time(tmp_path):
+    results = FORKED.Queue()
+    processes = [FORKED.Process(target=enter_often, args=(tmp_path, 1.5, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(10)
+        assert process.exitcode == 0
+    assert sum(entered for entered, _ in found) > 50
+    assert sum(both for _, both in found) == 0
+
+
+def test_a_forked_child_that_outlives_its_parent_holds_no_claim(tmp_path):
+    reader, writer = os.pipe()
+    if not (parent := os.fork()):
+        with claim(tmp_path, "plan"):
+            child = os.fork()
+            if not child:
+                time.sleep(30)
+                os._exit(0)
+            os.write(writer, f"{child}".encode())
+            os.kill(os.getpid(), 9)
+    child = int(os.read(reader, 20))
+    os.waitpid(parent, 0)
+    try:
+        assert not is_claimed(tmp_path, "plan")
+    finally:
+        os.kill(child, 9)
+
+
+def test_who_is_at_work_is_seen_and_leaves_nothing(tmp_path):
+    with present(tmp_path) as one, present(tmp_path) as other:
+        assert sorted(claimed(tmp_path, "process-")) == sorted([one, other])
+    assert claimed(tmp_path, "process-") == []
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+SETTINGS = [
+    {"model_args": "dtype=bfloat16"}, {"model_args": "dtype=float32"}, {"seed": 1}, {"seed": 2},
+    {"importance_limit": 3}, {"importance_limit": 4},
+]  # fmt: skip
+
+
+def one_of_six(folder, changes, results):
+    grid = {**SMALL, "ranking": ["own"], "tasks": ["demo_facts", "demo_recall"], **changes}
+    try:
+        results.put(len(run_sweep(settings(folder, **grid), progress=False).failed))
+    except PruneError as error:
+        results.put(str(error))
+
+
+@pytest.mark.slow
+def test_of_six_settings_at_once_on_a_new_folder_the_first_goes_on_and_the_others_say_why_not(tmp_path):
+    results, folder = multiprocessing.get_context("spawn").Queue(), tmp_path / "sweep"
+    spawned = multiprocessing.get_context("spawn")
+    processes = [spawned.Process(target=one_of_six, args=(folder, changes, results)) for changes in SETTINGS]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=300) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert found.count(0) >= 1
+    for line in (line for line in found if line != 0):
+        assert "give another --output_path" in line
+    assert cells(folder)
+
+
+def test_a_setup_that_nothing_came_of_binds_nobody(tmp_path):
+    folder = tmp_path / "sweep"
+    other = {"setup": {"fingerprint": "of another model"}, "importance": {}, "tasks": {}}
+    disk.write_setup(folder, other)
+    with present(folder), pytest.raises(PruneError, match="holds cells of another model or setup"):
+        run_sweep(settings(folder, **SMALL), progress=False)
+    assert run_sweep(settings(folder, **SMALL), progress=False).failed == []
+
+
+# -- files of others ----------------------------------------------------------------------------------------------
+
+
+def victims(folder):
+    folder.mkdir()
+    names = ["uv.lock", "plan.lock", "settings.json", f"{'a' * 24}.json", f"{'a' * 24}.lock", "x.samples.jsonl.gz"]
+    for name in names:
+        (folder / name).write_text("mine")
+    return {path: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["claims", "failed", "cells", "importance", "plans", "corrupt"])
+def test_links_in_a_sweep_s_folder_are_refused_and_nothing_behind_them_is_touched(sweep, tmp_path, name):
+    before = victims(tmp_path / "victim")
+    shutil.rmtree(sweep / name, ignore_errors=True)
+    (sweep / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(FileFormatError, match=rf"{name}: a link; those in a sweep's folder are not followed"):
+        run_sweep(settings(sweep, **SMALL, seed=5), retry_failed=True, progress=False)
+    clear_claims(sweep, lambda name: True)
+    disk.remove_failures(sweep)
+    disk.remove_left_behind(sweep)
+    assert {path: path.read_text() for path in (tmp_path / "victim").iterdir()} == before
+
+
+def test_files_that_are_not_ours_stay_and_hard_links_keep_their_content(sweep, tmp_path):
+    before = victims(tmp_path / "victim")
+    kept = [sweep / "claims" / "uv.lock", sweep / "claims" / "plan-of-mine.lock", sweep / "failed" / "mine.json"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    cell = next((sweep / "cells").glob("*.json"))
+    cell.unlink()
+    cell.hardlink_to(tmp_path / "victim" / "settings.json")
+    (sweep / "claims" / "plan.lock").hardlink_to(tmp_path / "victim" / "uv.lock")
+    odd = sweep / "failed" / f"{'b' * 24}.json"
+    odd.write_text('{"my": "data"}')
+    assert run_sweep(settings(sweep, **SMALL), retry_failed=True, progress=False).failed == []
+    assert [path.read_text() for path in kept] == ["mine"] * 3
+    assert {path: path.read_text() for path in (tmp_path / "victim").iterdir()} == before
+    assert (sweep / "corrupt" / f"{'b' * 24}.0.json").read_text() == '{"my": "data"}'
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["notes.txt"], ["failed/mine.json"], ["cells/x.json", "importance/y.json"], ["plans/mine.json"], [".git/x"]],
+)
+def test_a_folder_that_is_no_sweep_s_and_not_empty_is_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(FileFormatError, match=r"neither empty nor a sweep's folder .*give a new --output_path"):
+        run_sweep(settings(tmp_path, **SMALL), retry_failed=True, progress=False)
+    assert [(tmp_path / name).read_text() for name in names] == ["{}"] * len(names)
+    assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0] for name in names}
+
+
+def test_a_setup_file_of_another_program_is_refused(tmp_path):
+    (tmp_path / "setup.json").write_text('{"format": "mine"}')
+    with pytest.raises(FileFormatError, match=r'setup\.json: "format" is "mine"'):
+        run_sweep(settings(tmp_path, **SMALL), progress=False)
+    assert (tmp_path / "setup.json").read_text() == '{"format": "mine"}'
+
+
+# -- what killed processes leave ----------------------------------------------------------------------------------
+
+
+def write_for_ever(folder, ready):
+    """Is killed in the middle of a write."""
+    files.os.fsync = lambda descriptor: (ready.set(), time.sleep(60))
+    files.write_bytes(folder / "table.json", b"half")
+
+
+def test_the_next_write_removes_what_a_killed_one_left_and_nothing_else(tmp_path, monkeypatch):
+    ready = FORKED.Event()
+    writer = FORKED.Process(target=write_for_ever, args=(tmp_path, ready))
+    writer.start()
+    assert ready.wait(30)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".notes.tmp").write_text("mine")
+    files.remove_temporaries(tmp_path)
+    assert left.exists()  # it is being written
+    writer.kill()
+    writer.join()
+    monkeypatch.setattr(files, "_cleaned", set())
+    files.write_bytes(tmp_path / "other.json", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {".notes.tmp", "other.json"}
+
+
+def test_a_write_whose_file_is_taken_for_left_behind_begins_again(tmp_path, monkeypatch):
+    original, taken = locks.lock_descriptor, []
+
+    def lock(descriptor, *, wait=False):
+        if not taken:
+            (path,) = tmp_path.iterdir()
+            path.unlink()
+            taken.append(path)
+        return original(descriptor, wait=wait)
+
+    monkeypatch.setattr(files, "lock_descriptor", lock)
+    files.write_json(tmp_path / "table.json", {"a": 1})
+    assert json.loads((tmp_path / "table.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
