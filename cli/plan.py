@@ -52,8 +52,11 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
 
     from lm_eval_prune.costs.plan import make_plan
     from lm_eval_prune.costs.tables import tables
-    from lm_eval_prune.files import write_json
+    from lm_eval_prune.files import require_no_input, write_json
 
+    if json_file is not None:
+        read = [options["config"], options["mask"], Path(model, "config.json")]
+        require_no_input(json_file, [path for path in read if path is not None])
     plan = make_plan(model, **options)
     console = Console(markup=False)  # names may hold brackets
     for part in tables(plan):

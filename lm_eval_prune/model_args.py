@@ -39,6 +39,8 @@ def parse_model_args(given: str | Mapping[str, Any] | Sequence[str] | None) -> d
         return {}
     if isinstance(given, Mapping):
         return _checked(given)
+    if not isinstance(given, Sequence):
+        raise ArgumentError(f"model_args: {given!r}; {EXAMPLE}")
     arguments: dict[str, Any] = {}
     for text in [given] if isinstance(given, str) else given:
         if not isinstance(text, str):

@@ -13,6 +13,7 @@ from lm_eval_prune.cli.main import main
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskError, PruneError
 from lm_eval_prune.foreign_masks import read_mask
 from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.selection import select_mask
 from tests.helpers import build
 
@@ -327,12 +328,25 @@ def test_the_shape_comes_from_the_options_or_the_model(run, tmp_path, checkpoint
     assert (code, "--invert says how to read --from" in error) == (2, True)
 
 
-def test_a_mask_is_not_written_over_what_it_is_made_from(run, tmp_path):
+def test_nothing_is_written_over_what_it_is_made_from(run, tmp_path):
     path = write(tmp_path / "heads.json", CONFIG)
-    before = path.read_bytes()
-    code, _, error = run("mask", "--from", path, "-o", path)
-    assert (code, "is read and would be lost" in error) == (2, True)
-    assert path.read_bytes() == before
+    mask, settings = tmp_path / "mask.json", write(tmp_path / "sweep.yaml", "tasks: [piqa]")
+    expected().save(mask)
+    scores = tmp_path / "scores.json"
+    ImportanceScores.from_tensor(torch.ones(3, 4), num_attention_heads=4).save(scores)
+    (tmp_path / "link.json").symlink_to(path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for words in (
+        ("mask", "--from", path, "-o", path),
+        ("mask", "--from", path, "-o", tmp_path / "link.json"),
+        ("mask", "--head_importance", scores, "--prune_heads", "0.5", "-o", scores),
+        ("mask", "--random", "--head_importance", scores, "--prune_heads", "0.5", "-o", scores),
+        ("plan", "125m", "--mask", mask, "--json", mask),
+        ("plan", "125m", "--config", settings, "--json", settings),
+    ):
+        code, _, error = run(*words)
+        assert (code, "is read and would be lost" in error) == (2, True), words
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_the_harness_model_takes_the_same_files(tmp_path, checkpoint, caplog):
