@@ -10,11 +10,13 @@ from lm_eval_prune.cli.options import Words, WordsCommand, names, tasks
 from lm_eval_prune.errors import ArgumentError
 
 
-def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+def _shots(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | str:
+    if value == "own":
+        return value
     try:
         return tuple(int(part) for part in (value or "").split(",") if part.strip())
     except ValueError:
-        raise ArgumentError(f"shots={value}: expected whole numbers, such as 0,1,5") from None
+        raise ArgumentError(f"shots={value}: expected whole numbers, such as 0,1,5, or own") from None
 
 
 @click.command("leaderboard", cls=WordsCommand)
@@ -27,7 +29,11 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     show_default=True,
     help="Folder of the files.",
 )
-@click.option("--shots", callback=_numbers, help="Only these numbers of shots, such as 0,5. Default: all.")
+@click.option(
+    "--shots",
+    callback=_shots,
+    help="Only these numbers of shots, such as 0,5; or own: one row a variant, each task at its own. Default: all.",
+)
 @click.option("--side_by_side", is_flag=True, help="Averages with the numbers of shots side by side.")
 @tasks("Only these tasks. Default: all.")
 @click.option(
@@ -60,7 +66,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 def command(
     paths: tuple[Path, ...],
     output_path: Path,
-    shots: tuple[int, ...],
+    shots: tuple[int, ...] | str,
     side_by_side: bool,
     metric: tuple[str, ...],
     sort: str,

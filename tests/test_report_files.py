@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import io
 import json
 import math
 import os
@@ -11,15 +12,19 @@ import socket
 import sys
 
 import pytest
+from rich.console import Console
 from sweep_folders import grid, harness_run, pruning, results, samples, sweep
 
 from lm_eval_prune import json_lines
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.leaderboard import leaderboard
 from lm_eval_prune.report.metrics import known_direction
 from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.runs import OWN_SHOTS
 from lm_eval_prune.report.sample_files import read_columns
+from lm_eval_prune.report.terminal import print_board
 from lm_eval_prune.sweep.folder import Variant, cell_path, read_rows, read_samples
 
 OWN = grid(heads=("0.5",))[0]
@@ -355,3 +360,88 @@ def test_a_tasks_name_need_not_be_a_files(name, tmp_path):
     assert run.samples is None
     assert compare(read_collection([tmp_path]), BoardConfig()).entries
     assert Variant(*run.variant)
+
+
+# -- shots of their own -------------------------------------------------------------------------------------------
+
+SUITE = {"arc_challenge": 25, "hellaswag": 10, "winogrande": 5}
+
+
+def suite(folder, shots=SUITE, count=40):
+    """A dense and a pruned run on tasks that each have a number of shots of their own."""
+    for name, loss in (("dense", 0.0), ("pruned", 0.3)):
+        merged = None
+        for task, number in shots.items():
+            path = harness_run(folder / name, tasks=(task,), shots=number, count=count, name=name, loss=loss)
+            one = json.loads(path.read_text())
+            merged = merged or one
+            for key in ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples"):
+                merged[key] |= one[key]
+        path.write_text(json.dumps({**merged, **({"pruning": pruning(OWN)} if name == "pruned" else {})}))
+    return folder
+
+
+@pytest.mark.parametrize("asked", ["own", ()])
+def test_a_suite_with_shots_of_its_own_is_one_row_a_variant(asked, tmp_path):
+    board = compare(read_collection([suite(tmp_path)]), BoardConfig(shots=asked, flips=True))
+    assert [str(column) for column in board.columns] == [f"{task} acc ({n}-shot)" for task, n in SUITE.items()]
+    assert len(board.entries) == 2
+    for entry in board.entries:
+        values = [run.values["acc"].value for run in entry.runs]
+        assert entry.average.value == pytest.approx(sum(values) / 3)
+        assert {run.task: run.num_fewshot for run in entry.runs} == SUITE
+        assert entry.rank in (1, 2)
+    (pruned,) = (entry for entry in board.entries if not entry.is_dense)
+    assert pruned.average.difference.paired == 3 * 40
+    assert {flip.num_fewshot for flip in board.flips} == set(SUITE.values())
+
+
+def test_own_shots_are_shown_in_every_form(tmp_path):
+    suite(tmp_path / "runs", count=10)
+    config = BoardConfig(shots="own", flips=True)
+    made = leaderboard([tmp_path / "runs"], tmp_path / "out", config, exports=["every_eval_ever", "model-index"])
+    nested = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert [entry["num_fewshot"] for entry in nested["entries"]] == [None, None]
+    assert [column["num_fewshot"] for column in nested["columns"]] == [25, 10, 5]
+    page, text = (
+        made.page.read_text(encoding="utf-8"),
+        (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8"),
+    )
+    assert "## own shots" in text
+    assert "-1-shot" not in text
+    assert ">own shots</td>" in page
+    assert "-1-shot" not in page
+    assert "--shots own" in page
+    exported = "".join(path.read_text() for path in (tmp_path / "out" / "exports").rglob("*") if path.is_file())
+    assert "25-shot" in exported
+    assert "-1-shot" not in exported
+    assert "own shots" in printed(made.board)
+
+
+def printed(board):
+    console = Console(file=io.StringIO(), width=200)
+    print_board(board, board.entries, console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("asked", [(5,), (25, 5), (10,)])
+def test_numbers_of_shots_are_still_chosen_by_number(asked, tmp_path):
+    board = compare(read_collection([suite(tmp_path, count=10)]), BoardConfig(shots=asked))
+    assert {entry.num_fewshot for entry in board.entries} == set(asked)
+
+
+def test_a_task_at_two_numbers_of_shots_has_none_of_its_own(tmp_path):
+    suite(tmp_path / "one", count=10)
+    suite(tmp_path / "two", {**SUITE, "hellaswag": 0}, count=10)
+    collection = read_collection([tmp_path])
+    with pytest.raises(ArgumentError, match="hellaswag was evaluated at 0 and 10 shots; expected one number a task"):
+        compare(collection, BoardConfig(shots="own"))
+    assert {entry.num_fewshot for entry in compare(collection).entries} == {0, 5, 10, 25}
+    board = compare(collection, BoardConfig(shots="own", tasks=("arc_challenge", "winogrande")))
+    assert {entry.num_fewshot for entry in board.entries} == {OWN_SHOTS}
+
+
+def test_one_number_of_shots_for_all_tasks_is_no_own(tmp_path):
+    board = compare(read_collection([suite(tmp_path, dict.fromkeys(SUITE, 5), count=10)]))
+    assert {entry.num_fewshot for entry in board.entries} == {5}
+    assert [column.num_fewshot for column in board.columns] == [None] * 3

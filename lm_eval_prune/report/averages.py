@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from lm_eval_prune.report.board import Average, Column, Decline, Difference, Entry
 from lm_eval_prune.report.cells import Made, difference_of
-from lm_eval_prune.report.runs import Run
+from lm_eval_prune.report.runs import Run, shots_name
 from lm_eval_prune.report.statistics import Estimate
 from lm_eval_prune.report.wording import lowest, signed
 
@@ -126,12 +126,14 @@ def _decline(
     for _, _, one in [] if best else beyond:
         if too_few(one, margin):
             enough = f"; about {one.needed:,} would be the least" if one.needed else ""
-            sentence = f"{ranking}, {shots}-shot: too few documents to tell how many {component} can go with {above}"
+            sentence = (
+                f"{ranking}, {shots_name(shots)}: too few documents to tell how many {component} can go with {above}"
+            )
             counted = f"{one.paired:,} documents" if one.paired else "these documents"
             reason = f"had no answer changed, {counted} would show a loss below {one.least:.4f}{enough}"
             return Decline(model, ranking, component, shots, "0", f"{sentence}: {reason}; {details}", enough=False)
     percent = _percent(best[0][1], component) if best else "0 %"
-    sentence = f"{ranking}, {shots}-shot: {percent} of {component} can go with {above}"
+    sentence = f"{ranking}, {shots_name(shots)}: {percent} of {component} can go with {above}"
     return Decline(model, ranking, component, shots, fraction, f"{sentence}; {details}")
 
 

@@ -9,7 +9,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.identity import QUESTION, UNKNOWN, differing
 from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.grouping import NATIVE, RowKey
-from lm_eval_prune.report.runs import Problem, Run
+from lm_eval_prune.report.runs import Problem, Run, shots_name
 
 __all__ = ["Baselines"]
 
@@ -24,7 +24,7 @@ class Baselines:
         self._dense: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
         for run in runs:
             if run.is_dense:
-                self._dense[run.model, run.task, run.num_fewshot].append(run)
+                self._dense[run.model, run.task, run.row_shots].append(run)
         self._serving = None if baseline is None else _chosen(baseline, [run for run in runs if run.is_dense])
 
     def of(self, key: RowKey, task: str, runs: Sequence[Run]) -> list[Run]:
@@ -57,7 +57,7 @@ class Baselines:
                 best = next(other for other in dense if other.fewshot_seed == run.fewshot_seed)
                 if best is not run and best.apart == run.apart and best.values != run.values:
                     message = (
-                        f"{model} on {task}, {shots}-shot: dense runs {best.path.name} ({best.backend}) and "
+                        f"{model} on {task}, {shots_name(shots)}: dense runs {best.path.name} ({best.backend}) and "
                         f"{run.path.name} ({run.backend}) differ; variants are compared with {best.path.name}"
                     )
                     found[Problem("different dense baselines", message)] = None
@@ -74,7 +74,7 @@ class Baselines:
         for key, by_task in rows.items():
             for task, runs in by_task.items():
                 if not self.of(key, task, runs):
-                    where[self._reason(key, task, runs[0])].setdefault(f"{labels[key]}, {key.num_fewshot}-shot")
+                    where[self._reason(key, task, runs[0])].setdefault(f"{labels[key]}, {shots_name(key.num_fewshot)}")
         for reason, names in where.items():
             yield Problem("no dense baseline", f"{listed(list(names))}: not compared: {reason}")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lm_eval_prune.report.runs import Cost, Problem, Run
+from lm_eval_prune.report.runs import Cost, Problem, Run, shots_name
 
 __all__ = ["About", "Average", "Board", "Cell", "Column", "Decline", "Difference", "Entry", "Flip"]
 
@@ -18,9 +18,12 @@ class Column(NamedTuple):
     task: str
     metric: str
     higher_is_better: bool = True
+    num_fewshot: int | None = None
+    """Of this task, on a board whose tasks each have a number of their own."""
 
     def __str__(self) -> str:
-        return f"{self.task} {self.metric}"
+        shots = "" if self.num_fewshot is None else f" ({shots_name(self.num_fewshot)})"
+        return f"{self.task} {self.metric}{shots}"
 
 
 class Difference(NamedTuple):
@@ -99,6 +102,7 @@ class Entry:
     prune_ffns: str
     oracle: bool
     num_fewshot: int
+    """OWN_SHOTS where each task has its own."""
     seeds: tuple[int, ...]
     """Of random rankings; empty for others."""
     is_dense: bool

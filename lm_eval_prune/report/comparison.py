@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.apart import told_apart
@@ -26,13 +26,15 @@ from lm_eval_prune.report.checks import listed, problems_of_missing, problems_of
 from lm_eval_prune.report.grouping import (
     METRICS,
     RowKey,
+    at_own_shots,
     columns_of,
     grouped,
+    have_shots_of_their_own,
     labels,
     without_repeats,
 )
 from lm_eval_prune.report.reading import Collection
-from lm_eval_prune.report.runs import Missing, Problem, Run
+from lm_eval_prune.report.runs import Missing, Problem, Run, shots_name
 from lm_eval_prune.report.statistics import Estimate, holm
 from lm_eval_prune.sweep.folder import DENSE
 from lm_eval_prune.text import printable
@@ -46,8 +48,10 @@ class BoardConfig:
 
     tasks: tuple[str, ...] = ()
     """All that were evaluated, if empty."""
-    shots: tuple[int, ...] = ()
-    """All, if empty."""
+    shots: tuple[int, ...] | Literal["own"] = ()
+    """All, if empty; `own` is one row a variant, each task at the number of shots that it was evaluated at.
+
+    It is taken where nothing is said and tasks have different numbers, each a single one."""
     metrics: tuple[str, ...] = METRICS
     """The first of these that a task has is its column."""
     margin: float = 0.01
@@ -83,10 +87,7 @@ class BoardConfig:
 def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     """The leaderboard of what was read. Raises ArgumentError, with `strict` also for what is not comparable."""
     config = config or BoardConfig()
-    runs = [run for run in collection.runs if not config.shots or run.num_fewshot in config.shots]
-    if not runs:
-        there = ", ".join(map(str, sorted({run.num_fewshot for run in collection.runs})))
-        raise ArgumentError(f"shots {', '.join(map(str, config.shots))}: nothing evaluated; there are {there}")
+    runs = _at_shots(collection.runs, config)
     columns = columns_of(runs, config.tasks, config.metrics)
     tasks = {column.task for column in columns}
     problems = list(collection.problems)
@@ -283,14 +284,26 @@ def _ranked(entries: Sequence[Entry], columns: Sequence[Column]) -> list[Entry]:
 
 
 def _in_shots(cell: Missing, config: BoardConfig) -> bool:
-    return not config.shots or cell.num_fewshot in config.shots
+    return not config.shots or config.shots == "own" or cell.num_fewshot in config.shots
+
+
+def _at_shots(runs: Sequence[Run], config: BoardConfig) -> list[Run]:
+    """The runs at the numbers of shots that are wanted. Raises ArgumentError where there are none, or no one number."""
+    wanted = [run for run in runs if not config.tasks or run.task in config.tasks] or runs
+    if config.shots == "own" or (not config.shots and have_shots_of_their_own(wanted)):
+        return at_own_shots(wanted)
+    found = [run for run in runs if not config.shots or run.num_fewshot in config.shots]
+    if not found:
+        there = ", ".join(map(str, sorted({run.num_fewshot for run in runs})))
+        raise ArgumentError(f"shots {', '.join(map(str, config.shots))}: nothing evaluated; there are {there}")
+    return found
 
 
 def _absent(entries: Iterable[Entry], columns: Sequence[Column]) -> Iterable[tuple[str, str]]:
     for entry in entries:
         for column in columns:
             if column not in entry.cells:
-                yield f"{entry.label}, {entry.num_fewshot}-shot", str(column)
+                yield f"{entry.label}, {shots_name(entry.num_fewshot)}", str(column)
 
 
 def _unpaired(entries: Sequence[Entry]) -> list[Problem]:
@@ -299,5 +312,5 @@ def _unpaired(entries: Sequence[Entry]) -> list[Problem]:
     for entry in entries:
         for column, cell in entry.cells.items():
             if cell.difference is not None and cell.difference.note:
-                where[cell.difference.note].append(f"{entry.label} on {column}, {entry.num_fewshot}-shot")
+                where[cell.difference.note].append(f"{entry.label} on {column}, {shots_name(entry.num_fewshot)}")
     return [Problem("unpaired documents", f"{note}: {listed(names)}") for note, names in where.items()]

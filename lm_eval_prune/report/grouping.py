@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from lm_eval_prune.errors import ArgumentError
@@ -14,8 +16,10 @@ __all__ = [
     "METRICS",
     "NATIVE",
     "RowKey",
+    "at_own_shots",
     "columns_of",
     "grouped",
+    "have_shots_of_their_own",
     "labels",
     "without_repeats",
 ]
@@ -35,6 +39,27 @@ class RowKey(NamedTuple):
     num_fewshot: int
     apart: str = ""
     """As in its runs: how they were computed, where that alone tells rows apart."""
+
+
+def have_shots_of_their_own(runs: Sequence[Run]) -> bool:
+    """Whether tasks differ in their number of shots, and none has several: then no row would hold all of them."""
+    pairs = {(run.task, run.num_fewshot) for run in runs}
+    return len(pairs) == len({task for task, _ in pairs}) and len({shots for _, shots in pairs}) > 1
+
+
+def at_own_shots(runs: Sequence[Run]) -> list[Run]:
+    """The runs for a board with one row a variant. Raises ArgumentError for a task with several numbers of shots."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for run in runs:
+        found[run.task].add(run.num_fewshot)
+    for task, shots in found.items():
+        if len(shots) > 1:
+            listed = " and ".join(map(str, sorted(shots)))
+            raise ArgumentError(
+                f"shots own: {task} was evaluated at {listed} shots; expected one number a task (choose by --tasks, or "
+                "by naming files and folders)"
+            )
+    return [replace(run, at_own_shots=True) for run in runs]
 
 
 def without_repeats(runs: Iterable[Run]) -> tuple[list[Run], list[Problem]]:
@@ -60,7 +85,7 @@ def grouped(runs: Iterable[Run]) -> dict[RowKey, dict[str, list[Run]]]:
     """
     rows: dict[RowKey, dict[str, list[Run]]] = {}
     for run in runs:
-        key = RowKey(run.model, run.backend, run.variant._replace(seed=None), run.num_fewshot, run.apart)
+        key = RowKey(run.model, run.backend, run.variant._replace(seed=None), run.row_shots, run.apart)
         rows.setdefault(key, {}).setdefault(run.task, []).append(run)
     for key in [key for key in rows if key.variant.oracle]:
         plain = key._replace(variant=key.variant._replace(oracle=False))
@@ -98,5 +123,6 @@ def columns_of(
     for task in tasks or found:
         there = found[task]
         name = next((name for name in (*metrics, *METRICS) if name in there), next(iter(there)))
-        columns.append(Column(task, name, there[name]))
+        own = next((run.num_fewshot for run in runs if run.task == task and run.at_own_shots), None)
+        columns.append(Column(task, name, there[name], own))
     return columns

@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Difference, Entry
+from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
 from lm_eval_prune.text import printable
 
 __all__ = ["FORMAT", "arranged", "flat_records", "nested", "searched"]
@@ -54,7 +55,7 @@ def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]
 def searched(entry: Entry) -> str:
     """What a text filter looks for its words in."""
     verdicts = {cell.verdict for cell in entry.cells.values()}
-    return f"{entry.label} {entry.model} {entry.num_fewshot}-shot {' '.join(verdicts)}".lower()
+    return f"{entry.label} {entry.model} {shots_name(entry.num_fewshot)} {' '.join(verdicts)}".lower()
 
 
 def flat_records(board: Board, entries: Sequence[Entry] | None = None) -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ def _identity(entry: Entry) -> dict[str, Any]:
         "ffns_pruned": _number(entry.prune_ffns),
         "oracle": entry.oracle,
         "num_seeds": len(entry.seeds),
-        "num_fewshot": entry.num_fewshot,
+        "num_fewshot": None if entry.num_fewshot == OWN_SHOTS else entry.num_fewshot,
         "parameters": entry.cost.parameters,
         "parameters_left": entry.parameters_left,
         "flops_left": entry.flops_left,

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from lm_eval_prune.sweep.folder import DENSE, Variant
 
-__all__ = ["Cost", "Dataset", "Missing", "Problem", "Run", "Value"]
+__all__ = ["OWN_SHOTS", "Cost", "Dataset", "Missing", "Problem", "Run", "Value", "shots_name"]
+
+OWN_SHOTS = -1
+"""The number of shots of a row whose tasks each have a number of their own."""
+
+
+def shots_name(num_fewshot: int) -> str:
+    """Such as `5-shot`."""
+    return "own shots" if num_fewshot == OWN_SHOTS else f"{num_fewshot}-shot"
 
 
 class Value(NamedTuple):
@@ -110,6 +118,8 @@ class Run:
     """All that decides the result, beside the mask and what has a field here: settings and their values."""
     ways: Mapping[str, str] = field(default_factory=dict)
     """How it was computed, and on how many documents: no hindrance to a comparison."""
+    at_own_shots: bool = False
+    """Whether its row is that of all tasks, each at its own number of shots."""
     name: str = ""
     """The model's name without what tells it apart."""
     apart: str = ""
@@ -121,6 +131,11 @@ class Run:
     """The harness's `config`: how it was called."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, where the file says."""
+
+    @property
+    def row_shots(self) -> int:
+        """The number of shots of its row."""
+        return OWN_SHOTS if self.at_own_shots else self.num_fewshot
 
     @property
     def is_dense(self) -> bool:

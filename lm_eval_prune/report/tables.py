@@ -12,6 +12,7 @@ from typing import Any
 from lm_eval_prune.files import write_bytes, write_json
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.records import arranged, flat_records, nested
+from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import (
     about_texts,
     describe_average,
@@ -60,7 +61,7 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
         header = ["rank", "variant", "heads", "FFNs", "parameters left", "", "FLOPs left", board.average_name]
         header += [str(column) for column in board.columns]
         rows = [_markdown_row(board, entry) for entry in entries if entry.num_fewshot == shots]
-        parts.append(f"## {shots}-shot\n\n{_table(header, rows)}")
+        parts.append(f"## {shots_name(shots)}\n\n{_table(header, rows)}")
     if len(board.shots) > 1:
         parts.append(f"## Side by side: {board.average_name}\n\n" + _table(*side_by_side(board, entries)))
     if texts := about_texts(board):
@@ -81,7 +82,7 @@ def side_by_side(board: Board, entries: Sequence[Entry] | None = None) -> tuple[
         [label, *(describe_average(by_shots[k]) if k in by_shots else "" for k in board.shots)]
         for label, by_shots in found.items()
     ]
-    return ["variant", *(f"{shots}-shot" for shots in board.shots)], rows
+    return ["variant", *map(shots_name, board.shots)], rows
 
 
 def harness_table(board: Board) -> str:

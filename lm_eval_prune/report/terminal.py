@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Entry
+from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.tables import side_by_side
 from lm_eval_prune.report.wording import about_texts, describe_difference, percent, value_text
 
@@ -68,7 +69,7 @@ def _tables(board: Board, entries: Sequence[Entry], shots: int, width: int) -> l
             [*cells[:shown], *(_task_cell(entry.cells.get(column)) for column in piece)]
             for entry, cells in zip(entries, first, strict=True)
         ]
-        title = f"{shots}-shot" if number == 0 else f"{shots}-shot, continued"
+        title = shots_name(shots) if number == 0 else f"{shots_name(shots)}, continued"
         tables.append(_table([*fixed[:shown], *map(str, piece)], rows, title))
     return tables
 

@@ -30,8 +30,9 @@ def figures(board: Board, collection: Collection) -> list[Figure]:
     sets = score_sets(collection.importance)
     models = [scores.model for scores in sets]
     tasks = [column.task for column in board.columns]
+    shots = sorted({run.num_fewshot for entry in board.entries for run in entry.runs})
     for scores in sets:
-        made = score_figures(scores, tasks, board.shots, _of(scores.model, models))
+        made = score_figures(scores, tasks, shots, _of(scores.model, models))
         found += _named(made, scores.model, models)
     return unique_names(found)
 

@@ -10,7 +10,8 @@ import numpy as np
 from lm_eval_prune.file_names import slug
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.figures.form import Figure, shortened
-from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded, shots_name
+from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
+from lm_eval_prune.report.runs import shots_name
 
 __all__ = ["curve_figures", "ranking_of"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from lm_eval_prune.report.figures.form import title_of
 from lm_eval_prune.report.figures.style import category_dashes
 
-__all__ = ["Axis", "Colour", "heat", "lines", "panels", "rounded", "shots_name"]
+__all__ = ["Axis", "Colour", "heat", "lines", "panels", "rounded"]
 
 SIZE = (230, 220)
 """Width and height of a panel of lines, in pixels."""
@@ -49,10 +49,6 @@ class Colour(NamedTuple):
 def rounded(value: float | None, digits: int = 5) -> float | None:
     """Some significant digits: what a chart can show, at half the bytes. None for nan."""
     return None if value is None or value != value else float(f"{value:.{digits}g}")
-
-
-def shots_name(num_fewshot: int) -> str:
-    return f"{num_fewshot}-shot"
 
 
 def panels(chart: Any, field: str, order: Sequence[str], columns: int = 3) -> alt.FacetChart:

@@ -12,7 +12,8 @@ from lm_eval_prune.report.averages import averaged_columns
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.figures.curves import ranking_of
 from lm_eval_prune.report.figures.form import Figure, title_of
-from lm_eval_prune.report.figures.marks import SIZE, panels, rounded, shots_name
+from lm_eval_prune.report.figures.marks import SIZE, panels, rounded
+from lm_eval_prune.report.runs import shots_name
 
 __all__ = ["pareto_figures"]
 

@@ -14,7 +14,8 @@ from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.file_names import slug
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.figures.form import Figure, shortened
-from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded, shots_name
+from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
+from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.text import printable
 
 __all__ = ["ScoreSet", "score_figures", "score_sets"]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm_eval_prune.report.board import Board
+from lm_eval_prune.report.runs import shots_name
 
 __all__ = ["VariantMasks", "masks_of", "packed"]
 
@@ -37,7 +38,7 @@ def masks_of(board: Board) -> list[VariantMasks]:
             where = "all tasks" if len(own) > 1 and own.keys() == all_tasks else ", ".join(own)
             where += "" if seed is None else f", seed {seed}"
             places = found.setdefault(entry.label, {}).setdefault(mask, {})
-            places.setdefault(where, []).append(f"{entry.num_fewshot}-shot")
+            places.setdefault(where, []).append(shots_name(entry.num_fewshot))
     return [
         VariantMasks(label, [("; ".join(map(_place, places.items())), mask) for mask, places in masks.items()])
         for label, masks in found.items()

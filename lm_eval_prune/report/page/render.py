@@ -26,6 +26,7 @@ from lm_eval_prune.report.page import provenance, rows
 from lm_eval_prune.report.page.masks import masks_of, packed
 from lm_eval_prune.report.page.provenance import Command
 from lm_eval_prune.report.records import nested
+from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
 from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import VERDICT_SIGNS, lowest, notes_of
 from lm_eval_prune.version import __version__
@@ -114,6 +115,7 @@ def _spec(figure: Figure) -> dict[str, Any]:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals["shots_name"] = shots_name
     return environment.from_string(_asset("page.html"))
 
 
@@ -134,7 +136,7 @@ def _title(board: Board) -> str:
 
 def _summary(board: Board) -> str:
     variants = len({entry.label for entry in board.entries})
-    shots = ", ".join(map(str, board.shots))
+    shots = "own" if board.shots == [OWN_SHOTS] else ", ".join(map(str, board.shots))
     parts = [_counted(variants, "variant"), _counted(len(board.columns), "task"), f"{shots} shots"]
     return " · ".join([*parts, f"margin {board.margin:g}", "differences paired by document"])
 

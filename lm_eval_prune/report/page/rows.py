@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Entry, Flip
 from lm_eval_prune.report.records import arranged, searched
+from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
 from lm_eval_prune.report.wording import (
     VERDICT_SIGNS,
     about_text,
@@ -97,13 +98,14 @@ def lines(board: Board, *, sort: str = "rank") -> list[Line]:
     """A row an entry, all of them, in the order of `records.arranged`."""
     flips: dict[tuple[str, int], list[Flip]] = {}
     for flip in board.flips:
-        flips.setdefault((flip.label, flip.num_fewshot), []).append(flip)
+        for shots in (flip.num_fewshot, OWN_SHOTS):
+            flips.setdefault((flip.label, shots), []).append(flip)
     entries = arranged(board, sort=sort)
     return [_line(board, entry, flips.get((entry.label, entry.num_fewshot), [])) for entry in entries]
 
 
 def side_by_side_headings(board: Board) -> list[Heading]:
-    return [Heading(f"{shots}-shot", str(shots), _first(board)) for shots in board.shots]
+    return [Heading(shots_name(shots), str(shots), _first(board)) for shots in board.shots]
 
 
 def side_by_side_lines(board: Board) -> list[Line]:
