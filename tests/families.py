@@ -90,3 +90,30 @@ def shape(model):
 def tokens(count, seed=0):
     """Random token ids."""
     return torch.randint(4, VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+OF_ANY_TYPE = {
+    **GROUPED,
+    "num_hidden_layers": 2,
+    "initializer_range": 0.2,
+    "head_dim": 8,
+    "moe_intermediate_size": 16,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "sliding_window": 8,
+}
+
+
+def of_type(model_type):
+    """A tiny random causal language model of any type that transformers has, as far as the usual names go."""
+    kind = transformers.CONFIG_MAPPING[model_type]
+    known = {*kind().to_dict(), *getattr(kind, "attribute_map", {})}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        config = kind(**{name: value for name, value in OF_ANY_TYPE.items() if name in known})
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        for parameter in model.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return model

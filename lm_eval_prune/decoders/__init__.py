@@ -168,11 +168,14 @@ def removed_from(config: Any) -> PruningMask:
 
 
 def shape_of(config: Any) -> tuple[int, int]:
-    """(layers, query heads in each) of the model of a transformers `config`."""
+    """(layers, query heads in each) of the model of a transformers `config`. Raises UnsupportedModelError without."""
     from lm_eval_prune.decoders.family import text_config
 
     config = text_config(config)
-    return config.num_hidden_layers, config.num_attention_heads
+    layers, heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    if not isinstance(layers, int) or not isinstance(heads, int):
+        raise UnsupportedModelError(f"model type {config.model_type!r} is not supported: it has no heads to mask")
+    return layers, heads
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:

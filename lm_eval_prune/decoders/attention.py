@@ -29,7 +29,7 @@ NAME = "lm_eval_prune"
 """What transformers' registries of attention and of attention masks know this function by."""
 HARMLESS = {
     "cache", "cache_position", "dropout", "is_causal", "logits_to_keep", "output_attentions", "output_hidden_states",
-    "past_key_values", "position_ids", "return_dict", "use_cache",
+    "output_router_logits", "past_key_values", "position_ids", "return_dict", "use_cache",
 }  # fmt: skip
 """Arguments that say nothing which queries, keys and values do not say; `is_causal` only where it is true."""
 
@@ -132,7 +132,7 @@ def _attention(
         raise UnsupportedModelError(f"{name} attends in a place that no layer was expected to")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     attention = Attention(layers[id(module)], query, key, value, scaling, window, softcap, sinks)
-    return handler(attention), None
+    return handler(attention).contiguous(), None
 
 
 def _mask(

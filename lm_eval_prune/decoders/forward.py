@@ -20,7 +20,7 @@ from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.decoders.opt_forward import why_not as why_not_by_hand
 from lm_eval_prune.decoders.places import places_of, width_out
 from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
-from lm_eval_prune.decoders.proof import why_not_packed
+from lm_eval_prune.decoders.proof import require_proof
 from lm_eval_prune.decoders.trunk import LayerCall, Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 
@@ -125,7 +125,7 @@ def why_not(model: nn.Module) -> str | None:
     if found := kinds & LENGTH_DEPENDENT:
         return f"its rotary positions ({found.pop()}) depend on what else is in the input"
     try:
-        places = places_of(model)
+        require_proof(places_of(model))
     except UnsupportedModelError as error:
         return str(error)
-    return why_not_packed(places)
+    return None

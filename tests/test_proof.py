@@ -1,0 +1,123 @@
+"""Families that no table names: accepted after a proof on the model itself, or refused in one line that says why."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama import modeling_llama
+
+from lm_eval_prune import PruningMask, masked
+from lm_eval_prune.decoders import decoder_of
+from lm_eval_prune.decoders.forward import why_not
+from lm_eval_prune.errors import UnsupportedModelError
+from tests import families
+from tests.test_packed_families import packed, plain
+
+ACCEPTED = [
+    "cohere", "gemma3_text", "gpt_bigcode", "gpt_oss", "granite", "mixtral", "olmo3", "phi", "phi3", "qwen3_moe",
+    "stablelm", "starcoder2",
+]  # fmt: skip
+REFUSED = {
+    "bitnet": "something stands between its heads and their output map",
+    "bloom": "does not go through transformers' AttentionInterface",
+    "deepseek_v3": "no map to queries found",
+    "diffllama": "something stands between its heads and their output map",
+    "mamba": "no attention found in its MambaBlock",
+    "persimmon": "two texts that share their beginning are not computed as the two apart",
+    "roberta": "no layers found in its RobertaModel",
+}
+
+
+@pytest.mark.parametrize("model_type", ACCEPTED)
+def test_what_passes_the_proof_is_masked_and_packed_like_itself(model_type):
+    model = families.of_type(model_type)
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    shape, ids = families.shape(model), torch.tensor([families.tokens(20), families.tokens(20, 1)])
+    mask = PruningMask(**shape, pruned_heads={0: (1, 2), 1: range(4)}, pruned_ffns=(0,))
+    assert why_not(model) is None
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    decoder = decoder_of(model)
+    with torch.no_grad():
+        with masked(model, mask):
+            found = model(ids).logits
+        for layer, heads in mask.pruned_heads.items():
+            output = decoder.head_outputs[layer]
+            columns = output.weight.T if type(output).__name__ != "Conv1D" else output.weight
+            for head in heads:
+                columns[head * decoder.head_dim : (head + 1) * decoder.head_dim] = 0
+        for module in decoder.ffns[0]:
+            for name, parameter in module.named_parameters():
+                if any(part in name for part in ("down", "c_proj", "fc2", "w2", "dense_4h_to_h")):
+                    parameter.zero_()
+        torch.testing.assert_close(found, model(ids).logits, rtol=1e-5, atol=1e-5)
+    model = families.of_type(model_type)
+    for each, answers in zip((PruningMask(**shape), mask), packed(model, [PruningMask(**shape), mask]), strict=True):
+        assert [answer.log_likelihood for answer in answers] == pytest.approx(plain(model, each), abs=1e-4)
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_what_fails_it_is_refused_in_one_line(model_type):
+    model = families.of_type(model_type)
+    with pytest.raises(UnsupportedModelError, match=REFUSED[model_type]) as caught:
+        decoder_of(model)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UnsupportedModelError), masked(model, PruningMask.dense(2, 4)):
+        pass
+
+
+class Unheard(LlamaConfig):
+    """Of a type that the table does not know."""
+
+    model_type = "unheard"
+
+
+def unheard(monkeypatch, **changes):
+    """A Llama of that type, some methods of whose parts are other ones."""
+    for path, method in changes.items():
+        part = getattr(modeling_llama, path)
+        monkeypatch.setattr(part, "forward", method(part.forward))
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return LlamaForCausalLM(Unheard(**{**families.GROUPED, "initializer_range": 0.3})).eval()
+
+
+def told(**arguments):
+    return lambda forward: lambda self, *args, **kwargs: forward(self, *args, **{**kwargs, **arguments})
+
+
+def test_an_unknown_type_of_the_common_shape_is_accepted(monkeypatch):
+    model = unheard(monkeypatch)
+    assert decoder_of(model).num_key_value_heads == 2
+    assert why_not(model) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LlamaAttention": told(temperature=2.0)}, "tells its attention 'temperature', which is not known here"),
+        ({"LlamaAttention": told(is_causal=False)}, "is not causal"),
+        (
+            {"LlamaMLP": lambda forward: lambda self, hidden: forward(self, hidden) + hidden.mean(1, keepdim=True)},
+            "a masked FFN is not its last map zeroed",
+        ),
+        (
+            {"LlamaDecoderLayer": lambda forward: lambda self, hidden, **kw: forward(self, hidden, **kw) + 0.3},
+            "changes the residual stream by more than attention and FFN",
+        ),
+        (
+            {"LlamaModel": lambda forward: lambda self, *a, **kw: _shifted(forward(self, *a, **kw))},
+            None,
+        ),
+    ],
+)
+def test_what_a_common_shape_does_beside_is_found(monkeypatch, changes, message):
+    model = unheard(monkeypatch, **changes)
+    if message is None:  # what a model does behind its layers is its own business
+        decoder_of(model)
+        return
+    with pytest.raises(UnsupportedModelError, match=message):
+        decoder_of(model)
+
+
+def _shifted(output):
+    output.last_hidden_state = output.last_hidden_state + 0.1
+    return output
