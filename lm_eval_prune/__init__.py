@@ -1,13 +1,14 @@
 """Which attention heads and feed-forward networks (FFNs) does in-context learning need?
 
 A plugin of EleutherAI's lm-evaluation-harness: `lm_eval --model pruned-opt`. Public names load on first use, so that
-importing the package costs nothing (the start-up hook imports it with lm_eval). transformers' Auto classes learn of
-compacted models when they are imported.
+importing the package costs nothing (the start-up hook imports it with lm_eval). The harness learns of our models and
+tasks, and transformers' Auto classes of compacted models, when they are imported.
 """
 
 from __future__ import annotations
 
 from lm_eval_prune.after_import import watch
+from lm_eval_prune.harness.autoload import install
 
 TYPE_CHECKING = False  # typing's own costs more to import than everything that runs at interpreter start
 
@@ -70,3 +71,4 @@ watch(
         "peft.utils.constants": "lm_eval_prune.decoders.registration:register_adapters",
     }
 )
+install()

@@ -22,7 +22,10 @@ _WATCHED = {
 }
 
 
-def install() -> None:
-    """Watch for the harness's modules, once, unless switched off; where one is imported already, act at once."""
+def install(looked_for: str = "") -> None:
+    """Watch for the harness's modules, once, unless switched off; where one is imported already, act at once.
+
+    `looked_for` is the module that is just being looked for.
+    """
     if os.environ.get("LM_EVAL_PRUNE_AUTOLOAD") != "0":
-        watch(_WATCHED)
+        watch(_WATCHED, looked_for)

@@ -84,7 +84,7 @@ def _hook() -> str:
 
 
 def _hook_runs() -> bool:
-    # Once lm_eval has been imported here the waiting finder is gone, so a fresh interpreter is asked.
+    # As installed, not as left here by what has been imported since: a fresh interpreter is asked.
     code = "import sys; print(any(getattr(f, '__name__', '') == 'LmEvalPruneStartup' for f in sys.meta_path))"
     return _run(code).strip() == "True"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,9 @@ MODELS = {
     MODEL_NAME: "lm_eval_prune.harness.model:PrunedModel",
     "pruned-opt": "lm_eval_prune.harness.model:PrunedOPT",
 }
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while nothing is imported: threads may import the harness at once."""
 
 
 def register() -> None:
@@ -38,17 +42,20 @@ def register_model(registry: ModuleType) -> None:
     # The harness fills its registry with its own models only while it is empty, so that comes first.
     import lm_eval.models  # noqa: F401
 
-    for name, target in MODELS.items():
-        if name not in registry.model_registry:
-            registry.model_registry.register(name, target=target)
+    with _ONE_AT_A_TIME:
+        for name, target in MODELS.items():
+            if name not in registry.model_registry:
+                registry.model_registry.register(name, target=target)
 
 
 def add_tasks(manager: ModuleType) -> None:
     """Let `lm_eval.tasks.manager.TaskManager` index our folder between its own tasks and the user's include_path."""
-    original = manager.TaskManager.__init__
-    if hasattr(original, "lm_eval_prune"):
-        return
+    with _ONE_AT_A_TIME:
+        if not hasattr(manager.TaskManager.__init__, "lm_eval_prune"):
+            manager.TaskManager.__init__ = _indexing_ours(manager.TaskManager.__init__)
 
+
+def _indexing_ours(original: Any) -> Any:
     @functools.wraps(original)
     def init(
         self: Any, verbosity: Any = None, include_path: Any = None, include_defaults: bool = True, **kwargs: Any
@@ -59,7 +66,7 @@ def add_tasks(manager: ModuleType) -> None:
         self.include_path = include_path
 
     init.lm_eval_prune = True  # type: ignore[attr-defined]
-    manager.TaskManager.__init__ = init
+    return init
 
 
 def tasks_folder() -> Path:
