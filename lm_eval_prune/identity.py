@@ -28,6 +28,7 @@ __all__ = [
     "counting_arguments",
     "differing",
     "files_fingerprint",
+    "files_of_arguments",
     "hub_fingerprint",
     "identity_of_record",
     "known_weights",
@@ -84,6 +85,9 @@ QUESTION = frozenset(
 )  # fmt: skip
 """Settings of the question. They must agree even where another model is chosen as the baseline."""
 
+FURTHER_FILES = ("tokenizer", "peft", "delta")
+"""Arguments that may name a folder whose content counts."""
+
 PATHS = frozenset({"pretrained", "model", "peft", "delta", "tokenizer", "gguf_file", "subfolder"})
 
 LEFT_BEHIND = frozenset(
@@ -121,8 +125,7 @@ def said(settings: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: spelt(name, value)
         for name, value in sorted(settings.items())
-        if value is not None
-        and value != ""
+        if value not in (None, "", {}, [])
         and not (name in DEFAULTS and spelt(name, value) == spelt(name, DEFAULTS[name]))
     }
 
@@ -136,6 +139,16 @@ def counting_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
             if name not in PLACEMENT and name not in MASK_ARGUMENTS and name not in ("pretrained", "model", "scorer")
         }
     )
+
+
+def files_of_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for an argument that names a folder: its name and the hash of its files. Raises OSError."""
+    folders = {
+        name: Path(str(arguments[name]))
+        for name in FURTHER_FILES
+        if isinstance(arguments.get(name), str | os.PathLike) and Path(arguments[name]).is_dir()
+    }
+    return {name: f"{path.resolve().name}@{files_fingerprint(path)[:16]}" for name, path in folders.items()}
 
 
 # -- identities ---------------------------------------------------------------------------------------------------

@@ -11,11 +11,19 @@ from typing import Any
 
 from lm_eval_prune.decoders import check_fits, removed_from, require_supported, shape_of
 from lm_eval_prune.decoders.settings import read_settings
-from lm_eval_prune.errors import PruneError
+from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
 
-__all__ = ["PLACES", "configuration_errors", "effective_mask", "find_file", "read_configuration", "shape_asked_for"]
+__all__ = [
+    "PLACES",
+    "configuration_errors",
+    "effective_mask",
+    "find_file",
+    "model_folder",
+    "read_configuration",
+    "shape_asked_for",
+]
 
 PLACES = ("revision", "subfolder", "gguf_file", "trust_remote_code")
 """Arguments of `hf` by which a configuration is found and read."""
@@ -70,6 +78,22 @@ def find_file(
     except (OSError, ValueError):
         return None
     return None if found is None else Path(found)
+
+
+def model_folder(pretrained: str, revision: str | None = None) -> Path:
+    """The folder that a model is loaded from; a hub id's is where the hub's cache has it.
+
+    Raises FileFormatError where there is none.
+    """
+    if Path(pretrained).is_dir():
+        return Path(pretrained)
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(pretrained, "config.json", revision=revision or "main")
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"pretrained={pretrained}: no such model: {' '.join(str(error).split())}") from None
+    return Path(str(found)).parent
 
 
 @contextmanager

@@ -4,6 +4,8 @@ Released harnesses (0.4.13) discover neither models nor tasks of other packages.
 line (startup.py) that calls `install()` when lm_eval is first imported, to act once the harness's registry and its task
 manager have been imported. Neither lm_eval nor torch is imported here. `LM_EVAL_PRUNE_AUTOLOAD=0` switches it off.
 
+Results say which model they are of, also those of the harness's own `hf` model: `recording.py`.
+
 To be deleted: the model half once the oldest supported harness discovers the entry point group `lm_eval.models` (the
 main branch does, by `load_plugins`; the hook already stands back there), the task half once it discovers tasks too.
 """
@@ -19,6 +21,8 @@ __all__ = ["install"]
 _WATCHED = {
     "lm_eval.api.registry": "lm_eval_prune.harness.registration:register_model",
     "lm_eval.tasks.manager": "lm_eval_prune.harness.registration:add_tasks",
+    "lm_eval.models.huggingface": "lm_eval_prune.harness.recording:record_hf",
+    "lm_eval.evaluator": "lm_eval_prune.harness.recording:record_evaluator",
 }
 
 

@@ -21,6 +21,7 @@ import torch
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.loggers.utils import add_env_info, add_tokenizer_info, get_git_commit_hash
+from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_non_serializable
 
 from lm_eval_prune.errors import ScoreError
@@ -219,7 +220,7 @@ class _Fixed:
 
     def __init__(self, lm: PrunedModel) -> None:
         self.num_parameters = lm.model.num_parameters()
-        self.info = {key: value for key, value in lm.get_model_info().items() if key != "pruning"}
+        self.info = HFLM.get_model_info(lm)
         self.about = dict(_environment())
         add_tokenizer_info(self.about, lm)
 

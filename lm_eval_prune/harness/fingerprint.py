@@ -18,7 +18,7 @@ from accelerate.utils import align_module_device
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
-__all__ = ["PROBE", "loaded_fingerprint", "model_digest"]
+__all__ = ["PROBE", "loaded_fingerprint", "object_digest", "tokenizer_digest"]
 
 PROBE = "The quick brown fox"
 """Encoded as every prompt is, to record which tokens come of a text, a beginning-of-sequence token among them."""
@@ -52,13 +52,23 @@ def loaded_fingerprint(lm: HFLM) -> str:
         "max_length": lm.max_length,
         "prefix_token_id": lm.prefix_token_id,
         "probe": lm.tok_encode(PROBE),
-        "model": model_digest(lm.model),
+        "model": _model_digest(lm.model),
         "tokenizer": _tokenizer(lm.tokenizer),
     }
     return _digest(content)
 
 
-def model_digest(model: torch.nn.Module) -> str:
+def object_digest(model: torch.nn.Module, tokenizer: Any) -> str:
+    """SHA-256 over a model and a tokenizer in memory, whatever they were loaded from."""
+    return _digest([_model_digest(model), _tokenizer(tokenizer)])
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 over what a tokenizer makes of texts and messages."""
+    return _digest(_tokenizer(tokenizer))
+
+
+def _model_digest(model: torch.nn.Module) -> str:
     """SHA-256 over a model: weights and buffers, modules with their settings, configurations. No names, no places."""
     configs = {
         "attention": getattr(model.config, "_attn_implementation", None),
@@ -140,7 +150,7 @@ def _tensors_digest(model: torch.nn.Module) -> str:
         digest = hashlib.sha256()
         for name, tensor in _tensors(model):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         known = _DIGESTS[model] = look, digest.hexdigest()
     return known[1]
 

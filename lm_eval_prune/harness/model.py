@@ -10,6 +10,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import lm_eval.evaluator
 import torch
 from jinja2 import TemplateError
 from lm_eval.models.huggingface import HFLM
@@ -21,7 +22,7 @@ from lm_eval_prune.decoders import decoder_of, input_device, is_original_family,
 from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask, shape_asked_for
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
-from lm_eval_prune.harness import packed, results
+from lm_eval_prune.harness import packed, recording, results
 from lm_eval_prune.harness.arguments import check_arguments
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
@@ -115,7 +116,7 @@ class PrunedModel(HFLM):
         leave_group_at_exit()
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
-        results.install_pruning_block()
+        recording.record_evaluator(lm_eval.evaluator)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
@@ -229,9 +230,7 @@ class PrunedModel(HFLM):
     generate_until = OwnAnswers(HFLM.generate_until)
 
     def get_model_info(self) -> dict[str, Any]:
-        info = super().get_model_info()
-        block = results.pruning_block(self, info["model_num_parameters"])
-        return {**info, "model_num_parameters": block["num_parameters_left"], "pruning": block}
+        return results.with_identity(self, super().get_model_info())
 
 
 class PrunedOPT(PrunedModel):

@@ -17,21 +17,16 @@ from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.harness.arguments import check_arguments
+from lm_eval_prune.identity import MASK_ARGUMENTS, counting_arguments
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["MASK_ARGUMENTS", "PLACEMENT", "model_record", "record_of_arguments", "require_same_model"]
+__all__ = ["model_record", "record_of_arguments", "require_same_model"]
 
-MASK_ARGUMENTS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns")
-PLACEMENT = {
-    "pretrained", "device", "parallelize", "device_map_option", "max_memory_per_gpu", "max_cpu_memory",
-    "offload_folder", "batch_size", "max_batch_size", "gpus",
-}  # fmt: skip
-"""Model arguments that say where and how fast, not what."""
-RECORDED_OTHERWISE = {"revision", "dtype", "scorer", "load", *MASK_ARGUMENTS}
+RECORDED_OTHERWISE = {"revision", "dtype", "load"}
 
 
 def model_record(lm: PrunedModel) -> dict[str, Any]:
@@ -66,7 +61,7 @@ def _record(name: str, arguments: Mapping[str, Any], dtype: Any, mask: PruningMa
     if further := {
         key: value
         for key, value in sorted(arguments.items())
-        if key not in PLACEMENT | RECORDED_OTHERWISE and isinstance(value, str | int | float)
+        if key in counting_arguments(arguments).keys() - RECORDED_OTHERWISE and isinstance(value, str | int | float)
     }:
         record["model_args"] = further
     if not mask.is_dense:

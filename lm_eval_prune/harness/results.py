@@ -1,35 +1,38 @@
-"""The `pruning` block of the harness's results: what was pruned, and what the numbers were computed with."""
+"""What results say of their model: which one it is (the `identity` block), and what of it is gone (`pruning`)."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import lm_eval.evaluator
 import torch
 import transformers
+from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune.decoders import flops_per_token, num_pruned_parameters, num_removed_parameters, removed_from
+from lm_eval_prune.decoders.configuration import model_folder
+from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
+from lm_eval_prune.errors import PruneError
+from lm_eval_prune.files import plain_json
+from lm_eval_prune.harness.fingerprint import PROBE, object_digest, tokenizer_digest
+from lm_eval_prune.identity import VERSION, files_fingerprint, files_of_arguments, hub_fingerprint
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.version import __version__
 
-if TYPE_CHECKING:
-    from lm_eval_prune.harness.model import PrunedModel
-
-__all__ = ["install_pruning_block", "pruning_block"]
-
-PROBE = "The quick brown fox"
-"""Encoded as every prompt is, to record whether a beginning-of-sequence token was prepended."""
+__all__ = ["identity_block", "pruning_block", "with_identity"]
 
 
-def pruning_block(lm: PrunedModel, num_parameters: int) -> dict[str, Any]:
+def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
     """The block for a loaded model of `num_parameters` parameters; JSON values only.
 
     What compaction has removed counts as pruned, from the original model.
     """
     removed = removed_from(lm.config)
-    mask = replace(lm.mask | removed, provenance=lm.mask.provenance)
+    own = getattr(lm, "mask", removed)
+    mask = replace(own | removed, provenance=own.provenance)
     masked = num_pruned_parameters(lm.config, mask)
     probe_ids = lm.tok_encode(PROBE)
     return {
@@ -43,10 +46,10 @@ def pruning_block(lm: PrunedModel, num_parameters: int) -> dict[str, Any]:
         "num_parameters_left": num_parameters - masked,
         "flops_per_token": flops_per_token(lm.config, PruningMask.dense(*mask.shape)),
         "flops_per_token_left": flops_per_token(lm.config, mask),
-        "scorer": lm.scorer,
+        "scorer": getattr(lm, "scorer", "padded"),
         "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "attn_implementation": lm.model.config._attn_implementation,
-        "bos_prepended": bool(probe_ids) and probe_ids[0] == lm.tokenizer.bos_token_id,
+        "bos_prepended": _bos_prepended(lm, probe_ids),
         "probe": {"text": PROBE, "token_ids": probe_ids},
         "versions": {
             "lm_eval": version("lm_eval"),
@@ -57,21 +60,78 @@ def pruning_block(lm: PrunedModel, num_parameters: int) -> dict[str, Any]:
     }
 
 
-def install_pruning_block() -> None:
-    """Have the harness's results carry `pruning` at the top level.
+def with_identity(lm: HFLM, info: dict[str, Any]) -> dict[str, Any]:
+    """The harness's `get_model_info`, with an `identity` block, and a `pruning` block where anything may be gone."""
+    identity = identity_block(lm, info.get("model_sha") or "")
+    known = {**info, "identity": identity}
+    if not isinstance(getattr(lm, "mask", None) or getattr(lm.config, "removed", None), PruningMask):
+        return known
+    block = pruning_block(lm, info["model_num_parameters"])
+    return {**known, "model_num_parameters": block["num_parameters_left"], "pruning": block}
 
-    A model can add to `results["config"]` only (`get_model_info`); `simple_evaluate` calls `add_env_info(results)`
-    right after that, and there the block moves up. Should a harness not call it, the block stays under `config`.
-    """
-    original = lm_eval.evaluator.add_env_info
-    if hasattr(original, "lm_eval_prune"):
-        return
 
-    def add_env_info(storage: dict[str, Any]) -> None:
-        original(storage)
-        config = storage.get("config")
-        if isinstance(config, dict) and "pruning" in config:
-            storage["pruning"] = config.pop("pruning")
+def identity_block(lm: HFLM, commit: str) -> dict[str, Any]:
+    """Which model was asked, and how it takes a text: what `identity.py` tells runs apart by. JSON values only."""
+    tokens = lm.tok_encode(PROBE)
+    block: dict[str, Any] = {
+        "version": VERSION,
+        "model": _name(lm),
+        "backend": getattr(lm, "harness_name", "hf"),
+        "weights": _weights(lm, commit),
+        "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
+        "bos_prepended": _bos_prepended(lm, tokens),
+        "probe": {"text": PROBE, "token_ids": tokens},
+    }
+    arguments = getattr(lm, "arguments", None)
+    if arguments is not None:
+        block["arguments"] = _said({**arguments, "load": lm.load, "scorer": lm.scorer})
+    else:  # what a program's `HFLM(...)` was called with; where arguments are text, the harness has them
+        block["loaded_with"] = _said({name: getattr(lm, place, None) for name, place in LOADED_WITH.items()})
+    if files := files_of_arguments(arguments if arguments is not None else block["loaded_with"]):
+        block["files"] = files
+    return block
 
-    add_env_info.lm_eval_prune = True  # type: ignore[attr-defined]
-    lm_eval.evaluator.add_env_info = add_env_info
+
+LOADED_WITH = {
+    "revision": "revision", "peft": "peft", "delta": "delta", "truncation": "truncation", "max_length": "_max_length",
+    "add_bos_token": "add_bos_token", "softmax_dtype": "softmax_dtype", "logits_cache": "logits_cache",
+    "mixed_precision_dtype": "mixed_precision_dtype", "think_end_token": "think_end_token",
+    "chat_template_args": "chat_template_args", "prefix_token_id": "custom_prefix_token_id",
+}  # fmt: skip
+"""Arguments of `hf`, and the attributes that hold them."""
+
+_WEIGHTS: weakref.WeakKeyDictionary[HFLM, str] = weakref.WeakKeyDictionary()
+"""Of models loaded from files: a sweep asks for each of its cells."""
+
+
+def _name(lm: HFLM) -> str:
+    name = lm.pretrained if isinstance(lm.pretrained, str) else str(lm.config._name_or_path or type(lm.model).__name__)
+    return BUNDLED_NAME if name == str(bundled_model_path()) else name
+
+
+def _weights(lm: HFLM, commit: str) -> str | None:
+    """The fingerprint of the model's files; of a model that a program handed over, of what is in memory."""
+    if not isinstance(lm.pretrained, str):
+        return f"in memory {object_digest(lm.model, lm.tokenizer)}"
+    if lm not in _WEIGHTS:
+        arguments = getattr(lm, "arguments", {})
+        try:
+            folder = model_folder(lm.pretrained, arguments.get("revision") or getattr(lm, "revision", None))
+            _WEIGHTS[lm] = files_fingerprint(folder, arguments.get("subfolder") or "")
+        except (OSError, PruneError):
+            return hub_fingerprint(lm.pretrained, commit) if commit else None
+    return _WEIGHTS[lm]
+
+
+def _said(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as JSON values; of a tokenizer that a program handed over, what it is."""
+    told = {
+        name: f"in memory {tokenizer_digest(value)[:16]}" if hasattr(value, "get_vocab") else value
+        for name, value in arguments.items()
+        if value is not None
+    }
+    return plain_json(told, str)
+
+
+def _bos_prepended(lm: HFLM, tokens: Sequence[int]) -> bool:
+    return bool(tokens) and tokens[0] == lm.tokenizer.bos_token_id

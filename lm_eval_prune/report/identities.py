@@ -25,7 +25,11 @@ def identified(results: Mapping[str, Any], config: Mapping[str, Any], pruning: M
     """`model`, `backend`, `weights`, `identity` and `ways` of the runs in a results file."""
     block = _mapping(config.get("identity")) or _mapping(pruning.get("identity"))
     arguments = _arguments(block.get("arguments", config.get("model_args")))
+    if arguments is None or "model_args" in arguments:
+        arguments = _arguments(block.get("loaded_with"))
     given = dict(arguments or {})
+    if arguments is not None:
+        arguments |= _mapping(block.get("files"))
     name = block.get("model") or _named(results, config, given)
     weights = known_weights(str(name), block.get("weights"), config.get("model_sha"))
     probe = _mapping(pruning.get("probe")) or _mapping(block.get("probe"))

@@ -8,21 +8,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lm_eval_prune.demo import BUNDLED_NAME
+from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import json_line
+from lm_eval_prune.identity import MASK_ARGUMENTS, VERSION, counting_arguments, files_fingerprint, files_of_arguments
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed
 from lm_eval_prune.sweep.config import SweepConfig
-from lm_eval_prune.sweep.fingerprint import model_files_fingerprint, model_folder
 from lm_eval_prune.sweep.tasks import PlannedTask
 
 __all__ = ["Setup", "find_setup", "require_same_setup", "settle"]
 
 ELSEWHERE = "give another --output_path"
-FURTHER_FILES = ("tokenizer", "peft", "delta")
-"""Model arguments that may name folders whose content counts."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,9 @@ class Setup:
 
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
-    from lm_eval_prune.decoders.configuration import read_configuration
+    from lm_eval_prune.decoders.configuration import model_folder, read_configuration
     from lm_eval_prune.harness.arguments import check_arguments, require_device
     from lm_eval_prune.harness.model import PrunedModel
-    from lm_eval_prune.harness.model_record import MASK_ARGUMENTS, PLACEMENT
 
     arguments = parse_model_args(config.model_args)
     if given := arguments.keys() & MASK_ARGUMENTS:
@@ -74,23 +71,19 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     check_arguments(arguments)
     if config.device is not None and config.executor == "local":  # a worker's machine elsewhere has its own
         require_device(config.device)
-    place = model_folder(arguments)
+    name = arguments.get("pretrained", BUNDLED_NAME)
+    place = bundled_model_path() if name == BUNDLED_NAME else model_folder(name, arguments.get("revision"))
     known = read_configuration(
         place, name=arguments.get("pretrained"), trust_remote_code=arguments.get("trust_remote_code")
     )
-    counting = {key: value for key, value in sorted(arguments.items()) if key not in PLACEMENT}
-    dtype = counting.pop("dtype", "auto").removeprefix("torch.")
-    scorer = counting.pop("scorer", PrunedModel.default_scorer)
-    for name in FURTHER_FILES:
-        if name in arguments and Path(arguments[name]).is_dir():
-            counting[name] = model_files_fingerprint(Path(arguments[name]))
-    if dtype == "auto":  # the harness's default: as the checkpoint says
-        dtype = str(known.dtype or "float32").removeprefix("torch.")
+    counting = counting_arguments(arguments)
+    dtype = counting.pop("dtype", str(known.dtype or "float32").removeprefix("torch."))  # auto: the checkpoint's
+    fingerprint = files_fingerprint(place, arguments.get("subfolder") or "")
     return Setup(
-        name=arguments.get("pretrained", BUNDLED_NAME),
-        model={"fingerprint": model_files_fingerprint(place), **counting},
+        name=name,
+        model={"identity": VERSION, "fingerprint": fingerprint, **counting, **files_of_arguments(arguments)},
         dtype=dtype,
-        scorer=scorer,
+        scorer=arguments.get("scorer", PrunedModel.default_scorer),
         num_processes=num_processes,
         shape=(known.num_hidden_layers, known.num_attention_heads),
     )
@@ -151,6 +144,11 @@ def _others(folder: Path, process: str) -> bool:
 
 
 def _require_same_model(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    if before.get("identity") != VERSION:
+        raise ArgumentError(
+            f"{folder}: written by a release that told models apart in another way (identity "
+            f"{json_line(before.get('identity', 1))}, now {VERSION}); leaderboard and export still read it; {ELSEWHERE}"
+        )
     for key in dict.fromkeys([*after, *before]):
         there, now = before.get(key), after.get(key)
         if there != now:
