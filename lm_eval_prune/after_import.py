@@ -22,10 +22,9 @@ def watch(actions: dict[str, str], looked_for: str = "") -> None:
 
     Twice is once. `looked_for` is the module that is just being looked for, where that is why this is called.
     """
+    finder = _AfterImport(dict(actions))
     there = [each for each in list(sys.meta_path) if type(each).__name__ == _AfterImport.__name__]
-    finder = next((each for each in there if getattr(each, "actions", None) == actions), None)
-    if finder is None:
-        finder = _AfterImport(dict(actions))
+    if not any(getattr(each, "actions", None) == actions for each in there):
         sys.meta_path.insert(0, finder)
     finder.catch_up(looked_for)
 

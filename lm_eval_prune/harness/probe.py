@@ -49,10 +49,14 @@ class TaskCost(NamedTuple):
     """To answer the requests of the probed ones under masks that are scored together."""
 
     def of(self, masks: Sequence[PruningMask]) -> tuple[float, float]:
-        """(FLOPs, seconds) of all the task's documents under masks that are scored together."""
+        """(FLOPs, seconds) of all the task's documents under masks that are scored together.
+
+        The FLOPs are NaN where they cannot be counted, as of generated answers; then each mask costs what dense does.
+        """
         share, flops = self.documents / self.probed, self.flops(masks)
         dense = self.flops([PruningMask.dense(*masks[0].shape)])
-        return flops * share, self.seconds * share * flops / dense + self.overhead * len(masks)
+        times = flops / dense if dense > 0 else float(len(masks))
+        return flops * share, self.seconds * share * times + self.overhead * len(masks)
 
 
 def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
