@@ -1,11 +1,14 @@
 """Options of several words, in every form that the harness's own commands take."""
 
+import ast
+import re
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+import lm_eval_prune
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.cli.options import Words, WordsCommand, WordsGroup, model_args, names, tasks
 
@@ -118,3 +121,73 @@ def test_compact_takes_a_folder_with_a_comma_and_the_dtype_that_it_has(checkpoin
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out" / "config.json").exists()
+
+
+# -- options that messages name -----------------------------------------------------------------------------------
+
+PACKAGE = Path(lm_eval_prune.__file__).parent
+OTHERS = {
+    "force-reinstall",
+    "no-deps",
+    "no-build-isolation",
+    "no-index",
+    "no-binary",
+    "only-binary",
+    "dest",
+    "require-hashes",
+}
+"""pip's."""
+SHARED = ("harness/requests.py", "harness/tasks.py", "harness/gold.py", "harness/cells.py", "harness/packed.py",
+          "importance/*.py", "scoring/*.py", "decoders/*.py", "masks.py", "selection.py", "model_args.py")  # fmt: skip
+"""What several commands run, each with options of its own: a setting is named there, never an option."""
+
+
+def texts_of(path):
+    """A file's texts but docstrings, f-strings' parts too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said
+    ]
+
+
+def options_named_in(path):
+    return {name for text in texts_of(path) for name in re.findall(r"(?<![\w-])--([a-z][a-z_-]*[a-z])", text)}
+
+
+def all_options():
+    """Of every command and subcommand of ours, and of the harness's `run`."""
+    import argparse
+
+    from lm_eval._cli.run import Run
+
+    found = {option for action in Run(argparse.ArgumentParser().add_subparsers())._parser._actions
+             for option in action.option_strings}  # fmt: skip
+    commands = [cli, *(cli.get_command(None, name) for name in cli.list_commands(None))]
+    commands += [each for group in commands if isinstance(group, click.Group) and group is not cli
+                 for each in group.commands.values()]  # fmt: skip
+    for command in commands:
+        found |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return {option.lstrip("-") for option in found} | {"help", "version"}
+
+
+def test_every_option_that_a_text_names_exists():
+    known = all_options() | OTHERS
+    assert {"tasks", "model_args", "retry_failed", "importance_split", "wandb_args"} <= known
+    named = {
+        path: options_named_in(path)
+        for path in [*PACKAGE.rglob("*.py"), *Path(cli.callback.__code__.co_filename).parent.glob("*.py")]
+    }
+    assert sum(map(len, named.values())) > 20
+    for path, options in named.items():
+        if path.name == "random_opt.py":  # a script with options of its own
+            continue
+        assert options <= known, f"{path}: {sorted(options - known)}"
+
+
+def test_what_several_commands_run_names_settings_and_no_options():
+    for pattern in SHARED:
+        for path in PACKAGE.glob(pattern):
+            assert options_named_in(path) == set(), path
