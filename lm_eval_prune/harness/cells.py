@@ -27,6 +27,7 @@ from lm_eval.utils import handle_non_serializable
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.files import plain_json
 from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.metrics import finite, guarded, is_number, take_failed
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.harness.tasks import (
@@ -64,6 +65,8 @@ class CellResult(NamedTuple):
     """A record a document and filter, with the keys of the harness's sample files that need no document's text.
 
     `unit` names the passage, where documents share one (`units.py`)."""
+    failed_metrics: dict[str, str]
+    """Metrics that are not in the results, and why: they raised, or are no finite number."""
 
 
 class TaskRun:
@@ -99,13 +102,13 @@ class TaskRun:
     ) -> Iterator[CellResult | ScoreError | None]:
         """The result of each mask, in order; None in all but the first of several launched processes.
 
-        `progress` is told of shares of one mask's work as they are done. A ScoreError stands where a log-likelihood or
-        a metric is not a number. Raises in all processes what the model raises in one.
+        `progress` is told of shares of one mask's work as they are done. A ScoreError stands where a log-likelihood is
+        not a number, or no metric is. Raises in all processes what the model raises in one.
         """
         answers = self.answers(masks, progress)
         for number, mask in enumerate(masks):
             start = time.time()
-            with _wearing(self.lm, mask), _drawing_on(self._drawn), quiet_harness():
+            with _wearing(self.lm, mask), _drawing_on(self._drawn), quiet_harness(), guarded(self.task) as failed:
                 replay = _Replay(self.lm, answers[number] if answers is not None else None)
                 for instance in self.task.instances:
                     instance.resps, instance.filtered_resps = [], {}
@@ -116,7 +119,7 @@ class TaskRun:
                     bootstrap_iters=self.bootstrap_iters,
                     log_samples=True,
                 )
-                outcome = None if found is None else self._result(found, start)
+                outcome = None if found is None else self._result(found, start, failed)
             if answers is None:
                 progress(1.0)
             yield outcome
@@ -135,7 +138,7 @@ class TaskRun:
         with _in_step(self.lm):
             return packed.answers_under(self.lm, self._trie, masks, progress)
 
-    def _result(self, found: dict[str, Any], start: float) -> CellResult | ScoreError:
+    def _result(self, found: dict[str, Any], start: float, failed: dict[str, str]) -> CellResult | ScoreError:
         lm = self.lm
         field = unit_field(self.task.task_name, self.task.config.metadata)
         samples = [_slim(sample, field) for sample in found.pop("samples")[self.task.task_name]]
@@ -156,7 +159,10 @@ class TaskRun:
         }
         results = {**found, "config": config, "date": start, **self.fixed.about}
         results = plain_json({**results, "pruning": block}, handle_non_serializable)
-        return _not_a_number(results, samples, self.task.task_name) or CellResult(results, samples)
+        name = self.task.task_name
+        gone = take_failed(results["results"][name], failed)
+        problem = _not_a_number(results, samples, gone, name)
+        return problem or CellResult(finite(results), [finite(sample) for sample in samples], gone)
 
 
 def task_identity(
@@ -320,13 +326,16 @@ def _in_step(lm: PrunedModel) -> Iterator[None]:
         raise RuntimeError("another process of this launch failed at it")
 
 
-def _not_a_number(results: dict[str, Any], samples: list[dict[str, Any]], task: str) -> ScoreError | None:
+def _not_a_number(
+    results: dict[str, Any], samples: list[dict[str, Any]], failed: dict[str, str], task: str
+) -> ScoreError | None:
+    """Why there is no result at all: a log-likelihood is no number, or every metric failed."""
     for sample in samples:
         for answer in sample["filtered_resps"]:
             value = answer[0] if isinstance(answer, list) else answer
             if isinstance(value, float) and not math.isfinite(value):
                 return ScoreError(f"task {task}: document {sample['doc_id']}: a log-likelihood is {named(value)}")
-    for metric, value in results["results"][task].items():
-        if isinstance(value, float) and not math.isfinite(value):
-            return ScoreError(f"task {task}: {metric} is {named(value)}")
+    if failed and not any(is_number(value) for key, value in results["results"][task].items() if "," in key):
+        metric, why = next(iter(failed.items()))
+        return ScoreError(f"task {task}: {metric}: {why}" if ":" in why else f"task {task}: {metric} is {why}")
     return None

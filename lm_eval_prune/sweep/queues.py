@@ -174,8 +174,11 @@ class CellQueue:
             "identity": self.plan.identities[cell],
             "timing": {"seconds": seconds, "date": time.time(), "host": socket.gethostname()},
         }
+        if found.failed_metrics:
+            block["failed_metrics"] = found.failed_metrics
         disk.write_cell(self.folder, cell, {**found.results, "cell": block}, found.samples)
-        self.say(self._line(cell, found.results))
+        failed = "".join(f"; {name}: {why}" for name, why in found.failed_metrics.items())
+        self.say(self._line(cell, found.results) + failed)
 
     def _fail(self, cell: str, failure: Failure) -> None:
         disk.write_failure(self.folder, self.row_of[cell], failure.kind, failure.message)
@@ -202,13 +205,18 @@ class CellQueue:
 
     def _line(self, cell: str, results: dict[str, Any]) -> str:
         row = self.row_of[cell]
-        metric, value = headline(results, row.task)
-        line = f"{self._named(cell)}: {metric} {value:.4f}"
+        if (found := headline(results, row.task)) is None:
+            return f"{self._named(cell)}: no metric that is a number"
+        line = f"{self._named(cell)}: {found.name} {found.value:.4f}"
         dense = next((r for r in self.plan.rows if r.variant == disk.DENSE and r[1:4] == row[1:4]), None)
-        if dense is None or dense.cell == cell or not disk.cell_path(self.folder, dense.cell).exists():
+        if dense is None or dense.cell == cell:
             return line
-        _, base = headline(disk.read_cell(disk.cell_path(self.folder, dense.cell), samples=False), row.task)
-        return f"{line} ({round(value - base, 4) + 0.0:+.4f} to dense)"
+        try:
+            there = disk.read_cell(disk.cell_path(self.folder, dense.cell), samples=False)
+            base = there["results"][row.task][found.key]
+            return f"{line} ({round(found.value - base, 4) + 0.0:+.4f} to dense)"
+        except (FileFormatError, KeyError, TypeError):  # not there yet, damaged, or without this metric
+            return line
 
     def _named(self, cell: str) -> str:
         row = self.row_of[cell]

@@ -15,7 +15,7 @@ from lm_eval_prune.text import spreadsheet_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Status", "Sweep", "headline", "importance_at_work"]
+__all__ = ["Headline", "Status", "Sweep", "headline", "importance_at_work"]
 
 METRICS = ("acc", "em", "exact_match", "f1")
 """The first that a task has is its headline."""
@@ -102,7 +102,7 @@ class Sweep:
             block = content["pruning"]
             record |= {key: block[key] for key in ("heads_pruned", "ffns_pruned", "num_parameters_left")}
             found = content["results"][row.task]
-            record |= {key: value for key, value in found.items() if isinstance(value, int | float) and "," in key}
+            record |= {key: value for key, value in found.items() if _is_number(value) and "," in key}
         return record
 
 
@@ -111,13 +111,28 @@ def importance_at_work(folder: Path) -> list[str]:
     return [name.removeprefix("importance-") for name in claimed(folder, "importance-")]
 
 
-def headline(results: dict[str, Any], task: str) -> tuple[str, float]:
-    """(name, value) of the metric that a line shows: `acc`, `em`, ..., else the first there is."""
-    found = {key: value for key, value in results["results"][task].items() if isinstance(value, float) and "," in key}
-    scores = {key: value for key, value in found.items() if "_stderr" not in key}
-    for name in METRICS:
-        for key, value in scores.items():
-            if key.split(",")[0] == name:
-                return name, value
-    key, value = next(iter(scores.items()))
-    return key.split(",")[0], value
+class Headline(NamedTuple):
+    """The metric that a line shows."""
+
+    key: str
+    """As results have it: the metric and its filter."""
+    value: float
+
+    @property
+    def name(self) -> str:
+        return self.key.split(",")[0]
+
+
+def headline(results: dict[str, Any], task: str) -> Headline | None:
+    """The metric that a line shows: `acc`, `em`, ..., else the first there is; None where no metric is a number."""
+    scores = [
+        Headline(key, value)
+        for key, value in results["results"][task].items()
+        if _is_number(value) and "," in key and "_stderr" not in key
+    ]
+    ranked = [found for name in METRICS for found in scores if found.name == name] + scores
+    return ranked[0] if ranked else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

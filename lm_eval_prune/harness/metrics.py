@@ -1,0 +1,91 @@
+"""One metric's failure is that metric's: the others of the same task stay, and the failed one says why it failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lm_eval.evaluator_utils
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import Task
+
+__all__ = ["finite", "guarded", "is_number", "take_failed"]
+
+
+@contextmanager
+def guarded(task: Task) -> Iterator[dict[str, str]]:
+    """Inside, what a metric of `task` raises while the harness aggregates it makes that metric not finite.
+
+    Yields metric -> why, filled as metrics fail. Too large for a float is infinity; everything else is NaN.
+    """
+    failed: dict[str, str] = {}
+    original, stderr_for_metric = task.aggregation, lm_eval.evaluator_utils.stderr_for_metric
+
+    def stderr_of(metric: Any, **settings: Any) -> Callable[[Any], Any] | None:
+        named = metric if isinstance(metric, _Guarded) else _Guarded(metric, getattr(metric, "__name__", ""), failed)
+        found = stderr_for_metric(metric=named.function, **settings)
+        return None if found is None else _Guarded(found, f"{named.name}_stderr", failed)
+
+    task.aggregation = lambda: _Aggregations(original(), failed)
+    lm_eval.evaluator_utils.stderr_for_metric = stderr_of
+    try:
+        yield failed
+    finally:
+        task.aggregation = original
+        lm_eval.evaluator_utils.stderr_for_metric = stderr_for_metric
+
+
+def take_failed(metrics: dict[str, Any], failed: dict[str, str]) -> dict[str, str]:
+    """Remove from a task's `metrics` those that are not finite; returns "metric,filter" -> why."""
+    gone: dict[str, str] = {}
+    for key, value in list(metrics.items()):
+        if key in metrics and isinstance(value, float) and not math.isfinite(value):
+            name, _, rest = key.partition(",")
+            gone[key] = failed.get(name) or ("NaN" if math.isnan(value) else f"{value}, not finite")
+            del metrics[key]
+            if not name.endswith("_stderr"):
+                metrics.pop(f"{name}_stderr,{rest}", None)
+            elif f"{name.removesuffix('_stderr')},{rest}" in metrics:
+                metrics[key] = "N/A"  # as the harness says that there is none
+    return gone
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, true and false aside."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def finite(value: Any) -> Any:
+    """JSON values with None for every number that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, list) else value
+
+
+class _Guarded:
+    """A function over a metric's values that notes what it raises."""
+
+    def __init__(self, function: Callable[[Any], Any], name: str, failed: dict[str, str]) -> None:
+        self.function, self.name, self.failed, self.__name__ = function, name, failed, name
+
+    def __call__(self, items: Any) -> Any:
+        try:
+            return self.function(items)
+        except Exception as error:  # whatever a stranger's metric raises
+            self.failed[self.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return math.inf if isinstance(error, OverflowError) else math.nan
+
+
+class _Aggregations(dict[str, Any]):
+    """A task's, guarded; the harness takes the mean for a metric that has none."""
+
+    def __init__(self, functions: dict[str, Any], failed: dict[str, str]) -> None:
+        super().__init__({name: _Guarded(function, name, failed) for name, function in functions.items()})
+        self.failed = failed
+
+    def __missing__(self, name: str) -> _Guarded:
+        return _Guarded(mean, name, self.failed)
