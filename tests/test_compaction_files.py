@@ -391,7 +391,7 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
         ),
         (["-a", "pretrained"], "model_args: 'pretrained'; expected name=value"),
         ([*model, "--mask", tmp_path / "absent.json"], "absent.json: no such file"),
-        ([*model, "--mask", checkpoint / "model.safetensors"], "not a text file"),
+        ([*model, "--mask", checkpoint / "model.safetensors"], 'expected "head_mask"'),
         ([*chosen, "--max_shard_size", "-5GB"], "max_shard_size=-5GB: expected a size such as 5GB"),
         ([*chosen, "--results", tmp_path / "no-rows.json"], 'no results of the harness: "results.piqa" is 3'),
         ([*chosen, "--results", tmp_path / "no-mask.json"], 'no-mask.json: pruning: mask: "format" is null'),

@@ -112,9 +112,8 @@ def compacted_config(config: OPTConfig, mask: PruningMask, name: str | None = No
     if removed is not None:
         provenance = {**mask.provenance, "compacted_before": dict(removed.provenance)}
         whole = replace(removed | mask, provenance=provenance)
-    return PrunedOPTConfig(
-        **content, pruning_mask=whole.to_dict(), original_model=name, architectures=["PrunedOPTForCausalLM"]
-    )
+    content |= {"pruning_mask": whole.to_dict(), "original_model": name, "architectures": ["PrunedOPTForCausalLM"]}
+    return PrunedOPTConfig(**content)
 
 
 def plain_config(config: PrunedOPTConfig) -> OPTConfig:

@@ -41,6 +41,9 @@ class ModelSettings(BaseModel):
     enable_bias: bool | None = None
     layer_norm_elementwise_affine: bool | None = None
     tie_word_embeddings: bool | None = None
+    dtype: str | dict[str, Any] | None = None
+    torch_dtype: str | dict[str, Any] | None = None
+    """What `dtype` was called before transformers 5."""
     pruning_mask: Annotated[dict[str, Any] | None, Field(description="the content of a mask file")] = None
     """Of a compacted model."""
     original_model: Annotated[str, Field(max_length=500)] | None = None
