@@ -1,4 +1,5 @@
 import importlib
+import statistics
 import sys
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import lm_eval.tasks
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.api.metrics import stderr_for_metric
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.tasks.icl14 import corrections
 from tests.helpers import build
@@ -50,6 +53,13 @@ def test_every_task_runs_and_every_task_weighs_the_same(task_manager, in_benchma
     assert {results["n-shot"][name] for name in TASKS} == {shots}
 
 
+@pytest.fixture(scope="module")
+def multirc(task_manager, benchmarks_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(benchmarks_folder)
+        return task_manager.load(["icl14_multirc"])["tasks"]["icl14_multirc"]
+
+
 # -- MultiRC --------------------------------------------------------------------------------------------------------
 
 
@@ -72,6 +82,42 @@ def test_multirc_accuracy_is_that_of_the_right_answers(task_manager, in_benchmar
     for doc in docs:
         assert task.process_results(doc, says_yes)["acc"] == doc["label"]
         assert task.process_results(doc, says_no)["acc"] == 1 - doc["label"]
+
+
+@given(answers=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.booleans()), min_size=2, max_size=12))
+def test_acc_all_is_the_share_of_questions_with_all_answers_right(multirc, answers):
+    """Of questions 0 to 2, by the definition; the standard error is that of the mean over questions."""
+    doc = next(iter(multirc.validation_docs()))
+    right, items = {}, []
+    for question, label, says_yes in answers:
+        lls = [(-1.0, False), (-2.0, False)] if says_yes else [(-2.0, False), (-1.0, False)]
+        asked = {**doc, "label": label, "idx": {"paragraph": 7, "question": question, "answer": 0}}
+        metrics = multirc.process_results(asked, lls)
+        assert metrics["acc"] == (says_yes == (label == 1))
+        items.append(metrics["acc_all"])
+        right.setdefault(question, []).append(says_yes == (label == 1))
+    share = [float(all(found)) for found in right.values()]
+    aggregated = multirc.aggregation()["acc_all"]
+    assert aggregated(items) == pytest.approx(sum(share) / len(share))
+    stderr = stderr_for_metric(aggregated, 100)
+    if len(share) > 1:
+        assert stderr(items) == pytest.approx(statistics.stdev(share) / len(share) ** 0.5)
+
+
+def test_acc_all_is_reported_and_leaves_the_average_alone(task_manager, in_benchmarks, checkpoint):
+    results = lm_eval.simple_evaluate(
+        model=build(PrunedOPT, checkpoint, batch_size=16, max_length=256),
+        tasks=["icl14_multirc"],
+        limit=6,
+        task_manager=task_manager,
+    )
+    found = results["results"]["icl14_multirc"]
+    by_question = {}
+    for sample in results["samples"]["icl14_multirc"]:
+        by_question.setdefault(sample["doc"]["idx"]["question"], []).append(sample["acc"])
+    assert found["acc,none"] == pytest.approx(sum(map(sum, by_question.values())) / 6)
+    assert found["acc_all,none"] == pytest.approx(sum(map(all, by_question.values())) / len(by_question))
+    assert task_manager.load(["icl14_0shot"])["groups"]["icl14_0shot"].aggregate_metric_list[0].metric == "acc"
 
 
 def test_the_multirc_correction_stands_back_once_the_harness_lists_no_first():
@@ -162,3 +208,42 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall(gold, predicted):
     else:
         precision, recall = shared / len(p), shared / len(g)
         assert found == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+# -- what docs/icl14.md says of today's prompts ---------------------------------------------------------------------
+
+
+def asked(task, doc):
+    requests = task.construct_requests(
+        doc,
+        task.fewshot_context(doc, 0),
+        metadata=(task.task_name, 0, 1),
+        apply_chat_template=False,
+        chat_template=None,
+    )
+    return [request.args for request in requests]
+
+
+@pytest.mark.parametrize(("name", "begins"), [("copa", "  "), ("icl14_record", "   - "), ("boolq", " "), ("piqa", " ")])
+def test_blanks_before_the_choices(task_manager, in_benchmarks, name, begins):
+    """As docs/icl14.md says of today's harness; the study's had one blank less before those of copa and record."""
+    loaded = task_manager.load([name])["tasks"][name]
+    for doc in list(loaded.validation_docs())[:3]:
+        for _, continuation in asked(loaded, doc):
+            assert continuation.startswith(begins)
+            assert continuation[len(begins)] != " "
+
+
+def test_without_a_delimiter_copa_and_record_are_asked_as_in_2022(task_manager, in_benchmarks):
+    for name, begins in (("copa", " "), ("icl14_record", "  - ")):
+        loaded = task_manager.load([name])["tasks"][name]
+        loaded.set_config(key="target_delimiter", value="")
+        doc = next(iter(loaded.validation_docs()))
+        for _, continuation in asked(loaded, doc):
+            assert continuation.startswith(begins)
+            assert continuation[len(begins)] != " "
+
+
+def test_cb_is_asked_with_a_comma(task_manager, in_benchmarks):
+    loaded = task_manager.load(["cb"])["tasks"]["cb"]
+    assert "True, False, or Neither?" in loaded.doc_to_text(next(iter(loaded.validation_docs())))

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import lm_eval.tasks
+from lm_eval.api.metrics import acc_all
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -51,6 +52,9 @@ class MultiRC(_CorrectedTask):
     The harness (seen in 0.4.13) lists the choices as (yes, no) and takes `label` as the index of the right one, but
     label 1 means that the answer is correct: its accuracy is that of the mirrored task. Here label 1 points at "yes".
     Can go when the harness's `doc_to_target` does: the correction is not made where the choices begin with "no".
+
+    Beside `acc`, over answers, `acc_all` is the share of questions all of whose answers are judged right: what the
+    harness reported as `acc` when the study was made, computed by the harness's own function.
     """
 
     definition = "super_glue/multirc/default.yaml"
@@ -59,6 +63,16 @@ class MultiRC(_CorrectedTask):
         choices = str(config["doc_to_choice"])
         if config["doc_to_target"] == "label" and choices.find("? yes") < choices.find("? no"):
             config["doc_to_target"] = "{{1 - label}}"
+        config["metric_list"] = [
+            *config.get("metric_list", ()),
+            {"metric": "acc_all", "aggregation": acc_all, "higher_is_better": True},
+        ]
+
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        metrics = super().process_results(doc, results)
+        is_correct = doc["label"] == 1
+        said_correct = is_correct if metrics["acc"] else not is_correct
+        return {**metrics, "acc_all": (said_correct, {"idx": doc["idx"], "label": doc["label"]})}
 
 
 class ReCoRD(_CorrectedTask):
