@@ -37,7 +37,6 @@ from lm_eval_prune.sweep.folder import (
     read_cell,
     read_failure,
     read_plan,
-    read_rows,
 )
 from lm_eval_prune.text import printable
 
@@ -117,9 +116,8 @@ def _read_file(path: Path, found: Collection, *, named: bool = False) -> None:
 
 
 def _read_sweep(folder: Path, found: Collection) -> None:
-    found.plans += [(path, read_plan(path)[0]) for path in plan_paths(folder)]
     read: dict[str, Run | str] = {}
-    for row in read_rows(folder):
+    for row in _rows(folder, found):
         row = row._replace(variant=row.variant._replace(ranking=printable(row.variant.ranking)))
         if row.cell not in read:
             read[row.cell] = _cell(folder, row, found)
@@ -129,6 +127,20 @@ def _read_sweep(folder: Path, found: Collection) -> None:
         else:
             found.runs.append(_as_row(cell, row))
     _add_importance(sorted((folder / "importance").rglob("*.json")), found)
+
+
+def _rows(folder: Path, found: Collection) -> list[Row]:
+    """The rows of all plans that can be read, equal ones once."""
+    rows: dict[Row, None] = {}
+    for path in plan_paths(folder):
+        try:
+            content, own = read_plan(path)
+        except PruneError as error:
+            found.problems.append(Problem("unreadable files", str(error)))
+            continue
+        found.plans.append((path, content))
+        rows |= dict.fromkeys(own)
+    return list(rows)
 
 
 def _cell(folder: Path, row: Row, found: Collection) -> Run | str:

@@ -35,6 +35,8 @@ from lm_eval_prune.files import (
     write_json,
 )
 from lm_eval_prune.json_lines import bounded_lines
+from lm_eval_prune.strict_json import validated
+from lm_eval_prune.sweep.schema import CellFile, FailureFile, PlanFile
 
 __all__ = [
     "CELL_FORMAT",
@@ -151,15 +153,12 @@ def write_plan(folder: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]
 
 def read_plan(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """(the file's content, its rows). Raises FileFormatError."""
-    known: Any = {"name": PLAN_FORMAT, "version": VERSION, "required": {"config", "rows"}, "optional": {"fixed"}}
     try:
         content = read_json(path)
-        require_format(content, path, **known)
-        return content, [Row(**{**row, "variant": Variant(**row["variant"])}) for row in content["rows"]]
+        rows = validated(PlanFile, content, path).rows
     except FileFormatError as error:
         raise FileFormatError(f"{error}; delete it, and the sweep's command writes it again") from None
-    except (TypeError, KeyError) as error:
-        raise FileFormatError(f"{path}: a row is not as expected: {error}") from None
+    return content, [Row(**{**dict(row), "variant": Variant(**dict(row.variant))}) for row in rows]
 
 
 def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
@@ -303,6 +302,7 @@ def read_cell(path: Path, *, samples: bool = True) -> dict[str, Any]:
     if found != digest(content):
         raise FileFormatError(f"{path}: damaged: its content does not have the hash that it names")
     block["sha256"] = found
+    validated(CellFile, content, path)
     if samples:
         _sample_bytes(path, block["samples"]["sha256"])
     return content
@@ -395,10 +395,9 @@ def remove_failures(folder: Path, cells: Iterable[str] | None = None) -> None:
 def read_failure(folder: str | os.PathLike[str], cell: str) -> dict[str, Any]:
     """The record of a failed cell. Raises FileFormatError."""
     path = failure_path(folder, cell)
-    required = {"id", "variant", "task", "num_fewshot", "error", "message"}
     try:
         content = read_json(path)
-        require_format(content, path, name=FAILURE_FORMAT, version=VERSION, required=required, optional=set())
+        validated(FailureFile, content, path)
     except FileFormatError as error:
         raise FileFormatError(f"{error}; --retry_failed computes the cell again") from None
     return content

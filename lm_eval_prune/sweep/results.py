@@ -101,7 +101,7 @@ class Sweep:
             content = disk.read_cell(path, samples=False)
             block = content["pruning"]
             record |= {key: block[key] for key in ("heads_pruned", "ffns_pruned", "num_parameters_left")}
-            found = content["results"][row.task]
+            found = content["results"].get(row.task, {})
             record |= {key: value for key, value in found.items() if _is_number(value) and "," in key}
         return record
 
