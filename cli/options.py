@@ -78,7 +78,10 @@ def _spread(args: list[str], options: set[str], takes_words: bool) -> tuple[list
 
 
 def _is_path(word: str) -> bool:
-    return os.sep in word or Path(word).exists()
+    try:
+        return os.sep in word or Path(word).exists()
+    except (OSError, ValueError):  # no file system takes the name, as one of 5,000 letters
+        return False
 
 
 def names(ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from lm_eval_prune.strict_json import json_line, parse_json
 
 __all__ = [
     "MAX_BYTES",
+    "is_folder",
     "is_pickle",
     "is_same_file",
     "json_line",
@@ -78,6 +79,14 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text
     except UnicodeEncodeError:
         raise FileFormatError(f"{path}: cannot be written: half of a surrogate pair in it is no text") from None
     write_bytes(path, data)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder of this name; not where no file system takes the name, as one of 5,000 letters."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval_prune.decoders import opt
 from lm_eval_prune.decoders.settings import checked_settings
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
-from lm_eval_prune.files import read_json
+from lm_eval_prune.files import is_folder, read_json
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.random_opt import SIZES, opt_settings
 
@@ -166,7 +166,7 @@ def dimensions_of(model: str) -> Dimensions:
     if size in SIZES:
         return _from_settings(f"facebook/{size}", opt_settings(size))
     path = Path(model)
-    if path.is_dir():
+    if is_folder(path):
         if not (path / "config.json").is_file():
             raise ArgumentError(f"model {model}: no config.json in this folder; expected a checkpoint's folder")
         return _from_settings(model, read_json(path / "config.json"))

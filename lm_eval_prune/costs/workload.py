@@ -22,6 +22,8 @@ __all__ = ["Load", "Workload", "known_tasks", "measured_shots", "table_record", 
 
 ALIASES = {"multirc": "icl14_multirc", "record": "icl14_record"}
 """The stock tasks that ours correct: what they ask is the same."""
+DIGITS = 15
+"""Of the largest number of inputs, tokens or shots: whole numbers that a float counts exactly."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ def workloads(
     `given` are texts NAME=INPUTSxTOKENS, of at most `max_length` tokens, which count whatever the shots.
     Raises ArgumentError.
     """
-    if below := [shots for shots in num_fewshot if shots < 0]:
-        raise ArgumentError(f"num_fewshot={below[0]}: expected 0 or more")
+    if odd := [shots for shots in num_fewshot if not 0 <= shots < 10**DIGITS]:
+        raise ArgumentError(f"num_fewshot={odd[0]}: expected 0 or more, and less than 10^{DIGITS}")
     own = dict(_parsed(text, max_length) for text in given)
     found: dict[tuple[str, int], Workload] = {}
     for task in [*tasks, *(name for name in own if name not in tasks)]:
@@ -163,7 +165,7 @@ def workloads(
 
 def _parsed(text: str, max_length: int) -> tuple[str, tuple[int, int]]:
     matched = re.fullmatch(r"([^=]+)=(\d+)x(\d+)", text.strip())
-    if matched is None or not int(matched[2]) or not int(matched[3]):
+    if matched is None or not all(len(number) <= DIGITS and int(number) for number in matched.groups()[1:]):
         raise ArgumentError(f"tokens={text}: expected NAME=INPUTSxTOKENS, such as mytask=1000x250")
     if int(matched[3]) > max_length:
         raise ArgumentError(f"tokens={text}: more tokens than the model's {max_length} positions")

@@ -12,6 +12,7 @@ from typing import Any
 from lm_eval_prune.decoders import check_fits, removed_from, require_supported, shape_of
 from lm_eval_prune.decoders.settings import read_settings
 from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
 
@@ -85,7 +86,7 @@ def model_folder(pretrained: str, revision: str | None = None) -> Path:
 
     Raises FileFormatError where there is none.
     """
-    if Path(pretrained).is_dir():
+    if is_folder(pretrained):
         return Path(pretrained)
     from transformers.utils import cached_file
 

@@ -16,6 +16,7 @@ from transformers.models.opt.configuration_opt import OPTConfig
 
 from lm_eval_prune.decoders.registration import MODEL_TYPE, register_models
 from lm_eval_prune.errors import MaskError
+from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
 
 __all__ = ["MODELING_FILE", "PrunedOPTConfig", "compacted_config", "plain_config"]
@@ -128,4 +129,4 @@ def plain_config(config: PrunedOPTConfig) -> OPTConfig:
 
 def _public(name: str | None) -> str | None:
     """Of a folder only its own name: where it lies is nobody else's business."""
-    return Path(name).resolve().name if name and Path(name).is_dir() else name or None
+    return Path(name).resolve().name if name and is_folder(name) else name or None
