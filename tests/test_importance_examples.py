@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import datasets
@@ -258,3 +259,32 @@ def test_metrics_that_cannot_be(tasks, lm):
         ExampleError, match=r"toy_generate: its answers come from generate_until.*its metric can only be loss"
     ):
         TaskObjective(lm, build_documents(tasks["toy_generate"], num_fewshot=0), "exact_match")
+
+
+@pytest.mark.parametrize(
+    ("lines", "shots", "reason"),
+    [
+        ("doc_to_target: '{{[0, 1]}}'\ndoc_to_choice: [one, two]", 1, "AssertionError: Answer is not a string!"),
+        ("doc_to_target: !function broken.raises\ndoc_to_choice: [one, two]", 1, "KeyError: 'nothing'"),
+        ("doc_to_target: 0\ndoc_to_choice: !function broken.raises", 0, "KeyError: 'nothing'"),
+    ],
+)
+def test_a_prompt_that_cannot_be_made_is_one_line(lines, shots, reason, tmp_path, monkeypatch):
+    """Not where the harness checks a task's first document, without shots, but where importance asks for them."""
+    rows = [{"text": f"the river {number}"} for number in range(5)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "broken.py").write_text(
+        "def raises(doc):\n    if doc['text'].endswith(('3', '4')): raise KeyError('nothing')\n"
+        f"    return 0 if {shots} else ['one', 'two']\n"
+    )
+    (tmp_path / "odd.yaml").write_text(
+        f"task: odd\ndataset_path: json\ndataset_kwargs: {{data_files: {{train: {tmp_path}/data.jsonl}}}}\n"
+        f"training_split: train\nvalidation_split: train\noutput_type: multiple_choice\ndoc_to_text: '{{{{text}}}}'\n"
+        f"{lines}\nmetric_list: [{{metric: acc}}]\n"
+    )
+    task = load_tasks(["odd"], str(tmp_path), include_defaults=False)["odd"]
+    with pytest.raises(ExampleError) as error:
+        build_documents(task, num_fewshot=shots)
+    assert str(error.value).startswith("task odd: no prompt of document ")
+    assert f"with {shots} shots: {reason}" in str(error.value)
+    assert "\n" not in str(error.value)

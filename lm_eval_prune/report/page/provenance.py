@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lm_eval_prune.model_args import model_args_text
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig
 from lm_eval_prune.report.reading import Collection
@@ -149,10 +149,7 @@ def _harness_command(path: Path, runs: Sequence[Run]) -> str:
 def _model_args(arguments: Any) -> str:
     if not isinstance(arguments, Mapping):
         return str(arguments)
-    pairs = {name: value for name, value in arguments.items() if value is not None}
-    if any(isinstance(value, dict | list) or "," in str(value) for value in pairs.values()):
-        return json.dumps(pairs, ensure_ascii=False, default=str)
-    return ",".join(f"{name}={value}" for name, value in pairs.items())
+    return model_args_text({name: value for name, value in arguments.items() if value is not None})
 
 
 def _option(name: str, value: Any) -> list[str]:
