@@ -37,6 +37,13 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option("--tflops", type=float, help="10^12 operations a second that one device sustains; gives times.")
 @click.option("--measure", is_flag=True, help="Measure that with matrix products, on this machine.")
 @click.option("--bandwidth", type=float, help="10^9 bytes a second at which offloaded weights are brought in.")
+@click.option(
+    "--changed",
+    type=float,
+    default=0.04,
+    show_default=True,
+    help="Share of the answers that pruning changes, for the documents that a margin needs.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan there, too.")
 def command(model: str, json_file: Path | None, **options: Any) -> None:
     """Say what a study of MODEL costs: parameters, memory, device map, FLOPs, time. Nothing is downloaded or run.

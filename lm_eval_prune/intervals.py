@@ -29,6 +29,7 @@ __all__ = [
     "concentrated_limit",
     "detectable_loss",
     "documents_needed",
+    "margin_shown",
     "root_between",
     "score_limits",
     "score_p",
@@ -241,6 +242,15 @@ def documents_needed(margin: float, changed: float = 0.0, power: float = POWER) 
     variance = float(_variance(Changes(1.0, share, share, changed, 0.0, 1.0), np.asarray(-margin)))
     reach = Z * math.sqrt(variance) + float(ndtri(power)) * math.sqrt(changed)
     return math.ceil(max((reach / margin) ** 2, Z**2 * (1 - margin) / margin) - 1e-9)
+
+
+def margin_shown(units: float, changed: float = 0.0, power: float = POWER) -> float:
+    """The smallest margin for which `units` are those of `documents_needed`."""
+    low, high = float(smallest_margin(units)), 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if documents_needed(middle, changed, power) <= units else (middle, high)
+    return high
 
 
 def detectable_loss(changes: Changes, power: float = POWER) -> float:

@@ -107,7 +107,7 @@ def test_one_draw_has_no_share():
 def test_intervals_over_draws_cover(draws, between, each):
     generator = np.random.default_rng(draws)
     hits = []
-    for _ in range(400):
+    for _ in range(300):
         rates = np.clip(generator.normal(0.1, between, draws), 0, 1)
         lost = generator.random((200, draws)) < rates
         gained = ~lost & (generator.random((200, draws)) < each)

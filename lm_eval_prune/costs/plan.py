@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_prune.costs import memory
 from lm_eval_prune.costs.devices import parse_devices
 from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
+from lm_eval_prune.costs.margins import CHANGED, margins_of
 from lm_eval_prune.costs.study import Grid, Speed, removals, stages
 from lm_eval_prune.costs.workload import known_tasks, measured_shots, table_record, workloads
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.intervals import documents_needed
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.selection import read_mask_file
 from lm_eval_prune.sweep.config import load_config, parse_ranking
@@ -50,12 +52,14 @@ def make_plan(
     tflops: float | None = None,
     measure: bool = False,
     bandwidth: float | None = None,
+    changed: float = CHANGED,
     **options: Any,
 ) -> dict[str, Any]:
     """What a study of `model` costs, as JSON values.
 
     `options` are tasks, num_fewshot, prune_heads, prune_ffns, ranking, limit, importance_limit, scorer, dtype and
-    batch_size; those not given are the sweep's in `config`, then `DEFAULTS`. Raises PruneError.
+    batch_size; those not given are the sweep's in `config`, then `DEFAULTS`. `changed` is the share of the answers that
+    pruning is taken to change. Raises PruneError.
     """
     settings = _settings(config, options)
     dtype = settings["dtype"]
@@ -83,7 +87,13 @@ def make_plan(
     plan["stages_title"] = _title(grid)
     plan["stages"] = [asdict(stage) for stage in stages(dimensions, grid, speed, fit)]
     plan["tflops"], plan["bandwidth"] = speed.tflops, bandwidth
+    plan["margins"] = margins_of(grid, changed)
     plan["notes"] = [*_paper(dimensions, grid), *_notes(speed, fit, measured=measure), *_tokens(dimensions, grid)]
+    if plan["margins"]["rows"]:
+        plan["notes"].append(
+            "In brackets: passages of equal size that tell as much as the documents that share them. At least "
+            f"{documents_needed(0.01)} documents or passages are needed for a margin of 0.01, even if none changes."
+        )
     return plan
 
 

@@ -46,6 +46,8 @@ def tables(plan: dict[str, Any]) -> Iterator[Table | Text]:
         yield _devices(plan["devices"])
         yield Text(_verdict(plan["devices"]))
     yield _stages(plan)
+    if plan["margins"]["rows"]:
+        yield _margins(plan["margins"])
     for note in plan["notes"]:
         yield Text(note, style="dim")
 
@@ -148,6 +150,20 @@ def _verdict(devices: dict[str, Any]) -> str:
         f"{size(devices['gradients_checkpointing'])} with --checkpointing."
     )
     return "\n".join(lines)
+
+
+def _margins(margins: dict[str, Any]) -> Table:
+    names = list(margins["rows"][0]["needed"])
+    title = (
+        "Documents for a margin: to be within it four times of five, if nothing is lost and "
+        f"{100 * margins['changed']:g} % of the answers change"
+    )
+    table = _table(title, "task", "documents", "margin shown", *names)
+    for row in margins["rows"]:
+        passages = "" if row["units"] is None else f" ({row['units']:,})"
+        needed = [f"{row['needed'][name]:,}" if row["needed"] else "" for name in names]
+        table.add_row(row["task"], f"{row['documents']:,}{passages}", f"{row['shown']:.4f}", *needed)
+    return table
 
 
 def _stages(plan: dict[str, Any]) -> Table:

@@ -101,8 +101,8 @@ class Paired(Part):
     """The mean change of outcomes in [0, 1] on the same documents, by Tango's score interval."""
 
     changes: Changes
-    concentrated: float = math.nan
-    """The lower limit where the loss may sit in few units; nan where it is the interval's own."""
+    by_unit: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    """(sums of changes, numbers of documents) of each unit; None for documents by themselves, of one draw."""
 
     def limits(self, z: float) -> tuple[float, float]:
         low, high = score_limits(self.changes, z)
@@ -111,7 +111,7 @@ class Paired(Part):
     @property
     def lowest(self) -> float:
         low = self.limits(Z)[0]
-        return low if math.isnan(self.concentrated) else min(low, self.concentrated)
+        return low if self.by_unit is None else min(low, concentrated_limit(*self.by_unit))
 
     def least(self, times: float = 1.0) -> float:
         return float(smallest_margin(self.changes.units * times))
@@ -177,7 +177,7 @@ class Estimate:
     @cached_property
     def lowest(self) -> float:
         """The lower limit at 95 % that also holds where the loss sits in few units."""
-        if all(math.isnan(getattr(part, "concentrated", math.nan)) for _, part in self.parts):
+        if all(getattr(part, "by_unit", None) is None for _, part in self.parts):
             return self.interval[0]
         reach = 0.0
         for weight, part in self.parts:
@@ -295,11 +295,9 @@ def paired_part(
     table = table[:, None] if table.ndim == 1 else table
     value, changed, seen = float(table.mean()), float((table != 0).any(1).mean()), _draws_of(table, draws, units)
     if bounded:
-        found = changes_of(table, units)
-        sums, sizes = _by_unit(table.mean(1), units)
         alone = units is None and table.shape[1] == 1 and bool(np.isin(table, (-1.0, 0.0, 1.0)).all())
-        lowest = math.nan if alone else concentrated_limit(sums, sizes)
-        return Paired(value=value, changed=changed, draws=seen, changes=found, concentrated=lowest)
+        by_unit = None if alone else _by_unit(table.mean(1), units)
+        return Paired(value=value, changed=changed, draws=seen, changes=changes_of(table, units), by_unit=by_unit)
     error, freedom = _error(table.mean(1), units)
     return Mean(value=value, changed=changed, draws=seen, error=error, freedom=freedom)
 

@@ -1,0 +1,267 @@
+"""How often the leaderboard's verdicts are wrong: studies with a known loss, simulated and judged by its own functions.
+
+    python benchmarks/check_statistics.py [--replicates 2000] [--only averages] [--processes 2]
+
+Each shape is a study as users have them: tasks of their true sizes, averages, documents that share passages, several
+draws, boards of many rows. A replicate draws its answers and judges them; beside that, the percentile bootstrap of
+paired differences that the leaderboard had before. Written as a dated JSON, a line a shape, in percent of the
+replicates: `within` the margin (wrongly, at a loss of the margin or more), `shown` to be worse or better (wrongly, at
+no loss), `covered` by the interval, and the first and last for the bootstrap; then a table of the worst of each group.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing import Pool
+from typing import Any
+
+import numpy as np
+from common import record
+from scipy.special import ndtr
+
+from lm_eval_prune.intervals import Changes, Z, concentrated_limit, score_limits, score_p, smallest_margin
+from lm_eval_prune.report.averages import LEVEL
+from lm_eval_prune.report.statistics import Estimate, Part, holm, paired_part
+
+MARGIN = 0.01
+RESAMPLES = 400
+ICL14 = (10042, 1838, 2376, 1172, 500, 1267, 3270, 56, 100, 638, 104, 4848, 277, 10000)
+"""Documents of the 14 tasks, as `lm-eval-prune plan` lists them."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A study: what changes, and what of it is a loss."""
+
+    group: str
+    documents: tuple[int, ...]
+    """Of each task."""
+    gained: float
+    """Share of the answers that are gained; as many are lost beside the loss."""
+    loss: float
+    """The true loss of the average, in margins."""
+    where: str = "spread"
+    """`spread`: every task loses as much; `one task`, the smallest, has all of the loss."""
+    passage: int = 1
+    """Documents that share one."""
+    passages: str = "whole"
+    """`whole` passages change; `spread`: documents by themselves; `mixed`: the loss comes in whole passages only."""
+    draws: int = 1
+    between: float = 0.0
+    """Standard deviation of the loss between draws, which tasks share."""
+    answers: str = "own"
+    """`own`: every draw changes other documents; `same`: all change the same ones."""
+    rows: int = 1
+    """Rows of the board, none with a loss, over which p-values are corrected."""
+
+    def __str__(self) -> str:
+        default = Shape("", (), 0, 0)
+        sizes = sorted(set(self.documents))
+        tasks = f"{len(sizes)} true sizes" if len(sizes) > 1 else f"{len(self.documents)} x {sizes[0]}"
+        named = {k: v for k, v in asdict(self).items() if k not in ("group", "documents") and v != getattr(default, k)}
+        return f"{self.group}: {tasks}, " + ", ".join(f"{k} {v}" for k, v in {"gained": 0, "loss": 0, **named}.items())
+
+
+def shapes() -> Iterator[Shape]:
+    """What is simulated."""
+    for documents in (56, 100, 104, 277, 381, 500, 638, 1172, 1838, 3270, 10042):
+        for gained in (0.0, 0.01, 0.05, 0.1):
+            for loss in (0.0, 1.0, 3.0):
+                yield Shape("tasks", (documents,), gained, loss)
+    for sizes in ((60,) * 5, (172,) * 5, (200,) * 14, (1000,) * 14, ICL14):
+        for gained in (0.0, 0.01, 0.05, 0.1):
+            for loss in (0.0, 1.0, 3.0):
+                yield Shape("averages", sizes, gained, loss)
+            yield Shape("averages", sizes, gained, 1.0, where="one task")
+    for passages, size in ((83, 58), (400, 10), (400, 58), (1000, 3), (500, 2)):
+        for kind in ("whole", "spread", "mixed"):
+            for gained in (0.0, 0.01, 0.05):
+                for loss in (0.0, 1.0):
+                    yield Shape("passages", (passages * size,), gained, loss, passage=size, passages=kind)
+    for draws in (2, 3, 5):
+        for documents in ((1000,), (200,) * 5):
+            for answers, between in (("own", 0.0), ("own", 0.02), ("own", 0.005), ("same", 0.005)):
+                for loss in (0.0, 1.0):
+                    yield Shape("draws", documents, 0.03, loss, draws=draws, between=between, answers=answers)
+    for documents in (56, 277, 1000):
+        for gained in (0.01, 0.05):
+            yield Shape("rows", (documents,), gained, 0.0, rows=20)
+
+
+def losses(shape: Shape) -> np.ndarray:
+    """(tasks,): the true loss of each."""
+    number = len(shape.documents)
+    if shape.where == "one task":
+        return np.eye(number)[int(np.argmin(shape.documents))] * MARGIN * shape.loss * number
+    return np.full(number, MARGIN * shape.loss)
+
+
+def counted(shape: Shape, number: int, rng: np.random.Generator) -> np.ndarray:
+    """(number, tasks, 3): answers lost, unchanged and gained, of documents by themselves."""
+    found = []
+    for documents, loss in zip(shape.documents, losses(shape), strict=True):
+        lost = shape.gained + loss
+        found.append(rng.multinomial(documents, [lost, 1 - lost - shape.gained, shape.gained], size=number))
+    return np.stack(found, axis=1)
+
+
+def by_passage(shape: Shape, number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(number, passages) each: answers gained and lost, of one task."""
+    size, gain, loss = shape.passage, shape.gained, MARGIN * shape.loss
+    every = (number, shape.documents[0] // size)
+    if shape.passages == "whole":
+        chance = rng.random(every)
+        return (chance < gain) * size, ((chance >= gain) & (chance < 2 * gain + loss)) * size
+    apart = gain + loss if shape.passages == "spread" else gain
+    found = rng.multinomial(size, [gain, apart, 1 - gain - apart], size=every)
+    whole = rng.random(every) < (loss if shape.passages == "mixed" else 0.0)
+    return np.where(whole, 0, found[..., 0]), np.where(whole, size, found[..., 1])
+
+
+def judged(changes: Changes) -> tuple[np.ndarray, np.ndarray, float]:
+    """(low, high, least) of the average over the last axis, for all replicates at once: as `Estimate` has it."""
+    lows, highs = score_limits(changes)
+    mean, number = changes.difference, lows.shape[1]
+    below, above = (np.sqrt((reach**2).sum(1)) / number for reach in (mean - lows, highs - mean))
+    least = np.sqrt((smallest_margin(changes.units[0]) ** 2).sum()) / number
+    return mean.mean(1) - below, mean.mean(1) + above, float(least)
+
+
+def bootstrapped(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(2, replicates): percentile limits, of the average over tasks of (replicates, tasks, 3) counts."""
+    totals = counts.sum(-1, keepdims=True)
+    means = np.zeros((RESAMPLES, len(counts)))
+    for task in range(counts.shape[1]):
+        shares = counts[:, task] / totals[:, task]
+        found = rng.multinomial(totals[0, task, 0], shares, size=(RESAMPLES, len(counts)))
+        means += (found[..., 2] - found[..., 0]) / totals[0, task, 0]
+    return np.quantile(means / counts.shape[1], [0.025, 0.975], axis=0)
+
+
+def of_documents(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    counts = counted(shape, number, rng)
+    lost, gained, documents = (part.astype(float) for part in (counts[..., 0], counts[..., 2], counts.sum(-1)))
+    low, high, least = judged(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
+    return _row(shape, (low >= -MARGIN) & (least <= MARGIN), low, high, bootstrapped(counts, rng))
+
+
+def of_passages(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    gained, lost = by_passage(shape, number, rng)
+    sums, size, documents = gained - lost, shape.passage, np.full(number, float(shape.documents[0]))
+    totals = [gained.sum(1), lost.sum(1), (sums**2).sum(1), size * sums.sum(1), documents * size, np.ones(number)]
+    low, high, least = judged(Changes(*(np.asarray(part, dtype=float)[:, None] for part in (documents, *totals))))
+    within = (low >= -MARGIN) & (least <= MARGIN)
+    sizes = np.full(sums.shape[1], size)
+    for place in np.flatnonzero(within):
+        within[place] = concentrated_limit(sums[place], sizes) >= -MARGIN
+    counts = np.stack([totals[1], documents - totals[0] - totals[1], totals[0]], axis=-1)
+    return _row(shape, within, low, high, bootstrapped(counts[:, None].astype(int), rng))
+
+
+def of_draws(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    seen = []
+    for _ in range(number):
+        rates = MARGIN * shape.loss + shape.between * rng.standard_normal(shape.draws)
+        parts = [part_of_draws(shape, documents, rates, rng) for documents in shape.documents]
+        estimate = Estimate([(1 / len(parts), part) for part in parts])
+        low, high = estimate.interval
+        seen.append((low, high, low >= -MARGIN and estimate.least() <= MARGIN and estimate.lowest >= -MARGIN))
+    low, high, within = np.array(seen).T
+    return _row(shape, within, low, high, None)
+
+
+def part_of_draws(shape: Shape, documents: int, rates: np.ndarray, rng: np.random.Generator) -> Part:
+    """A negative chance of a loss is one of a gain more."""
+    same = rng.random(documents)
+    columns = []
+    for rate in rates:
+        chance = same if shape.answers == "same" else rng.random(documents)
+        gained, lost = shape.gained + max(-rate, 0.0), shape.gained + max(rate, 0.0)
+        columns.append((chance < gained) * 1.0 - (chance > 1 - lost))
+    return paired_part(np.column_stack(columns), draws=[(seed, 0) for seed in range(len(rates))])
+
+
+def of_rows(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    counts = np.concatenate([counted(shape, number, rng) for _ in range(shape.rows)], axis=1).astype(float)
+    lost, gained, documents = counts[..., 0], counts[..., 2], counts.sum(-1)
+    p_values = score_p(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
+    shown = [min(holm(row)) < LEVEL for row in p_values.tolist()]
+    return {"shown": round(100 * float(np.mean(shown)), 2)}
+
+
+def _row(
+    shape: Shape, within: np.ndarray, low: np.ndarray, high: np.ndarray, before: np.ndarray | None
+) -> dict[str, Any]:
+    truth = -MARGIN * shape.loss
+    found = {"within": within, "shown": (low > 0) | (high < 0), "covered": (low <= truth) & (truth <= high)}
+    if before is not None:
+        found |= {
+            "within_before": before[0] >= -MARGIN, "covered_before": (before[0] <= truth) & (truth <= before[1])
+        }  # fmt: skip
+    return {name: round(100 * float(np.mean(value)), 2) for name, value in found.items()}
+
+
+KINDS = {"passages": of_passages, "draws": of_draws, "rows": of_rows}
+
+
+def simulated(given: tuple[Shape, int]) -> dict[str, Any]:
+    """Percentages over the replicates, seeded by the shape's name."""
+    shape, number = given
+    return KINDS.get(shape.group, of_documents)(shape, number, np.random.default_rng(zlib.crc32(str(shape).encode())))
+
+
+def oracle_power(documents: int, changed: float) -> float:
+    """Of a normal test of "within the margin" that knows the variance, in percent."""
+    return 100 * float(ndtr(MARGIN / np.sqrt(changed / documents) - Z))
+
+
+def table(found: dict[Shape, dict[str, Any]]) -> str:
+    """The worst of each group, as Markdown."""
+    lines = [
+        "| group | shapes | within at a loss of the margin or more: before | now | shown at no loss | "
+        "covered, at least 5 % changed | covered, all | before |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for group in dict.fromkeys(shape.group for shape in found):
+        own = {shape: row for shape, row in found.items() if shape.group == group}
+        lossy = [row for shape, row in own.items() if shape.loss >= 1]
+        many = [row for shape, row in own.items() if 2 * shape.gained + shape.loss * MARGIN >= 0.05]
+        cells = [group, str(len(own)), _most(lossy, "within_before"), _most(lossy, "within")]
+        cells.append(_most([row for shape, row in own.items() if shape.loss == 0], "shown"))
+        cells += [_range(many, "covered"), _range(own.values(), "covered"), _range(own.values(), "covered_before")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _most(rows: Any, name: str) -> str:
+    values = [row[name] for row in rows if name in row]
+    return f"{max(values):.1f} %" if values else ""
+
+
+def _range(rows: Any, name: str) -> str:
+    values = [row[name] for row in rows if name in row]
+    return f"{min(values):.1f} to {max(values):.1f} %" if values else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replicates", type=int, default=2000)
+    parser.add_argument("--only", default="", help="a group: tasks, averages, passages, draws, rows")
+    parser.add_argument("--processes", type=int, default=1)
+    given = parser.parse_args()
+    chosen = [shape for shape in shapes() if given.only in ("", shape.group)]
+    with Pool(given.processes) as pool:
+        rows = list(pool.imap(simulated, [(shape, given.replicates) for shape in chosen], chunksize=1))
+    found = dict(zip(chosen, rows, strict=True))
+    power = simulated((Shape("power", (1000,), 0.02, 0.0), given.replicates))
+    results: dict[str, Any] = {str(shape): row for shape, row in found.items()}
+    results["power: 1,000 documents, 4 % changed"] = {**power, "oracle": round(oracle_power(1000, 0.04), 2)}
+    record("statistics", results, replicates=given.replicates, margin=MARGIN, resamples_before=RESAMPLES)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
