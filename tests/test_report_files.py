@@ -362,6 +362,21 @@ def test_a_tasks_name_need_not_be_a_files(name, tmp_path):
     assert Variant(*run.variant)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes there")
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", b"a\x80\x1b[31m"])
+def test_folders_whose_names_are_no_utf_8(name, tmp_path):
+    folder = tmp_path / os.fsdecode(name)
+    harness_run(folder, tasks=("piqa",), count=10)
+    written(folder, file_of(**{"results/piqa/acc,none": 7.5}))
+    made = leaderboard([folder], folder / "out")
+    assert all(path.exists() for path in made.paths)
+    (problem,) = made.board.problems
+    assert problem.message.isprintable()
+    for path in made.paths:
+        if path.suffix != ".parquet":
+            path.read_text(encoding="utf-8")
+
+
 # -- shots of their own -------------------------------------------------------------------------------------------
 
 SUITE = {"arc_challenge": 25, "hellaswag": 10, "winogrande": 5}
