@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lm_eval_prune.cli.options import SEED
+
 if TYPE_CHECKING:
     from lm_eval_prune.harness.demo import DemoReport
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     help="Folder for results, scores and masks.",
 )
 @click.option("--limit", "-L", type=click.IntRange(min=1), default=60, show_default=True, help="Documents a task.")
-@click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws.")
+@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws.")
 def command(output_path: Path, limit: int, seed: int) -> None:
     """Run the whole study on the bundled model, offline, in about a minute.
 

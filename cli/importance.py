@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lm_eval_prune.cli.options import (
+    SEED,
     WordsCommand,
     device,
     fraction_or_count,
@@ -35,7 +36,7 @@ from lm_eval_prune.cli.options import (
     help="Gradients of one layer at a time: less memory, more time. Default: where weights are offloaded.",
 )
 @device
-@click.option("--seed", type=int, default=1234, show_default=True, help="Of few-shot draws and random scores.")
+@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws and random scores.")
 @click.option("--include_path", help="Folder with further task definitions.")
 @metadata
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")

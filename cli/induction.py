@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, device, load_model_of, model_args
+from lm_eval_prune.cli.options import SEED, WordsCommand, device, load_model_of, model_args
 
 
 @click.command("induction", cls=WordsCommand)
@@ -20,7 +20,7 @@ from lm_eval_prune.cli.options import WordsCommand, device, load_model_of, model
 )
 @click.option("--definition", default="olsson2022", show_default=True, help="Of copying: olsson2022 or bansal2023.")
 @device
-@click.option("--seed", type=int, default=1234, show_default=True, help="Of the sequences.")
+@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of the sequences.")
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
 @click.option("--overwrite", is_flag=True, help="Compute finished files again.")
 def command(model_args: dict[str, Any] | None, device: str | None, **settings: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, model_args
+from lm_eval_prune.cli.options import SEED, WordsCommand, model_args
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.text import printable
 
@@ -48,7 +48,7 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @model_args("With --random or --from: the model whose shape it is, as pretrained=...")
 @click.option("--num_hidden_layers", type=click.IntRange(1), help="With --random or --from, instead of --model_args.")
 @click.option("--num_attention_heads", type=click.IntRange(1), help="With --random or --from, of each layer.")
-@click.option("--seed", type=int, default=1234, show_default=True, help="Of random choices.")
+@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of random choices.")
 @click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Mask file.")
 @click.pass_context
 def command(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = [
+    "SEED",
     "WordsCommand",
     "WordsGroup",
     "device",
@@ -118,6 +119,9 @@ metadata = click.option(
     metavar="NAME=VALUE,...",
     help="What tasks' functions are handed beside the model's arguments, as by lm_eval; JSON too.",
 )
+SEED = click.IntRange(0, 2**63 - 1)
+"""What every generator takes."""
+MOST_DOCUMENTS = 10**12
 device = click.option("--device", help="cuda, cuda:0, cpu, mps. Default: what the harness picks.")
 
 
@@ -139,7 +143,7 @@ def fraction_or_count(ctx: click.Context, parameter: click.Parameter, value: str
         number = float(value)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf or (number >= 1 and number != int(number)):
+    if not 0 < number <= MOST_DOCUMENTS or (number >= 1 and number != int(number)):
         raise ArgumentError(f"{parameter.name}={value}: expected a whole number, or a share below 1")
     return int(number) if number >= 1 else number
 

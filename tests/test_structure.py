@@ -13,7 +13,18 @@ import lm_eval_prune.cli
 PACKAGE = Path(lm_eval_prune.__file__).parent
 LAYERS = [
     ["errors", "version", "after_import", "text"],
-    ["file_names", "strict_json", "json_lines", "locks", "files", "folders", "fractions", "budget", "units"],
+    [
+        "file_names",
+        "strict_json",
+        "json_lines",
+        "locks",
+        "files",
+        "strict_yaml",
+        "folders",
+        "fractions",
+        "budget",
+        "units",
+    ],
     ["model_args", "identity"],
     ["masks", "mask_files", "foreign_masks"],
     ["decoders"],

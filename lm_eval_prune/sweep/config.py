@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError
+from lm_eval_prune.errors import ArgumentError, FractionError
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.model_args import model_args_text, parse_model_args
+from lm_eval_prune.strict_yaml import read_yaml
 
 __all__ = ["Ranking", "SweepConfig", "load_config", "parse_ranking"]
 
@@ -23,6 +24,13 @@ PLACES = {
     "executor", "ray_address", "num_workers", "num_gpus", "num_cpus",
 }  # fmt: skip
 """Settings that say where and how fast, not what."""
+
+
+MOST_ROWS = 100_000
+"""Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
+MOST_DOCUMENTS = 10**12
+MOST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 class SweepConfig(BaseModel):
@@ -36,7 +44,7 @@ class SweepConfig(BaseModel):
     """As for `pruned-opt`; without `pretrained` the bundled model. Masks come from the grid, not from here."""
     tasks: tuple[str, ...] = Field(min_length=1)
     """Harness tasks, groups or tags."""
-    num_fewshot: tuple[Annotated[int, Field(ge=0)] | None, ...] = Field((None,), min_length=1)
+    num_fewshot: tuple[Annotated[int, Field(ge=0, le=10_000)] | None, ...] = Field((None,), min_length=1)
     """None is the number that the task or its group fixes, or 0."""
     prune_heads: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all heads, exact decimals."""
@@ -44,36 +52,49 @@ class SweepConfig(BaseModel):
     """Shares of all FFNs; every share of heads is combined with every one of these."""
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
     """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round."""
-    fewshot_seeds: tuple[int, ...] = Field((1234,), min_length=1)
-    limit: float | None = Field(None, gt=0)
+    fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
+    limit: float | None = Field(None, gt=0, le=MOST_DOCUMENTS)
     """Documents a task, or their share below 1."""
-    seed: int = 1234
+    seed: int = Field(1234, ge=0, lt=2**32)
     """Of importance's few-shot draws, NumPy and torch."""
-    importance_limit: float | None = Field(200, gt=0)
+    importance_limit: float | None = Field(200, gt=0, le=MOST_DOCUMENTS)
     """Documents a task that importance is computed from."""
     importance_split: Literal["training", "validation", "test"] | None = None
     head_method: str = "gradient"
     ffn_method: str = "knockout"
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = 8
     device: str | None = None
     include_path: str | None = None
     include_defaults: bool = True
     """Whether the harness's own tasks are looked for too; reading them all takes seconds."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """What tasks' functions are handed beside the model's arguments, as `lm_eval --metadata`."""
-    bootstrap_iters: int = Field(100_000, ge=0)
-    masks_at_once: int = Field(4, ge=1)
+    bootstrap_iters: int = Field(100_000, ge=0, le=10**8)
+    masks_at_once: int = Field(4, ge=1, le=10**4)
     """Masks that are scored together, and lost together when the process dies."""
     executor: Literal["local", "ray"] = "local"
     """Where cells are computed: this process (with those of `accelerate launch`), or workers on a Ray cluster."""
     ray_address: str = "auto"
     """The cluster's address; auto is the one of this machine."""
-    num_workers: int | None = Field(None, ge=1)
+    num_workers: int | None = Field(None, ge=1, le=10**5)
     """Workers on Ray; without, as many as the cluster's GPUs hold, or one a node where there are none."""
-    num_gpus: float | None = Field(None, ge=0)
+    num_gpus: float | None = Field(None, ge=0, le=10**5)
     """GPUs a worker on Ray; without, 1 where the cluster has any."""
-    num_cpus: float = Field(1, ge=0)
+    num_cpus: float = Field(1, ge=0, le=10**5)
     """CPUs a worker on Ray."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """No true or false where a number stands, and no NUL, which no path or name has."""
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, bool) and info.field_name != "include_defaults":
+                raise ValueError("true and false are no values of it")
+            if isinstance(part, bytes):
+                raise ValueError("expected a text")
+            if isinstance(part, str | Path) and "\0" in str(part):
+                raise ValueError("holds the character NUL")
+        return value
 
     @field_validator("tasks", "num_fewshot", "prune_heads", "prune_ffns", "ranking", "fewshot_seeds", mode="before")
     @classmethod
@@ -92,6 +113,19 @@ class SweepConfig(BaseModel):
         except ArgumentError as error:
             raise ValueError(str(error).removeprefix("model_args: ")) from None
         return value if isinstance(value, str) else model_args_text(arguments)
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _as_mapping(cls, value: Any) -> Any:
+        """Text and lists of words, as on a command line, too. Raises ValueError for what JSON does not have."""
+        try:
+            found = parse_model_args(value)
+            json.dumps(found, allow_nan=False)
+        except ArgumentError as error:
+            raise ValueError(str(error).removeprefix("model_args: ")) from None
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("expected texts, numbers, lists and mappings, as JSON has them") from None
+        return found
 
     @field_validator("limit", "importance_limit")
     @classmethod
@@ -119,9 +153,23 @@ class SweepConfig(BaseModel):
                 raise ValueError(str(error)) from None
         return value
 
+    @model_validator(mode="after")
+    def _bounded(self) -> SweepConfig:
+        require_rows(self, len(self.tasks))
+        return self
+
     def grid(self) -> dict[str, Any]:
         """What decides the cells, as JSON values: all but where and how fast they are computed."""
         return self.model_dump(mode="json", exclude=PLACES)
+
+
+def require_rows(config: SweepConfig, num_tasks: int) -> None:
+    """Raise ArgumentError for a grid of more rows than anybody computes."""
+    shares = len(set(config.prune_heads)) * len(set(config.prune_ffns))
+    variants = 1 + shares * sum(max(1, len(parse_ranking(text).seeds)) for text in config.ranking)
+    rows = num_tasks * len(set(config.num_fewshot)) * len(set(config.fewshot_seeds)) * variants
+    if rows > MOST_ROWS:
+        raise ArgumentError(f"a grid of {rows:,} rows (tasks x shots x draws x masks); expected at most {MOST_ROWS:,}")
 
 
 class Ranking(BaseModel):
@@ -151,7 +199,7 @@ def parse_ranking(text: str) -> Ranking:
             seeds = tuple(int(part) for part in argument.replace("+", " ").replace(",", " ").split())
         except ValueError:
             seeds = ()
-        if seeds:
+        if seeds and all(0 <= seed <= MOST_SEED for seed in seeds):
             return Ranking(text=text, kind="random", seeds=seeds)
     files = tuple(rest.split("+"))
     if all(file.endswith(".json") for file in files) and len(files) <= 2:
@@ -164,20 +212,7 @@ def parse_ranking(text: str) -> Ranking:
 
 def load_config(path: Path, **changes: Any) -> SweepConfig:
     """The settings in the YAML file, with `changes` over them. Raises PruneError that names the line and the key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) or {}
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path}: not a text file; expected YAML") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise FileFormatError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{path}: expected settings, such as tasks: [piqa]")
-    lines = _lines(path, text)
+    content, lines = read_yaml(path)
     places = {key: f"{path}, line {line}: " for key, line in lines.items()} | dict.fromkeys(changes, "")
     return make_config({**content, **changes}, lambda key: places.get(key, f"{path}: "))
 
@@ -190,25 +225,21 @@ def make_config(settings: dict[str, Any], place: Callable[[str], str] = lambda k
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         message = str(first["msg"]).removeprefix("Value error, ")
+        if not key:  # what holds of several together
+            raise ArgumentError(f"{place(key)}{message}") from None
         if first["type"] == "missing":
             message = f"missing; give --{key}, or {key}: in the settings file"
         elif first["type"] == "extra_forbidden":
             message += f"; known are {', '.join(SweepConfig.model_fields)}"
         else:
-            message += f" (given {first['input']!r})"
+            message += f" (given {_shown(first['input'])})"
         raise ArgumentError(f"{place(key)}{key}: {message}") from None
 
 
-def _lines(path: Path, text: str) -> dict[str, int]:
-    """The line of each setting. Raises FileFormatError for one that is there twice."""
-    lines: dict[str, int] = {}
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    for key, _ in node.value if node is not None else ():
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            raise FileFormatError(f"{path}, line {line}: {key.value}: stands in line {lines[key.value]} already")
-        lines[key.value] = line
-    return lines
+def _shown(value: Any) -> str:
+    """The value on one short line."""
+    line = repr(value)
+    return line if len(line) <= 60 else f"{line[:57]}..."
 
 
 def _decimal(value: Any) -> str:

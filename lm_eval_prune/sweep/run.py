@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
-from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.config import SweepConfig, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
@@ -73,6 +73,7 @@ def _planned(
     """The plan, written to the folder; importance that it needs is computed before."""
     folder = config.output_path
     setup, tasks = find_setup(config, num_processes), planned_tasks(config)
+    require_rows(config, len({task.name for task in tasks}))
     jobs = needed_importance(config, tasks)
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)
