@@ -12,6 +12,9 @@ from lm_eval_prune.locks import held
 
 __all__ = ["appearing", "require_new"]
 
+UNFINISHED = ".lm-eval-prune.unfinished"
+"""How the names of folders end that are being written; the lock beside one is named after it."""
+
 
 def require_new(output_path: Path) -> None:
     """Raise ArgumentError unless a finished folder could take the place `output_path`."""
@@ -25,13 +28,14 @@ def require_new(output_path: Path) -> None:
 def appearing(output_path: Path) -> Iterator[Path]:
     """A hidden folder beside `output_path` that takes its place in the end; after an error nothing is left.
 
-    What a run that was killed has left there goes: a living one holds the lock beside it. Raises ArgumentError for a
-    place that is taken, FileFormatError where it cannot be written.
+    What runs that were killed have left there goes, whatever they were to write: living ones hold the lock beside it.
+    Raises ArgumentError for a place that is taken, FileFormatError where it cannot be written.
     """
-    folder = output_path.parent / f".{output_path.name}.unfinished"
+    folder = output_path.parent / f".{output_path.name}{UNFINISHED}"
     lock = Path(f"{folder}.lock")
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(output_path.parent)
         with held(lock) as alone:
             if not alone:
                 raise ArgumentError(f"output_path={output_path}: another run is writing it; give a new folder")
@@ -50,3 +54,14 @@ def appearing(output_path: Path) -> Iterator[Path]:
                     lock.unlink()
     except OSError as error:
         raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Remove the unfinished folders of processes that are no more."""
+    for lock in parent.glob(f".*{UNFINISHED}.lock"):
+        if lock.is_symlink() or not lock.is_file():
+            continue
+        with suppress(OSError), held(lock) as alone:
+            if alone:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)  # a link is not followed
+                lock.unlink()
