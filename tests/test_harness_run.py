@@ -148,3 +148,24 @@ def _few(original):
         original(self, include_path=[str(tasks_folder())], include_defaults=False, **kwargs)
 
     return init
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModuleNotFoundError("No module named 'vllm'", name="vllm"), True),
+        (ImportError("trackio is not installed. Install it with `pip install trackio`"), True),
+        (ImportError("cannot import name 'x' from 'nltk.y'", name="nltk.y"), True),
+        (ImportError("cannot import name 'x' from 'lm_eval_prune.y'", name="lm_eval_prune.y"), False),
+        (ModuleNotFoundError("No module named 'lm_eval.y'", name="lm_eval.y"), False),
+    ],
+)
+def test_a_missing_package_is_one_line_and_a_broken_one_of_ours_a_traceback(error, told, monkeypatch):
+    def execute(self, options):
+        raise error
+
+    monkeypatch.setattr(HarnessCLI, "execute", execute)
+    with pytest.raises(ArgumentError if told else type(error)) as raised:
+        run_harness(["--tasks", "piqa"])
+    assert isinstance(raised.value, ArgumentError) == told
+    assert str(error) in str(raised.value)

@@ -105,6 +105,8 @@ def _errors_as_lines() -> Iterator[None]:
     except PruneError:
         raise
     except ImportError as error:
+        if str(error.name).partition(".")[0] in ("lm_eval", "lm_eval_prune"):
+            raise  # a broken installation, whose traceback says more
         raise ArgumentError(f"a package is missing: {_line(error)}") from error
     except Exception as error:
         frames = [
