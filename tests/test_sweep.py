@@ -429,6 +429,45 @@ def test_another_model_or_setup_is_refused(grid, checkpoint):
         run_sweep(settings(grid, importance_limit=7), progress=False)
 
 
+@pytest.mark.parametrize("before", [{}, {"identity": 1}, {"identity": 3}], ids=str)
+def test_a_folder_that_tells_models_apart_in_another_way_is_named_and_still_read(grid, before):
+    (plan,) = (grid / "plans").glob("*.json")
+    content = json.loads(plan.read_text())
+    del content["fixed"]["model"]["identity"]
+    content["fixed"]["model"] |= before
+    plan.write_text(json.dumps(content))
+    with pytest.raises(PruneError, match=r"grid: written by a release that told models apart in another way") as error:
+        run_sweep(settings(grid), progress=False)
+    assert "\n" not in str(error.value)
+    assert not Sweep(grid).to_frame()["acc,none"].isna().any()
+
+
+CHANGED_FILES = {
+    "a chat template": ("chat_template.jinja", "{{ messages }}"),
+    "what generation does": ("generation_config.json", '{"repetition_penalty": 5.0}'),
+    "code of its own": ("modeling.py", "x = 1"),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), CHANGED_FILES.values(), ids=list(CHANGED_FILES))
+def test_any_file_of_a_checkpoint_decides_its_cells(checkpoint, tmp_path, name, text):
+    model = Path(shutil.copytree(checkpoint, tmp_path / "m"))
+    before = find_setup(settings(tmp_path / "s", model_args=f"pretrained={model}"), 1).identity()
+    (model / name).write_text(text)
+    after = find_setup(settings(tmp_path / "s", model_args=f"pretrained={model}"), 1).identity()
+    assert before["model"]["fingerprint"] != after["model"]["fingerprint"]
+
+
+def test_how_a_models_arguments_are_written_does_not_decide_its_cells(checkpoint, tmp_path):
+    written = [
+        f"pretrained={checkpoint},dtype=torch.float32",
+        f"dtype=float32,revision=main,pretrained={checkpoint}/,trust_remote_code=False",
+        {"pretrained": str(checkpoint), "dtype": "float32", "parallelize": False, "peft": None},
+    ]
+    found = [find_setup(settings(tmp_path, model_args=text), 1) for text in written]
+    assert found[0].identity() == found[1].identity() == found[2].identity()
+
+
 def test_the_table_is_exported_as_it_is(finished, tmp_path):
     import pandas as pd
 
