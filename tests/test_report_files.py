@@ -16,6 +16,7 @@ from rich.console import Console
 from sweep_folders import grid, harness_run, pruning, results, samples, sweep
 
 from lm_eval_prune import json_lines
+from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.comparison import BoardConfig, compare
@@ -460,3 +461,15 @@ def test_one_number_of_shots_for_all_tasks_is_no_own(tmp_path):
     board = compare(read_collection([suite(tmp_path, dict.fromkeys(SUITE, 5), count=10)]))
     assert {entry.num_fewshot for entry in board.entries} == {5}
     assert [column.num_fewshot for column in board.columns] == [None] * 3
+
+
+@pytest.mark.parametrize(("given", "code"), [("own", 0), ("25", 0), ("their own", 2), ("OWN", 2), ("5,own", 2)])
+def test_the_commands_shots_are_numbers_or_own(given, code, tmp_path, monkeypatch, capsys):
+    suite(tmp_path / "runs", count=10)
+    command = ["lm-eval-prune", "leaderboard", str(tmp_path / "runs"), "-o", str(tmp_path / "out"), "--shots", given]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        entry_point()
+    assert ended.value.code == code
+    said = capsys.readouterr()
+    assert "own" in said.err if code else ("own shots" in said.out) == (given == "own")
