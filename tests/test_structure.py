@@ -94,3 +94,15 @@ def test_help_answers_without_heavy_imports():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "doctor" in found.stdout
     assert found.stdout.strip().endswith("[]")
+
+
+def test_no_family_is_named_outside_the_decoders():
+    """But OPT, whose name is part of the package's own: the study is of it, and so is the bundled model."""
+    from lm_eval_prune.decoders.family import FAMILIES
+
+    names = [name for name in FAMILIES if "opt" not in name]
+    assert len(names) > 8
+    for path in [*PACKAGE.rglob("*.py"), *Path(lm_eval_prune.cli.__path__[0]).rglob("*.py")]:
+        if "decoders" not in path.parts:
+            text = path.read_text(encoding="utf-8").lower()
+            assert not [name for name in names if name in text], path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lm_eval_prune.ablation import masked
+from lm_eval_prune.decoders import trunk_of
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line, require_writable
 from lm_eval_prune.harness.importance import processes_of
@@ -67,8 +68,9 @@ def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedMo
 
 
 def _measured(config: InductionConfig, lm: PrunedModel, method: str, path: Path) -> None:
-    ranked = ranked_tokens(lm.tokenizer, lm.config.vocab_size)
-    lengths = fitting_lengths(ranked, lm.config.max_position_embeddings, config.repeats, config.num_sequences)
+    trunk = trunk_of(lm.model)
+    ranked = ranked_tokens(lm.tokenizer, trunk.vocab_size)
+    lengths = fitting_lengths(ranked, trunk.max_length, config.repeats, config.num_sequences)
     processes = processes_of(lm)
     sequences = random_sequences(ranked, lengths, config.seed)
     common: dict[str, Any] = {"bos_token_id": lm.prefix_token_id, "progress": processes.rank == 0}

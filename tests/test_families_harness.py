@@ -1,0 +1,61 @@
+"""`pruned-hf` against the harness's own `hf`: the same answers, for every family, at no and at several shots."""
+
+import logging
+
+import lm_eval
+import numpy as np
+import pytest
+from lm_eval.models.huggingface import HFLM
+
+from lm_eval_prune import PruningMask, masked
+from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
+from lm_eval_prune.random_opt import small_tokenizer
+from tests import families
+
+QUICK = ("gemma2, windows and caps", "gpt_neox", "llama")
+ORDERED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in families.VARIANTS]
+
+
+@pytest.mark.parametrize("variant", ORDERED)
+def test_answers_on_documents_are_those_of_hf(variant, in_benchmarks, task_manager, monkeypatch):
+    logging.disable(logging.WARNING)
+    prefix, fields = families.VARIANTS[variant]
+    monkeypatch.setitem(families.VARIANTS, variant, (prefix, {**fields, "vocab_size": 512}))
+    model, tokenizer = families._made.__wrapped__(variant), small_tokenizer(vocab_size=512)
+    heads = model.config.num_attention_heads
+    mask = PruningMask(**families.shape(model), pruned_heads={0: (1,), 2: range(heads)}, pruned_ffns=(1,))
+    settings = {"tokenizer": tokenizer, "batch_size": 4, "max_length": 300}
+
+    def resps(lm, shots):
+        found = lm_eval.simple_evaluate(
+            lm, tasks=["copa", "arc_easy"], num_fewshot=shots, limit=3, bootstrap_iters=0, task_manager=task_manager
+        )
+        samples = [sample for task in found["samples"].values() for sample in task]
+        return found["results"], np.array([float(one[0][0]) for sample in samples for one in sample["resps"]])
+
+    ours = PrunedModel(pretrained=model, mask=mask, **settings)
+    assert packed.why_padded(ours) is None
+    for shots in (0, 5):
+        found, answers = resps(ours, shots)
+        with masked(model, mask):
+            expected, right = resps(HFLM(pretrained=model, **settings), shots)
+        assert found == expected
+        np.testing.assert_allclose(answers, right, rtol=2.5e-7, atol=1e-4)
+    logging.disable(logging.NOTSET)
+
+
+def test_pruned_opt_names_pruned_hf_for_other_families():
+    model = families.made("llama")
+    with pytest.raises(UnsupportedModelError, match="this one's type is 'llama'; use pruned-hf"):
+        PrunedOPT(pretrained=model, tokenizer=small_tokenizer(vocab_size=300))
+    lm = PrunedModel(pretrained=model, tokenizer=small_tokenizer(vocab_size=300))
+    assert lm.harness_name == "pruned-hf"
+    assert PrunedModel(pretrained=families.made("opt"), tokenizer=lm.tokenizer).harness_name == "pruned-opt"
+
+
+def test_what_is_no_decoder_is_refused_by_the_harness_model_in_one_line():
+    with pytest.raises(UnsupportedModelError, match="it has no heads to mask") as caught:
+        PrunedModel(pretrained=families.of_type("mamba"), tokenizer=small_tokenizer(vocab_size=300))
+    assert "\n" not in str(caught.value)
