@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
@@ -53,6 +54,10 @@ def cli() -> None:
     """
 
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE)
+"""What a file system says that will not give a file: the user's affair, and no fault of ours."""
+
+
 def main() -> None:
     """Run the command: an error raised on purpose is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
     replace_what_does_not_fit(sys.stdout, sys.stderr)
@@ -66,6 +71,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit:
         raise
+    except OSError as error:
+        if error.errno not in REFUSED or error.filename is None or _was_interrupted(error):
+            raise
+        click.echo(f"Error: {printable(str(error.filename))}: {error.strerror}", err=True)
+        sys.exit(2)
     except BaseException as error:
         if not _was_interrupted(error):
             raise

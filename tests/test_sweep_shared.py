@@ -1,9 +1,11 @@
 """Folders of sweeps: shared by several, and never at the cost of files that are not theirs."""
 
+import errno
 import json
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from small_sweep import cells, settings
 
 from lm_eval_prune import files, locks
+from lm_eval_prune.cli import main as command
 from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim, claimed, clear_claims, is_claimed, present
@@ -122,7 +125,7 @@ def test_a_setup_that_nothing_came_of_binds_nobody(tmp_path):
     folder = tmp_path / "sweep"
     other = {"setup": {"fingerprint": "of another model"}, "importance": {}, "tasks": {}}
     disk.write_setup(folder, other)
-    with present(folder), pytest.raises(PruneError, match="holds cells of another model or setup"):
+    with present(folder), pytest.raises(PruneError, match="give another --output_path"):
         run_sweep(settings(folder, **SMALL), progress=False)
     assert run_sweep(settings(folder, **SMALL), progress=False).failed == []
 
@@ -229,3 +232,32 @@ def test_a_write_whose_file_is_taken_for_left_behind_begins_again(tmp_path, monk
     files.write_json(tmp_path / "table.json", {"a": 1})
     assert json.loads((tmp_path / "table.json").read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["export", "-o", "table.csv"]])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_read_is_one_line(sweep, monkeypatch, capsys, arguments, number):
+    original = Path.exists
+
+    def exists(path):
+        if path.parent.name == "cells":
+            raise OSError(number, os.strerror(number), str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    monkeypatch.setattr(sys, "argv", ["lm-eval-prune", "sweep", arguments[0], str(sweep), *arguments[1:]])
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: {sweep}/cells/")
+    assert line.endswith(os.strerror(number))
+
+
+@pytest.mark.parametrize("fixed", [{"model": "a name"}, {"model": {}, "tasks": []}, {"tasks": {"t, 0-shot": 3}}])
+def test_a_plan_of_odd_parts_is_one_line(sweep, fixed):
+    (path,) = (sweep / "plans").glob("*.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "fixed": fixed}))
+    with pytest.raises(PruneError, match=r"fixed: not as a sweep writes it|another model or setup"):
+        run_sweep(settings(sweep, **SMALL), progress=False)

@@ -29,7 +29,8 @@ PLACES = {
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
 MOST_DOCUMENTS = 10**12
-MOST_SEED = 2**63 - 1
+MOST_SEED = 2**62
+"""What files of a sweep may hold."""
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 

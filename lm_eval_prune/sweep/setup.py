@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
-from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.identity import MASK_ARGUMENTS, VERSION, counting_arguments, files_fingerprint, files_of_arguments
 from lm_eval_prune.model_args import parse_model_args
@@ -92,9 +92,15 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
 def require_same_setup(folder: Path, setup: Setup, tasks: list[PlannedTask]) -> None:
     """Raise PruneError where the folder holds plans of another model, or of another version of a task."""
     record = setup.record(tasks)
-    for found in (disk.read_plan(path)[0].get("fixed", {}) for path in disk.plan_paths(folder)):
-        _require_same_model(folder, found.get("model", {}), record["model"])
-        _require_same_tasks(folder, found.get("tasks", {}), record["tasks"])
+    for path in disk.plan_paths(folder):
+        fixed = disk.read_plan(path)[0].get("fixed", {})
+        model, known = fixed.get("model", {}), fixed.get("tasks", {})
+        if not (
+            isinstance(model, dict) and isinstance(known, dict) and all(isinstance(v, dict) for v in known.values())
+        ):
+            raise FileFormatError(f"{path}: fixed: not as a sweep writes it; {ELSEWHERE}")
+        _require_same_model(folder, model, record["model"])
+        _require_same_tasks(folder, known, record["tasks"])
 
 
 def settle(
