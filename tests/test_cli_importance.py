@@ -175,7 +175,8 @@ def test_finished_file_of_another_question_is_refused(importance, folder, tmp_pa
         flat = [part for name, value in options.items() for part in (f"--{name}", value)]
         return importance("--model_args", model, "--component", "ffns", *flat)
 
-    assert asked(**first)[0] == 0
+    found = asked(**first)
+    assert found[0] == 0, found
     assert asked(**first)[1] == [f"{tmp_path / 'toy_choice-0shot-ffns-knockout.json'} (there already)"]
     code, _, errors = asked(**then)
     assert (code, len(errors)) == (2, 1)

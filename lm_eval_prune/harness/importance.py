@@ -32,6 +32,7 @@ from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
@@ -197,10 +198,11 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[tor
             settings["metric"] = chosen_metric(cell.task, config.metric)
             if config.metric != "loss":
                 inputs["objective"] = TaskObjective(lm, documents, config.metric)
+    # The packed scorer computes under the model's mask by itself, and takes plain models only.
     compute = method.heads if config.component == "heads" else method.ffns
     autocast = lm.mixed_precision_dtype
     with (
-        masked(lm.model, lm.mask),
+        masked(lm.model, lm.mask if inputs.get("scorer") is None else PruningMask.dense(*lm.mask.shape)),
         torch.autocast(device_type=lm.device.type, dtype=autocast, enabled=autocast is not None),
     ):
         scores = compute(

@@ -206,8 +206,8 @@ def parse_ranking(text: str) -> Ranking:
     if all(file.endswith(".json") for file in files) and len(files) <= 2:
         return Ranking(text=text, kind="files", order=order, files=files)
     raise ArgumentError(
-        f"ranking {text!r}: expected own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two with "
-        "+ between: heads' and FFNs'), with most: before it for the most important first"
+        f"ranking {text[:200]!r}: expected own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two "
+        "with + between: heads' and FFNs'), with most: before it for the most important first"
     )
 
 
