@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag != TEXT:
                 name = str(key.value)[:40] if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                raise _Refused(f"{name}: a key that is no text; write it in quotes", key.start_mark)
+                raise _Refused(f"{name}: Keys should be strings; write it in quotes", key.start_mark)
             if key.value in lines:
                 raise _Refused(f"{key.value}: stands in line {lines[key.value]} already", key.start_mark)
             lines[key.value] = key.start_mark.line + 1

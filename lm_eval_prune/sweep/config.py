@@ -54,11 +54,11 @@ class SweepConfig(BaseModel):
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
     """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
-    limit: float | None = Field(None, gt=0, le=MOST_DOCUMENTS)
+    limit: float | None = Field(None, gt=0)
     """Documents a task, or their share below 1."""
     seed: int = Field(1234, ge=0, lt=2**32)
     """Of importance's few-shot draws, NumPy and torch."""
-    importance_limit: float | None = Field(200, gt=0, le=MOST_DOCUMENTS)
+    importance_limit: float | None = Field(200, gt=0)
     """Documents a task that importance is computed from."""
     importance_split: Literal["training", "validation", "test"] | None = None
     head_method: str = "gradient"
@@ -131,7 +131,7 @@ class SweepConfig(BaseModel):
     @field_validator("limit", "importance_limit")
     @classmethod
     def _whole_or_share(cls, value: float | None) -> float | None:
-        if value is not None and not (value < 1 or value.is_integer()):
+        if value is not None and not (value < 1 or (value.is_integer() and value <= MOST_DOCUMENTS)):
             raise ValueError("expected a whole number, or a share below 1")
         return value
 
