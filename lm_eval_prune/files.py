@@ -28,6 +28,7 @@ __all__ = [
     "remove_temporaries",
     "require_format",
     "require_no_input",
+    "require_ours",
     "require_writable",
     "sha256_of",
     "write_bytes",
@@ -101,6 +102,16 @@ def require_no_input(output: str | os.PathLike[str], inputs: Iterable[str | os.P
     """Raise ArgumentError where `output` is one of the files that are read, and writing it would lose that one."""
     if any(is_same_file(output, path) for path in inputs):
         raise ArgumentError(f"{output}: is read and would be lost; give another --output_path")
+
+
+def require_ours(path: str | os.PathLike[str]) -> None:
+    """Raise ArgumentError where `path` is a file that does not say in its first lines that it is of this package.
+
+    Such a file that was cut off still says so; an empty one is nobody's.
+    """
+    path = Path(path)
+    if path.exists() and (data := read_bytes(path)) and b'"lm-eval-prune-' not in data[:1000]:
+        raise ArgumentError(f"{path}: is there and is no file of lm-eval-prune; it is not replaced; give another name")
 
 
 def require_writable(folder: Path) -> None:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import MaskError, MaskShapeError
-from lm_eval_prune.files import json_line, read_json, write_json
+from lm_eval_prune.files import json_line, read_json, require_ours, write_json
 from lm_eval_prune.fractions import number_pruned, parse_fraction
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class PruningMask:
         """Write the mask as JSON, atomically; every pruned head and FFN is listed."""
         content = self.to_dict()
         lines = [f"  {json.dumps(key)}: {json.dumps(content[key])}" for key in content]
+        require_ours(path)
         write_json(path, content, text="{\n" + ",\n".join(lines) + "\n}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.file_names import distinct_names, importance_file_name
-from lm_eval_prune.files import json_line, require_writable
+from lm_eval_prune.files import json_line, require_ours, require_writable
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model_record import model_record, require_same_model
 from lm_eval_prune.harness.requests import (
@@ -123,6 +123,7 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
             _require_same(config, cell)
             yield Outcome(cell.path, False)
             continue
+        require_ours(cell.path)
         if lm is None:
             require_writable(config.output_path)
             lm = load_model()

@@ -12,7 +12,7 @@ import torch
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import trunk_of
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.files import json_line, require_writable
+from lm_eval_prune.files import json_line, require_ours, require_writable
 from lm_eval_prune.harness.importance import processes_of
 from lm_eval_prune.harness.model_record import model_record, require_same_model
 from lm_eval_prune.importance.files import ImportanceScores
@@ -60,6 +60,7 @@ def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedMo
             _require_same(config, method, path)
             yield path, False
             continue
+        require_ours(path)
         if lm is None:
             require_writable(config.output_path)
             lm = load_model()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lm_eval_prune.errors import FileFormatError, MaskError, ScoreError
-from lm_eval_prune.files import read_json, write_json
+from lm_eval_prune.files import read_json, require_ours, write_json
 from lm_eval_prune.masks import require_possible
 from lm_eval_prune.strict_json import json_line, validated
 
@@ -139,6 +139,7 @@ class ImportanceScores:
         ]
         rows = ",\n    ".join(json.dumps(row) for row in self.scores)
         lines.append(f'  "scores": [\n    {rows}\n  ]')
+        require_ours(path)
         write_json(path, content, text="{\n" + ",\n".join(lines) + "\n}")
 
     @classmethod
