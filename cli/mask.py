@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,10 @@ CHOICE = ("head_importance", "prune_heads", "ffn_importance", "prune_ffns", "ord
 def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    first, _, last = value.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
+    found = re.fullmatch("([0-9]{1,6})(?:-([0-9]{1,6}))?", value)
+    if found is None:
         raise ArgumentError(f"layers={value}: expected a range such as 4-11")
-    return int(first), int(last or first)
+    return int(found[1]), int(found[2] or found[1])
 
 
 @click.command("mask", cls=WordsCommand)

@@ -8,9 +8,9 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.locks import is_still, let_go, lock_descriptor
@@ -22,6 +22,7 @@ __all__ = [
     "is_pickle",
     "is_same_file",
     "json_line",
+    "opened",
     "plain_json",
     "read_bytes",
     "read_json",
@@ -126,11 +127,16 @@ def require_writable(folder: Path) -> None:
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that `path` holds the old or the new one whole, and the new one survives a power cut.
 
-    What killed processes have left of such writing in the same folder is removed. Raises FileFormatError where the file
-    cannot be written; then nothing is left behind.
+    What killed processes have left of such writing in the same folder is removed. Pipes and devices, such as
+    /dev/stdout, are written to and stay what they are. Raises FileFormatError where the file cannot be written; then
+    nothing is left behind.
     """
     path = Path(path)
     try:
+        if _is_a_stream(path):
+            with path.open("wb") as stream:
+                stream.write(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         if (folder := path.parent.absolute()) not in _cleaned:
             remove_temporaries(folder)
@@ -153,6 +159,13 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_a_stream(path: Path) -> bool:
+    """Whether it is a pipe or a device, or leads to what a process has open: no other file may take its place."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return True
+    return path.absolute().parts[:2] == ("/", "proc") or path.absolute().parent in (Path("/dev"), Path("/dev/fd"))
 
 
 TEMPORARY = ".lm-eval-prune.tmp"
@@ -199,12 +212,13 @@ def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any]) -> dic
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a small file's bytes, in hexadecimal. Raises FileFormatError as `read_bytes` does."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def read_bytes(path: str | os.PathLike[str], expected: str = "JSON") -> bytes:
-    """The bytes of a file of at most MAX_BYTES. Raises FileFormatError naming the file.
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], expected: str) -> Iterator[BinaryIO]:
+    """A file, open for reading. Raises FileFormatError naming it, also for what goes wrong while it is read.
 
     Pipes and devices are refused: they may have nothing to say, or no end, and cannot be read again.
     """
@@ -212,23 +226,26 @@ def read_bytes(path: str | os.PathLike[str], expected: str = "JSON") -> bytes:
     if "\0" in str(path):
         raise FileFormatError(f"{str(path)!r}: no such file")
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise FileFormatError(f"{path}: a folder; expected a file of {expected}")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(mode):
             raise FileFormatError(f"{path}: a pipe, socket or device; expected a file of {expected}")
-        if found.st_size > MAX_BYTES:
-            raise FileFormatError(
-                f"{path}: {found.st_size / 2**20:,.0f} MiB, too large (limit {MAX_BYTES // 2**20} MiB); not read"
-            )
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            yield file
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file") from None
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if len(data) > MAX_BYTES:  # it grows while it is read
-        raise FileFormatError(f"{path}: too large (limit {MAX_BYTES // 2**20} MiB); not read")
+
+
+def read_bytes(path: str | os.PathLike[str], expected: str = "JSON") -> bytes:
+    """The bytes of a file of at most MAX_BYTES. Raises FileFormatError naming the file."""
+    with opened(path, expected) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
+    if max(size, len(data)) > MAX_BYTES:  # or it grows while it is read
+        raise FileFormatError(f"{path}: {size / 2**20:,.0f} MiB, too large (limit {MAX_BYTES // 2**20} MiB); not read")
     return data
 
 

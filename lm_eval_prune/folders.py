@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
-from lm_eval_prune.locks import held
+from lm_eval_prune.locks import NO_LOCKS, held
 
 __all__ = ["appearing", "require_new"]
 
@@ -36,8 +36,8 @@ def appearing(output_path: Path) -> Iterator[Path]:
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_behind(output_path.parent)
-        with held(lock) as alone:
-            if not alone:
+        with ExitStack() as locks:
+            if not _is_alone(lock, locks):
                 raise ArgumentError(f"output_path={output_path}: another run is writing it; give a new folder")
             try:
                 require_new(output_path)
@@ -54,6 +54,16 @@ def appearing(output_path: Path) -> Iterator[Path]:
                     lock.unlink()
     except OSError as error:
         raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_alone(lock: Path, locks: ExitStack) -> bool:
+    """Whether nobody else has `lock`, as far as the file system can tell; it is held until `locks` end."""
+    try:
+        return locks.enter_context(held(lock))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return True
 
 
 def _remove_left_behind(parent: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,7 +99,9 @@ LEFT_BEHIND = frozenset(
     }
 )  # fmt: skip
 """Files in a checkpoint's folder that no model or tokenizer is loaded from."""
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".md", ".log", ".lock", ".tmp")
+NOT_LOADED = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".md", ".log", ".lock", ".tmp")
+"""Endings of such files: pictures, texts for people, traces of programs."""
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 # -- values -------------------------------------------------------------------------------------------------------
@@ -228,8 +231,9 @@ def files_fingerprint(folder: Path, subfolder: str = "") -> str:
     Those of a `subfolder` count too where one is loaded from; other folders' do not, but for chat templates. Of a
     snapshot in the hub's cache its repository and commit stand for the files. Raises OSError.
     """
-    if folder.parent.name == "snapshots" and len(folder.name) == 40:
-        return hub_fingerprint(folder.parent.parent.name.removeprefix("models--").replace("--", "/"), folder.name)
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--") and COMMIT.fullmatch(folder.name):
+        return hub_fingerprint(repository.removeprefix("models--").replace("--", "/"), folder.name)
     places = [folder, folder / "additional_chat_templates", *([folder / subfolder] if subfolder else [])]
     paths = [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if _counts(path)]
     digest = hashlib.sha256()
@@ -243,7 +247,7 @@ def _counts(path: Path) -> bool:
     return (
         path.name not in LEFT_BEHIND
         and not path.name.startswith(".")
-        and path.suffix.lower() not in PICTURES
+        and path.suffix.lower() not in NOT_LOADED
         and path.is_file()
     )
 

@@ -8,13 +8,17 @@ would hold it for ever.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["held", "hold", "is_still", "let_go", "lock_descriptor"]
+__all__ = ["NO_LOCKS", "held", "hold", "is_still", "let_go", "lock_descriptor"]
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a file system says that has no locks, as some of clusters."""
 
 _held: set[int] = set()
 """Descriptors of files that this process has locked."""
@@ -82,7 +86,7 @@ else:
 
 
 def let_go(descriptor: int) -> None:
-    """Unlock and close it."""
+    """Close it: with its last descriptor a file is unlocked."""
     _held.discard(descriptor)
     os.close(descriptor)
 

@@ -454,7 +454,10 @@ def test_random_masks_are_seeded(run, folder, tmp_path):
             ["--head_importance", "HEADS", "--prune_heads", "0.5", "--layers", "1-3"],
             "layers 1-3: expected a range within",
         ),
-        (["--head_importance", "HEADS", "--prune_heads", "0.5", "--layers", "x"], "layers=x: expected a range such as"),
+        *(
+            (["--head_importance", "HEADS", "--prune_heads", "0.5", "--layers", given], f"layers={given}: expected a")
+            for given in ("x", "²", "1-²", "0" * 5000, "-2")
+        ),
         (["--head_importance", "HEADS", "--prune_heads", "0.5", "--normalisation", "x"], "normalisation 'x': unknown"),
         (["--ffn_importance", "HEADS", "--prune_ffns", "0.5"], "holds scores of heads; expected scores of ffns"),
         (["--random", "--model_args", "pretrained=/no/such", "--prune_heads", "1"], "no model configuration found"),

@@ -483,6 +483,7 @@ def test_measured_throughput_is_a_number():
     [
         (["67b"], "no configuration found"),
         (["66b", "--devices", "8 GPUs"], "devices=8 GPUs: '8 GPUs' is not understood"),
+        (["66b", "--devices", "²x80GB"], "devices=²x80GB: '²x80GB' is not understood"),
         (["66b", "--dtype", "int4"], "dtype=int4: expected one of float32, bfloat16, float16"),
         (["66b", "--tasks", "mmlu"], "task 'mmlu': its length is not known; give it as --tokens mmlu=INPUTSxTOKENS"),
         (["66b", "--num_fewshot", "-1"], "num_fewshot=-1: expected 0 or more"),
@@ -504,7 +505,7 @@ def test_measured_throughput_is_a_number():
         (["66b", "--tflops", "-1"], "tflops=-1.0; expected a number above 0"),
         (["66b", "--tflops", "1", "--measure"], "exclude one another"),
         (["66b", "--mask", "absent.json"], "absent.json: no such file"),
-        (["66b", "--config", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["66b", "--config", "absent.yaml"], "absent.yaml: no such file"),
         (["FOLDER"], "no config.json in this folder"),
         (["66b", "--mask", "MASK"], "for 3 layers of 4 heads, but facebook/opt-66b has 64 layers of 72 heads"),
     ],

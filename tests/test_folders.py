@@ -1,7 +1,10 @@
 """Folders that appear whole or not at all: what is left behind goes, what lives or is somebody else's stays."""
 
+import errno
+
 import pytest
 
+from lm_eval_prune import locks
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.folders import UNFINISHED, appearing
 from lm_eval_prune.locks import held
@@ -66,3 +69,15 @@ def test_a_folder_that_is_being_written_is_not_written_twice(tmp_path):
         with appearing(tmp_path / "other"):
             pass
     assert names(tmp_path) == ["new", "other"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_systems_without_locks_get_folders_too(number, tmp_path, monkeypatch):
+    def refuse(descriptor, wait):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(locks, "_locked", refuse)
+    with appearing(tmp_path / "new") as folder:
+        (folder / "file").write_text("x")
+    assert names(tmp_path) == ["new"]
+    assert names(tmp_path / "new") == ["file"]

@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -26,7 +27,7 @@ from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.runs import OWN_SHOTS
 from lm_eval_prune.report.sample_files import read_columns
 from lm_eval_prune.report.terminal import print_board
-from lm_eval_prune.sweep.folder import Variant, cell_path, read_rows, read_samples
+from lm_eval_prune.sweep.folder import Variant, cell_path, read_cell, read_rows, read_samples
 
 OWN = grid(heads=("0.5",))[0]
 
@@ -350,6 +351,20 @@ def test_what_is_no_file_is_named_and_not_waited_for(kind, tmp_path, monkeypatch
     collection = read_collection([tmp_path])
     assert len(collection.runs) == 1
     assert ["results_x.json" in problem.message for problem in collection.problems] == [True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_cells_samples_that_are_no_file_are_damage(kind, tmp_path, monkeypatch):
+    folder = sweep(tmp_path / "sweep", [OWN], ("piqa",), count=10)
+    path = cell_path(folder, read_rows(folder)[0].cell)
+    samples = path.with_suffix(".samples.jsonl.gz")
+    samples.unlink()
+    monkeypatch.chdir(samples.parent)  # a socket's path is short
+    STRANGE[kind](Path(samples.name))
+    for read in (read_cell, read_samples, read_columns):
+        with pytest.raises(FileFormatError, match=r"samples\.jsonl\.gz: "):
+            read(path)
 
 
 @pytest.mark.parametrize("name", ["org/task", "../../etc/passwd", "a\x00b", "x" * 300, "..", ""])

@@ -289,3 +289,14 @@ def test_a_snapshot_of_the_hub_is_its_commit(tmp_path):
     before = files_fingerprint(folder)
     (folder / "model.safetensors").write_text("downloaded later")
     assert files_fingerprint(folder) == before == hub_fingerprint("facebook/opt-125m", commit)
+
+
+@pytest.mark.parametrize("place", [f"run/snapshots/{'a' * 40}", f"models--a--b/snapshots/{'x' * 40}", "snapshots/step"])
+def test_folders_that_look_like_the_hubs_cache_are_told_apart_by_their_files(place, tmp_path):
+    found = set()
+    for home in ("one", "two"):
+        folder = tmp_path / home / place
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text(home)
+        found.add(files_fingerprint(folder))
+    assert len(found) == 2

@@ -54,7 +54,7 @@ def parse_devices(text: str) -> Devices:
             cpu = _bytes(part.removeprefix("cpu:"), text, entry)
         else:
             count, _, size = part.rpartition("x")
-            if count and not (count.isdigit() and 1 <= int(count) <= 1024):
+            if count and not (re.fullmatch("[0-9]{1,4}", count) and 1 <= int(count) <= 1024):
                 raise ArgumentError(f"devices={text}: {entry.strip()!r} is not understood; {EXPECTED}")
             gpus += [_bytes(size, text, entry)] * int(count or 1)
     if not gpus and not cpu:

@@ -7,7 +7,6 @@ values; before that documents have no hashes, and are not paired.
 from __future__ import annotations
 
 import contextlib
-import stat
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.files import opened
 from lm_eval_prune.json_lines import bounded_lines
 from lm_eval_prune.report.schema import fault_of
 from lm_eval_prune.sweep.folder import sample_lines
@@ -111,10 +111,5 @@ def _sample(line: bytes, where: str) -> SampleLine:
 
 
 def _lines(path: Path) -> Generator[bytes, None, None]:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise FileFormatError(f"{path}: a pipe, socket or device; expected a file of JSON lines")
-        with path.open("rb") as file:
-            yield from bounded_lines(file, path)
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with opened(path, "JSON lines") as file:
+        yield from bounded_lines(file, path)

@@ -7,7 +7,6 @@ are empty and have names of ours; nothing else in the folder is touched, and a l
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lm_eval_prune.errors import FileFormatError
-from lm_eval_prune.locks import hold, let_go
+from lm_eval_prune.locks import NO_LOCKS, hold, let_go
 
 __all__ = ["claim", "claimed", "clear_claims", "is_claimed", "present"]
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 NAMES = re.compile(r"(plan|process-[\w.-]+|importance-.+|[0-9a-f]{24})\.lock")
 """Lock files of a sweep."""
 

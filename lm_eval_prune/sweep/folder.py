@@ -17,17 +17,17 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import io
 import json
 import os
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import (
     TEMPORARY,
+    opened,
     read_json,
     remove_temporaries,
     require_format,
@@ -304,7 +304,8 @@ def read_cell(path: Path, *, samples: bool = True) -> dict[str, Any]:
     block["sha256"] = found
     validated(CellFile, content, path)
     if samples:
-        _sample_bytes(path, block["samples"]["sha256"])
+        with _checked_samples(path, block["samples"]["sha256"]):
+            pass
     return content
 
 
@@ -315,20 +316,23 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 def sample_lines(path: Path) -> Generator[bytes, None, None]:
     """The same as the JSON lines that they are, one after another. Raises FileFormatError."""
-    data = _sample_bytes(path, read_cell(path, samples=False)["cell"]["samples"]["sha256"])
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+    content = read_cell(path, samples=False)
+    with _checked_samples(path, content["cell"]["samples"]["sha256"]) as packed, gzip.GzipFile(fileobj=packed) as file:
         yield from bounded_lines(file, _samples_path(path))
 
 
-def _sample_bytes(path: Path, sha256: str) -> bytes:
+@contextlib.contextmanager
+def _checked_samples(path: Path, sha256: str) -> Iterator[BinaryIO]:
+    """The packed samples of the cell at `path`, open for reading. Raises FileFormatError where they are others."""
     samples = _samples_path(path)
-    try:
-        data = samples.read_bytes()
-    except OSError as error:
-        raise FileFormatError(f"{samples}: cannot be read: {error.strerror or error}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise FileFormatError(f"{samples}: damaged: not the samples that {path.name} names")
-    return data
+    with opened(samples, "samples") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**22):
+            digest.update(block)
+        if digest.hexdigest() != sha256:
+            raise FileFormatError(f"{samples}: damaged: not the samples that {path.name} names")
+        file.seek(0)
+        yield file
 
 
 def move_aside(folder: Path, cell: str) -> Path:
