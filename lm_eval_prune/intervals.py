@@ -43,7 +43,8 @@ Z = float(ndtri(0.975))
 POWER = 0.8
 ROUNDS = 100
 """At most, of the search for a limit; about ten are needed."""
-TOLERANCE = 1e-13
+TOLERANCE = 1e-11
+"""Of a limit."""
 CLOSEST = 1e-10
 """To the mean change, where the search begins: where nothing changed the statistic is 0 there too."""
 
@@ -170,25 +171,26 @@ def concentrated_limit(sums: ArrayLike, sizes: ArrayLike, z: float = Z) -> float
         variance = _tilted_variance(gaps, weights, lost)
         return np.array([mean - float(difference[0]) - z * math.sqrt(variance / number) / size])
 
-    return max(float(root_between(beyond, np.array([CLOSEST - 1]), np.array([mean - CLOSEST]))[0]), -1.0)
+    found = root_between(beyond, np.array([CLOSEST - 1]), np.array([mean - CLOSEST]), tolerance=1e-8)
+    return max(float(found[0]), -1.0)
 
 
 def _tilted_variance(gaps: Floats, weights: Floats, lost: float) -> float:
     """E[gap**2] under the most likely distribution over `gaps` and -`lost` whose mean is 0; their own is above 0."""
 
-    def mean(tilt: Floats) -> Floats:
-        return np.array([-float(weights @ (gaps / np.maximum(1 + float(tilt[0]) * gaps, 1e-15)))])
-
     most = 1 / lost
-    if (gaps > -lost).all() and mean(np.array([most]))[0] <= 0:
+
+    def mean(share: Floats) -> Floats:
+        return np.array([-float(weights @ (gaps / np.maximum(1 + float(share[0]) * most * gaps, 1e-15)))])
+
+    if (gaps > -lost).all() and mean(np.array([1.0]))[0] <= 0:
         tilted = weights / (1 + most * gaps)
         return float(tilted @ gaps**2 + max(1 - tilted.sum(), 0.0) * lost**2)
-    most *= 1 - 1e-12
-    tilt = float(root_between(mean, np.array([most]), np.array([0.0]))[0])
+    tilt = most * float(root_between(mean, np.array([1 - 1e-12]), np.array([0.0]), tolerance=1e-9)[0])
     return float(weights / (1 + tilt * gaps) @ gaps**2)
 
 
-def root_between(function: Any, far: Floats, near: Floats) -> Floats:
+def root_between(function: Any, far: Floats, near: Floats, tolerance: float = TOLERANCE) -> Floats:
     """Where `function`, positive at `far` and negative at `near`, is 0 (Chandrupatla, Adv. Eng. Software 28, 1997).
 
     Where it is not negative at `near`, that is the answer.
@@ -206,7 +208,7 @@ def root_between(function: Any, far: Floats, near: Floats) -> Floats:
         one, at_one = middle, value
         best = np.where(np.abs(at_two) < np.abs(at_one), two, one)
         width = np.abs(two - one)
-        done = settled | (width < TOLERANCE) | (at_one == 0)
+        done = settled | (width < tolerance) | (np.abs(at_one) < tolerance)
         if done.all():
             break
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -214,7 +216,7 @@ def root_between(function: Any, far: Floats, near: Floats) -> Floats:
             inverse = (height**2 < place) & ((1 - height) ** 2 < 1 - place)
             step = at_one / (at_two - at_one) * at_three / (at_two - at_three)
             step += (three - one) / (two - one) * at_one / (at_three - at_one) * at_two / (at_three - at_two)
-            least = TOLERANCE / 2 / width
+            least = tolerance / 2 / width
         share = np.where(done, 0.0, np.where(inverse, np.clip(step, least, 1 - least), 0.5))
     return np.where(settled, near, best)
 

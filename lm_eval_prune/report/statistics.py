@@ -198,7 +198,7 @@ class Estimate:
         def beyond(z: NDArray[np.float64]) -> NDArray[np.float64]:
             return np.array([self._reaches(float(z[0]))[side] - abs(value)])
 
-        z = float(root_between(beyond, np.array([FARTHEST]), np.array([1e-9]))[0])
+        z = float(root_between(beyond, np.array([FARTHEST]), np.array([1e-9]), tolerance=1e-9)[0])
         if beyond(np.array([FARTHEST]))[0] <= 0:
             return sys.float_info.min
         return max(2 * float(ndtr(-z)), sys.float_info.min)
@@ -208,7 +208,7 @@ class Estimate:
         """How much of the squared width of the interval comes from draws; nan where there is one draw."""
         if not self._levels:
             return math.nan
-        below, _ = self._reaches(Z)
+        below = self.value - self.interval[0]
         return self._draws(Z) / below**2 if below else 0.0
 
     @property
