@@ -86,16 +86,15 @@ def test_fewshot_examples_end_as_gold_answers_do(tasks, name):
     assert shown in {"".join(texts(tasks[name], index)) + "\n\n" for index in range(count)}
 
 
-def test_encoding_is_the_harness_own(tasks, lm):
+def test_encoding_is_the_harness_own(tasks, lm, monkeypatch):
     """The pairs that HFLM itself would answer: one text tokenised whole, trailing spaces with the continuation."""
     documents = build_documents(tasks["icl14_record"], num_fewshot=1)
     seen = []
-    original = PrunedOPT._loglikelihood_tokens
-    try:
-        PrunedOPT._loglikelihood_tokens = lambda self, reqs, **kwargs: seen.extend(reqs) or [(0.0, False)] * len(reqs)
-        lm.loglikelihood([instance for group in documents.instances for instance in group], disable_tqdm=True)
-    finally:
-        PrunedOPT._loglikelihood_tokens = original
+    monkeypatch.setattr(
+        PrunedOPT, "_loglikelihood_tokens", lambda self, reqs, **_: seen.extend(reqs) or [(0.0, False)] * len(reqs)
+    )
+    lm.loglikelihood([instance for group in documents.instances for instance in group], disable_tqdm=True)
+    assert seen
     assert TaskObjective(lm, documents).requests == [
         (context[-(lm.max_length + 1 - len(continuation)) :], continuation) for _, context, continuation in seen
     ]

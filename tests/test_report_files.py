@@ -327,7 +327,7 @@ def fifo(path):
 
 
 def listening(path):
-    socket.socket(socket.AF_UNIX).bind(str(path))
+    socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))  # a socket's path has 107 characters at most
 
 
 STRANGE = {
@@ -345,7 +345,7 @@ STRANGE = {
 @pytest.mark.parametrize("kind", STRANGE)
 def test_what_is_no_file_is_named_and_not_waited_for(kind, tmp_path, monkeypatch):
     harness_run(tmp_path / "good", tasks=("piqa",), count=10)
-    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    monkeypatch.chdir(tmp_path)
     STRANGE[kind](tmp_path / "results_x.json")
     STRANGE[kind](tmp_path / "good" / "samples_copa_2026-01-01T00-00-00.000001.jsonl")
     collection = read_collection([tmp_path])

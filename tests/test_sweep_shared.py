@@ -186,6 +186,33 @@ def test_a_folder_that_is_no_sweep_s_and_not_empty_is_refused(tmp_path, names):
     assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0] for name in names}
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"device": "cuda:99"},
+        {"model_args": "pretrained=nowhere/at-all"},
+        {"tasks": ["no_such_task"]},
+        {"ranking": ["absent.json"]},
+    ],
+    ids=["device", "model", "task", "ranking"],
+)
+def test_a_sweep_that_cannot_begin_leaves_nothing(tmp_path, wrong):
+    made = tmp_path / "new" / "sweep"
+    there = tmp_path / "there"
+    there.mkdir()
+    for folder in (made, there):
+        with pytest.raises(PruneError):
+            run_sweep(settings(folder, **{**SMALL, **wrong}), progress=False)
+    assert list(tmp_path.rglob("*")) == [there]  # an empty folder of the user's stays
+
+
+def test_a_sweep_that_cannot_begin_leaves_what_was_there(sweep):
+    before = sorted(sweep.rglob("*"))
+    with pytest.raises(PruneError, match="device"):
+        run_sweep(settings(sweep, **SMALL, device="cuda:99"), progress=False)
+    assert sorted(sweep.rglob("*")) == before
+
+
 def test_a_setup_file_of_another_program_is_refused(tmp_path):
     (tmp_path / "setup.json").write_text('{"format": "mine"}')
     with pytest.raises(FileFormatError, match=r'setup\.json: "format" is "mine"'):

@@ -20,7 +20,7 @@ from lm_eval_prune.sweep.folder import Variant
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Masks", "aggregate_path", "importance_path", "importance_settings", "needed_importance"]
+__all__ = ["Masks", "aggregate_path", "given_importance", "importance_path", "importance_settings", "needed_importance"]
 
 
 def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
@@ -50,6 +50,18 @@ def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list
     return list(jobs)
 
 
+def given_importance(config: SweepConfig, shape: tuple[int, int]) -> dict[str, ImportanceScores]:
+    """The importance files of the user's that the grid's rankings name.
+
+    Raises PruneError for those that cannot be read, or are for a model of another `shape`.
+    """
+    names = dict.fromkeys(file for text in config.ranking for file in parse_ranking(text).files)
+    files = {name: ImportanceScores.load(name) for name in names}
+    for name, scores in files.items():
+        _require_shape(scores, shape, f"ranking {name}")
+    return files
+
+
 class Masks:
     """The mask of each variant. `importance` holds the scores that were computed, or why they could not be."""
 
@@ -62,11 +74,7 @@ class Masks:
     ) -> None:
         """Raises PruneError for importance files of the user's that cannot be read, or are for another model."""
         self.config, self.tasks, self.importance, self.shape = config, tasks, importance, shape
-        self.files = {
-            file: ImportanceScores.load(file) for text in config.ranking for file in parse_ranking(text).files
-        }
-        for file, scores in self.files.items():
-            self._require_shape(scores, f"ranking {file}")
+        self.files = given_importance(config, shape)
         self.aggregates: dict[tuple[str, int], ImportanceScores] = {}
 
     def of(self, ranking: Ranking, variant: Variant, task: PlannedTask) -> tuple[PruningMask, bool]:
@@ -82,7 +90,7 @@ class Masks:
         for component, share in (("heads", variant.prune_heads), ("ffns", variant.prune_ffns)):
             if share != "0":
                 scores = self._scores(ranking, component, task)
-                self._require_shape(scores, f"ranking {ranking.text}")
+                _require_shape(scores, self.shape, f"ranking {ranking.text}")
                 kind = component.removesuffix("s")
                 arguments |= {f"{kind}_scores": scores.tensor(), f"{kind}_fraction": share}
                 used.append(scores)
@@ -119,11 +127,12 @@ class Masks:
         self.aggregates[component, num_fewshot] = scores
         return scores
 
-    def _require_shape(self, scores: ImportanceScores, where: str) -> None:
-        if scores.shape != self.shape:
-            raise ArgumentError(
-                "{}: scores of {} layers of {} heads; the model has {} of {}".format(where, *scores.shape, *self.shape)
-            )
+
+def _require_shape(scores: ImportanceScores, shape: tuple[int, int], where: str) -> None:
+    if scores.shape != shape:
+        raise ArgumentError(
+            "{}: scores of {} layers of {} heads; the model has {} of {}".format(where, *scores.shape, *shape)
+        )
 
 
 def _method(config: SweepConfig, component: str) -> str:

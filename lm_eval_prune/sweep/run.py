@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
 from lm_eval_prune.sweep.config import SweepConfig, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
-from lm_eval_prune.sweep.rankings import aggregate_path, importance_path, importance_settings, needed_importance
+from lm_eval_prune.sweep.rankings import (
+    aggregate_path,
+    given_importance,
+    importance_path,
+    importance_settings,
+    needed_importance,
+)
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup, settle
 from lm_eval_prune.sweep.stopping import check
@@ -45,10 +54,11 @@ def run_sweep(
     if processes.rank > 0:
         follow(config)
         return Sweep(config.output_path)
+    disk.require_own(config.output_path)
     bar = _Bar(shown=progress)
     executor, at_work = make_executor(config, bar.advance), ExitStack()
+    new = [path for path in (config.output_path, *config.output_path.parents) if not os.path.lexists(path)]
     try:
-        disk.require_own(config.output_path)
         with claim(config.output_path, "plan", wait=True):  # a folder that cannot be written is known at once
             disk.remove_left_behind(config.output_path)
         if retry_failed:
@@ -62,9 +72,19 @@ def run_sweep(
         at_work.close()
         executor.close()
         bar.close()
+        _leave_no_empty_folders(config.output_path, new)
     disk.remove_left_behind(config.output_path)
     clear_claims(config.output_path, lambda name: not disk.is_cell_id(name) or cells.settled(name))
     return Sweep(config.output_path)
+
+
+def _leave_no_empty_folders(folder: Path, new: Sequence[Path]) -> None:
+    """Remove those of `new`, which this process has made, that hold nothing: a sweep that could not begin."""
+    with suppress(FileFormatError):  # what stopped the sweep is said, not that its folder cannot be tidied
+        clear_claims(folder, lambda name: not disk.is_cell_id(name))
+    for path in new:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _planned(
@@ -74,6 +94,7 @@ def _planned(
     folder = config.output_path
     setup, tasks = find_setup(config, num_processes), planned_tasks(config)
     require_rows(config, len({task.name for task in tasks}))
+    given_importance(config, setup.shape)  # what is wrong with a file is told before hours of work
     jobs = needed_importance(config, tasks)
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)
