@@ -49,7 +49,8 @@ def parse_json(data: bytes, where: object, *, allow_nan: bool = False, allow_hal
     """The JSON value in `data`. Raises FileFormatError that begins with `where`.
 
     Results of other programs may hold what Python's own reader takes: `allow_nan` takes NaN, Infinity and numbers
-    beyond a float's range, `allow_halves` texts with one half of a surrogate pair.
+    beyond a float's range (integers of more than MAX_DIGITS digits too, which are Infinity then), `allow_halves` texts
+    with one half of a surrogate pair.
     """
     text = decoded(data, where)
     if sum(map(text.count, "[{,")) > MAX_VALUES:
@@ -60,7 +61,7 @@ def parse_json(data: bytes, where: object, *, allow_nan: bool = False, allow_hal
             object_pairs_hook=_without_repeated_keys,
             parse_constant=None if allow_nan else _refuse_constant,
             parse_float=None if allow_nan else _finite,
-            parse_int=_integer,
+            parse_int=_integer_or_infinity if allow_nan else _integer,
         )
         _require_shallow(content)
         if not allow_halves and HALF_A_PAIR.search(data):
@@ -175,3 +176,9 @@ def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise _RefusedError(f"a number of {len(text)} digits; expected at most {MAX_DIGITS}")
     return int(text)
+
+
+def _integer_or_infinity(text: str) -> int | float:
+    if len(text) <= MAX_DIGITS:
+        return int(text)
+    return -math.inf if text.startswith("-") else math.inf

@@ -61,8 +61,8 @@ def board_with(folder, content):
 
 
 CANNOT_BE = {
-    "results/piqa/acc,none": [7.5, -0.1, math.nan, math.inf, 10**200, "0.5x", True, [0.5], {"a": 1}],
-    "results/piqa/acc_stderr,none": [-0.1, math.inf, 2**70, "x", [0.1]],
+    "results/piqa/acc,none": [7.5, -0.1, math.nan, math.inf, 10**200, -(10**400), "0.5x", True, [0.5], {"a": 1}],
+    "results/piqa/acc_stderr,none": [-0.1, math.inf, 2**70, 10**1000, "x", [0.1]],
     "n-shot/piqa": [-3, 1.5, "five", [0, 5], True, 10**30, "²"],
     "n-samples/piqa": [{"original": 10, "effective": 0}, {"effective": -1}, {"effective": "10"}, 1838, []],
     "higher_is_better/piqa": [True, ["acc"], {"acc": "yes"}],
@@ -123,7 +123,7 @@ def test_what_the_harness_leaves_out_or_writes_otherwise_is_read(place, value, t
 
 def test_a_metric_that_is_no_number_leaves_the_others(tmp_path):
     content = file_of(("acc", "acc_norm", "f1"))
-    content["results"]["piqa"] |= {"acc,none": math.nan, "f1,none": math.inf}
+    content["results"]["piqa"] |= {"acc,none": math.nan, "f1,none": 10**400}
     board = board_with(tmp_path, content)
     (run,) = {id(run): run for entry in board.entries for run in entry.runs if run.backend != "hf"}.values()
     assert list(run.values) == ["acc_norm"]
@@ -141,6 +141,16 @@ def test_a_task_that_cannot_be_leaves_the_others(tmp_path):
     (problem,) = collection.problems
     assert "copa: n-samples.effective is 0" in problem.message
     assert "rte: results is null" in problem.message
+
+
+@pytest.mark.parametrize("name", ["1/3", "pica", ""])
+def test_a_task_that_the_file_says_nothing_else_of_is_named(name, tmp_path):
+    content = json.loads(harness_run(tmp_path / "made", tasks=("piqa", "copa"), count=10).read_text())
+    content["results"][name] = content["results"].pop("piqa")  # its shots, version and data set are not known
+    collection = read_collection([written(tmp_path / "odd", content)])
+    assert [run.task for run in collection.runs] == ["copa"]
+    (problem,) = collection.problems
+    assert f"{name}: neither configs nor n-shot has a task of this name" in problem.message
 
 
 def test_alone_what_cannot_be_is_an_error_that_says_why(tmp_path):

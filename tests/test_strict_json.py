@@ -67,10 +67,12 @@ def test_what_is_no_plain_json_is_refused_in_one_line(text, message):
 
 
 def test_results_of_others_may_hold_nan_and_halves():
-    text = b'{"nan": NaN, "big": 1e999, "half": "\\ud800"}'
+    digits = b"9" * 5000
+    text = b'{"nan": NaN, "big": 1e999, "half": "\\ud800", "digits": [' + digits + b", -" + digits + b"]}"
     found = parse_json(text, "x", allow_nan=True, allow_halves=True)
     assert found["nan"] != found["nan"]
     assert (found["big"], found["half"]) == (float("inf"), "\ud800")
+    assert found["digits"] == [float("inf"), -float("inf")]
     for allowed in ({"allow_nan": True}, {"allow_halves": True}):
         with pytest.raises(FileFormatError):
             parse_json(text, "x", **allowed)

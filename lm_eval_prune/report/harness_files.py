@@ -109,6 +109,8 @@ def task_fields(file: ResultsFile, task: str) -> tuple[dict[str, Any], list[str]
         fault = fault_of(error, TASK_NAMES) if isinstance(error, ValidationError) else "no results"
         raise FileFormatError(f"{printable(task)}: {fault}") from None
     values, faults = values_of(found)
+    if values and file.configs and task not in file.configs and task not in (file.shots or {}):
+        raise FileFormatError(f"{printable(task)}: neither configs nor n-shot has a task of this name")
     definition = found.definition
     fields = {
         "task": printable(task),
