@@ -52,7 +52,7 @@ def make_plan(
     tflops: float | None = None,
     measure: bool = False,
     bandwidth: float | None = None,
-    changed: float = CHANGED,
+    changed: float | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """What a study of `model` costs, as JSON values.
@@ -87,12 +87,13 @@ def make_plan(
     plan["stages_title"] = _title(grid)
     plan["stages"] = [asdict(stage) for stage in stages(dimensions, grid, speed, fit)]
     plan["tflops"], plan["bandwidth"] = speed.tflops, bandwidth
-    plan["margins"] = margins_of(grid, changed)
+    plan["margins"] = margins_of(grid, CHANGED if changed is None else changed)
     plan["notes"] = [*_paper(dimensions, grid), *_notes(speed, fit, measured=measure), *_tokens(dimensions, grid)]
     if plan["margins"]["rows"]:
-        plan["notes"].append(
+        plan["notes"].insert(
+            0,
             "In brackets: passages of equal size that tell as much as the documents that share them. At least "
-            f"{documents_needed(0.01)} documents or passages are needed for a margin of 0.01, even if none changes."
+            f"{documents_needed(0.01)} documents or passages are needed for a margin of 0.01, even if none changes.",
         )
     return plan
 

@@ -1,0 +1,74 @@
+"""The simulation of the verdicts' error rates, in small: it judges as the leaderboard does, and the rates hold."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+if not BENCHMARKS.exists():
+    pytest.skip("benchmarks/ is not beside the tests", allow_module_level=True)
+sys.path.insert(0, str(BENCHMARKS))
+from check_statistics import Shape, counted, judged, shapes, simulated
+
+from lm_eval_prune.intervals import Changes
+from lm_eval_prune.report.statistics import Estimate, paired_part
+
+REPLICATES = 400
+
+
+def most(percent):
+    """The percentage that chance alone exceeds in one of 400 simulations."""
+    return percent + 100 * 2.8 * np.sqrt(percent / 100 * (1 - percent / 100) / REPLICATES)
+
+
+def test_all_replicates_at_once_are_judged_as_one_by_one():
+    shape = Shape("averages", (60, 200, 1000), 0.02, 1.0)
+    counts = counted(shape, 5, np.random.default_rng(0)).astype(float)
+    lost, same, gained = np.moveaxis(counts, -1, 0)
+    documents = lost + same + gained
+    low, high, least = judged(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
+    for place, tasks in enumerate(counts.astype(int)):
+        estimate = Estimate([(1 / 3, paired_part(np.repeat([-1.0, 0.0, 1.0], task))) for task in tasks])
+        assert (low[place], high[place]) == pytest.approx(estimate.interval, abs=1e-9)
+        assert least == pytest.approx(estimate.least())
+
+
+FALSE = [
+    Shape("tasks", (56,), 0.0, 1.0),
+    Shape("tasks", (104,), 0.01, 1.0),
+    Shape("tasks", (638,), 0.0, 1.0),
+    Shape("averages", (60,) * 5, 0.0, 1.0),
+    Shape("averages", (200,) * 14, 0.01, 1.0, where="one task"),
+    Shape("passages", (83 * 58,), 0.01, 1.0, passage=58, passages="mixed"),
+    Shape("passages", (400 * 10,), 0.01, 1.0, passage=10, passages="mixed"),
+    Shape("draws", (200,), 0.03, 1.0, draws=3, between=0.005),
+]
+
+
+@pytest.mark.parametrize("shape", FALSE, ids=str)
+def test_a_loss_of_the_margin_is_rarely_within_it(shape):
+    assert simulated((shape, REPLICATES))["within"] <= most(2.5)
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape("tasks", (277,), 0.05, 0.0), Shape("rows", (277,), 0.05, 0.0, rows=20)], ids=str
+)
+def test_no_difference_is_rarely_shown(shape):
+    assert simulated((shape, REPLICATES))["shown"] <= most(5)
+
+
+def test_power_is_that_of_a_test_that_knows_the_variance():
+    found = simulated((Shape("power", (1000,), 0.02, 0.0), 2000))
+    assert found["within"] >= 0.9 * 35.24  # of the normal test, in percent
+
+
+def test_all_shapes_that_users_have_are_there():
+    found = list(shapes())
+    assert len(set(map(str, found))) == len(found)
+    assert {shape.group for shape in found} == {"tasks", "averages", "passages", "draws", "rows"}
+    assert {shape.passage for shape in found} >= {1, 58}
+    assert {shape.draws for shape in found} >= {1, 2, 5}
