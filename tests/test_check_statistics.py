@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-if not BENCHMARKS.exists():
-    pytest.skip("benchmarks/ is not beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-from check_statistics import Shape, counted, judged, shapes, simulated
-
 from lm_eval_prune.intervals import Changes
 from lm_eval_prune.report.statistics import Estimate, paired_part
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+simulation = pytest.importorskip("check_statistics", reason="benchmarks/ is not beside the tests")
+Shape, simulated = simulation.Shape, simulation.simulated
 
 REPLICATES = 400
 
@@ -27,10 +25,10 @@ def most(percent):
 
 def test_all_replicates_at_once_are_judged_as_one_by_one():
     shape = Shape("averages", (60, 200, 1000), 0.02, 1.0)
-    counts = counted(shape, 5, np.random.default_rng(0)).astype(float)
+    counts = simulation.counted(shape, 5, np.random.default_rng(0)).astype(float)
     lost, same, gained = np.moveaxis(counts, -1, 0)
     documents = lost + same + gained
-    low, high, least = judged(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
+    low, high, least = simulation.judged(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
     for place, tasks in enumerate(counts.astype(int)):
         estimate = Estimate([(1 / 3, paired_part(np.repeat([-1.0, 0.0, 1.0], task))) for task in tasks])
         assert (low[place], high[place]) == pytest.approx(estimate.interval, abs=1e-9)
@@ -67,7 +65,7 @@ def test_power_is_that_of_a_test_that_knows_the_variance():
 
 
 def test_all_shapes_that_users_have_are_there():
-    found = list(shapes())
+    found = list(simulation.shapes())
     assert len(set(map(str, found))) == len(found)
     assert {shape.group for shape in found} == {"tasks", "averages", "passages", "draws", "rows"}
     assert {shape.passage for shape in found} >= {1, 58}
