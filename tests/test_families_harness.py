@@ -5,10 +5,11 @@ import logging
 import lm_eval
 import numpy as np
 import pytest
+import torch
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune import PruningMask, masked
-from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.errors import ArgumentError, UnsupportedModelError
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.random_opt import small_tokenizer
@@ -59,3 +60,30 @@ def test_what_is_no_decoder_is_refused_by_the_harness_model_in_one_line():
     with pytest.raises(UnsupportedModelError, match="it has no heads to mask") as caught:
         PrunedModel(pretrained=families.of_type("mamba"), tokenizer=small_tokenizer(vocab_size=300))
     assert "\n" not in str(caught.value)
+
+
+POSITIONED = {**{name: lambda name=name: families.made(name) for name in families.VARIANTS}, **{
+    name: lambda name=name: families.of_type(name) for name in ("gpt_bigcode", "granite", "phi")
+}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POSITIONED)
+def test_a_length_beyond_learned_positions_is_refused_where_the_model_would_fail(name):
+    model = POSITIONED[name]()
+    longest = model.config.max_position_embeddings
+    fails = not _takes(model, longest + 1)
+    assert _takes(model, longest)
+    settings = {"pretrained": model, "tokenizer": small_tokenizer(vocab_size=300)}
+    if fails:
+        with pytest.raises(ArgumentError, match=f"max_length={longest + 1}: .* learned {longest} positions"):
+            PrunedModel(**settings, max_length=longest + 1)
+        longest -= 1
+    assert PrunedModel(**settings, max_length=longest + 1).max_length == longest + 1
+
+
+def _takes(model, length):
+    try:
+        model(torch.zeros(1, length, dtype=torch.long))
+    except IndexError:
+        return False
+    return True

@@ -7,11 +7,15 @@ import shutil
 import pytest
 import torch
 
+from lm_eval_prune import PruningMask
+from lm_eval_prune.compaction.checkpoint import compact_checkpoint
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import arguments
 from lm_eval_prune.harness.arguments import check_arguments, require_device
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.model_record import record_of_arguments
+from lm_eval_prune.sweep.config import make_config
+from lm_eval_prune.sweep.setup import find_setup
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,21 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(given, line, 
         with pytest.raises(ArgumentError) as error:
             call()
         assert line in str(error.value)
+
+
+def test_a_length_beyond_learned_positions_is_refused_before_anything_is_loaded(checkpoints, tmp_path, monkeypatch):
+    """By the model itself, by what `importance` and `induction` look at first, and by a sweep."""
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM._create_model", lambda *args, **kwargs: pytest.fail("loaded"))
+    mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0,)})
+    compact_checkpoint(checkpoints["pre"], mask, tmp_path / "small")
+    for folder in (*checkpoints.values(), tmp_path / "small"):
+        given = {"pretrained": str(folder), "max_length": 513}
+        sweep = make_config({"model_args": given, "tasks": ["copa"], "output_path": tmp_path, "device": "cpu"})
+        calls = ((PrunedOPT.create_from_arg_obj, given), (record_of_arguments, given), (find_setup, sweep, 1))
+        for call, *values in calls:
+            with pytest.raises(ArgumentError, match="max_length=513: the model has learned 512 positions"):
+                call(*values)
+        assert record_of_arguments({**given, "max_length": 512})["model_args"] == {"max_length": 512}
 
 
 @pytest.mark.parametrize(

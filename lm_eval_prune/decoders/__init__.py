@@ -27,6 +27,7 @@ __all__ = [
     "input_device",
     "is_offloaded",
     "is_original_family",
+    "learned_positions",
     "linear_weights",
     "num_pruned_parameters",
     "num_removed_parameters",
@@ -226,6 +227,17 @@ def linear_weights(config: Any) -> LinearWeights:
 
     require_supported(config)
     return linear_weights_of(skeleton_of(config))
+
+
+def learned_positions(config: Any) -> int | None:
+    """The longest input, in tokens, of a model that has learned an embedding of each position; None for others.
+
+    `config` is a transformers configuration. Raises UnsupportedModelError.
+    """
+    from lm_eval_prune.decoders.skeleton import learned_positions_of, skeleton_of
+
+    require_supported(config)
+    return learned_positions_of(skeleton_of(config))
 
 
 def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model") -> None:

@@ -16,7 +16,7 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FAMILIES", "Family", "family_of", "is_known", "model_type_of", "submodule", "text_config"]
+__all__ = ["FAMILIES", "POSITIONS", "Family", "family_of", "is_known", "model_type_of", "submodule", "text_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,8 @@ FUSED = ("qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv")
 FFNS = ("mlp", "feed_forward", "block_sparse_moe", "moe", "ffn")
 DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
 """Names that the common shape goes by, the usual one first."""
+POSITIONS = ("embed_positions", "wpe", "positions_embed")
+"""Names of a table of learned positions, beside the layers; most families compute theirs."""
 
 
 def text_config(config: Any) -> Any:

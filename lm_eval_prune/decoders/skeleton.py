@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lm_eval_prune.decoders import LinearWeights
-from lm_eval_prune.decoders.family import submodule
+from lm_eval_prune.decoders.family import POSITIONS, submodule
 from lm_eval_prune.decoders.places import places_of, width_in, width_out
 from lm_eval_prune.decoders.slices import num_products, parts_of
 from lm_eval_prune.errors import UnsupportedModelError
@@ -17,7 +17,7 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.places import Places
 
-__all__ = ["linear_weights_of", "products", "skeleton_of"]
+__all__ = ["learned_positions_of", "linear_weights_of", "products", "skeleton_of"]
 
 
 def skeleton_of(config: Any) -> Places:
@@ -58,6 +58,15 @@ def products(places: Places) -> int:
         for name, module in places.model.named_modules()
         for kind, _ in module.named_parameters(recurse=False)
     )
+
+
+def learned_positions_of(places: Places) -> int | None:
+    """Rows of the table of positions that a token can have; None where positions are computed."""
+    holder = submodule(places.base, places.family.layers.rpartition(".")[0])
+    table = next((found for name in POSITIONS if (found := getattr(holder, name, None)) is not None), None)
+    if not isinstance(table, torch.nn.Embedding):
+        return None
+    return table.num_embeddings - getattr(table, "offset", 0)
 
 
 def linear_weights_of(places: Places) -> LinearWeights:

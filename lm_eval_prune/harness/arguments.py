@@ -1,6 +1,7 @@
 """What is wrong with a model's arguments, told before anything is loaded.
 
-The harness takes another device where the one that is asked for is not there, and its own length for `max_length=0`.
+The harness takes another device where the one that is asked for is not there, and its own length for `max_length=0`; a
+length beyond a model's learned positions fails in the middle of an evaluation, at the first text of that length.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 import torch
 
+from lm_eval_prune.decoders import learned_positions
 from lm_eval_prune.errors import ArgumentError
 
-__all__ = ["check_arguments", "require_device", "require_folder"]
+__all__ = ["check_arguments", "check_length", "require_device", "require_folder"]
 
 KNOWN_DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 """Those that the harness knows."""
@@ -35,6 +37,15 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     trusted = arguments.get("trust_remote_code")
     if trusted is not None and not isinstance(trusted, bool):
         raise ArgumentError(f"trust_remote_code={trusted}: expected True or False")
+
+
+def check_length(arguments: Mapping[str, Any], config: Any) -> None:
+    """Raise ArgumentError for a `max_length` beyond the positions that a model of this configuration has learned."""
+    length = arguments.get("max_length")
+    if length is None:
+        return
+    if (positions := learned_positions(config)) is not None and length > positions:
+        raise ArgumentError(f"max_length={length}: the model has learned {positions} positions; expected at most that")
 
 
 def require_device(device: Any) -> None:
