@@ -52,7 +52,8 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
     lm-eval-prune plan 66b --devices 8x80GB --tflops 200
     lm-eval-prune plan 66b --devices 80GB,cpu:200GB --config docs/sweep-opt-66b.yaml --json plan.json
 
-    MODEL is an OPT's size (125m, 350m, 1.3b, 2.7b, 6.7b, 13b, 30b, 66b), a checkpoint's folder, or a hub id.
+    MODEL is a checkpoint's folder or a hub id of any supported family (see `families`), of which the configuration is
+    all that is read; or a size of the study's: 125m, 350m, 1.3b, 2.7b, 6.7b, 13b, 30b, 66b.
     """
     from rich.console import Console
     from rich.text import Text

@@ -224,7 +224,7 @@ def test_checkpointing_keeps_at_most_two_layers_activations(layers):
     from lm_eval_prune.costs.dimensions import Dimensions
     from lm_eval_prune.costs.memory import saved_for_backward
 
-    said = saved_for_backward(Dimensions(name="tiny", hidden_size=32, ffn_dim=64), 62, "float32")
+    said = saved_for_backward(Dimensions("tiny", tiny_model(layers=2).config), 62, "float32")
     assert one_layer == pytest.approx(said, rel=0.1)
 
 

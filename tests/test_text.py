@@ -98,6 +98,7 @@ def test_a_plan_shows_names_as_text():
     model = {
         "name": HARMFUL, "num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 8, "pruning_mask": None,
         "num_parameters": 10, "parameters_per_head": 1, "num_heads": 1, "parameters_per_ffn": 1, "num_ffns": 1,
+        "num_key_value_heads": 1, "parameters_in_heads": 1, "parameters_in_ffns": 1,
     }  # fmt: skip
     removals = [{"what": HARMFUL, "number": "1", "removed": 1, "left": 9}]
     shown = tables({"model": model, "removals": removals, "notes": [], "devices": {}})

@@ -114,10 +114,11 @@ def _size(devices: Devices, where: Place) -> int | None:
 
 
 def _largest_offloaded(model: Dimensions, dtype: str, placement: Placement, computing: list[Place]) -> int:
-    """Weights that are brought in at once: one map at a time, the FFN's being a layer's largest."""
+    """Weights that are brought in at once: one map at a time, at most a layer's largest."""
     if not any(where not in computing for where in placement.layers):
         return 0
-    return model.hidden_size * model.ffn_dim * memory.bytes_of(dtype)
+    largest = max(each.numel() for layer in model.places.layers for each in layer.module.parameters())
+    return largest * memory.bytes_of(dtype)
 
 
 def _reduced(devices: Devices, shares: tuple[Share, ...]) -> Devices:

@@ -37,15 +37,17 @@ def stream(model: Dimensions, tokens: int, dtype: str) -> int:
 
 
 def keys_and_values(model: Dimensions, layers: Iterable[int], tokens: int, dtype: str) -> int:
-    """What these layers add to the cache: transformers keeps it during an evaluation, too."""
-    heads = sum(len(model.lacking.kept_heads(layer)) for layer in layers)
-    return 2 * stream(model, tokens, dtype) * heads // model.num_attention_heads
+    """What these layers add to the cache, key/value heads that are there alone: transformers keeps it during an
+    evaluation, too. Sliding windows are not taken off."""
+    share = model.num_attention_heads // model.num_key_value_heads
+    groups = sum(len({head // share for head in model.lacking.kept_heads(layer)}) for layer in layers)
+    return 2 * groups * model.head_dim * tokens * bytes_of(dtype)
 
 
 def layer_activations(model: Dimensions, tokens: int, dtype: str) -> int:
-    """One layer without gradients: stream, norm, queries, keys, values, outputs; or the FFN's inner width twice."""
-    attention, ffn = 6 * model.hidden_size, 2 * model.hidden_size + 2 * model.ffn_dim
-    return tokens * max(attention, ffn) * bytes_of(dtype)
+    """One layer without gradients: stream, norm, queries, keys, values, outputs; or the FFN's inner widths."""
+    attention, ffn = _attention_width(model, outputs=1), (1 + model.ffn_maps) * model.ffn_dim
+    return tokens * (2 * model.hidden_size + max(attention, ffn)) * bytes_of(dtype)
 
 
 def logits(model: Dimensions, tokens: int, dtype: str) -> int:
@@ -56,6 +58,13 @@ def logits(model: Dimensions, tokens: int, dtype: str) -> int:
 def saved_for_backward(model: Dimensions, tokens: int, dtype: str) -> int:
     """What one layer keeps for gradient importance, its weights being frozen.
 
-    The inputs of two norms, queries, keys, values, the heads' outputs twice, and the FFN's inner width.
+    The inputs of two norms, queries, keys, values, the heads' outputs twice, and the FFN's inner width: three times
+    where it is gated (both maps' outputs, and the gate behind its activation).
     """
-    return tokens * (7 * model.hidden_size + model.ffn_dim) * bytes_of(dtype)
+    inner = model.ffn_dim * (1 if model.ffn_maps < 2 else 3)
+    return tokens * (2 * model.hidden_size + _attention_width(model, outputs=2) + inner) * bytes_of(dtype)
+
+
+def _attention_width(model: Dimensions, outputs: int) -> int:
+    """Of a token's queries, keys and values, and its heads' outputs so many times."""
+    return ((1 + outputs) * model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim

@@ -143,9 +143,18 @@ def _length(dimensions: Dimensions, grid: Grid, max_length: int | None) -> int:
 
 
 def _described(dimensions: Dimensions) -> dict[str, Any]:
-    counted = ["num_heads", "num_ffns", "num_parameters"]
-    counted += [f"parameters_per_{part}" for part in ("head", "ffn", "layer")]
-    return asdict(dimensions) | {name: getattr(dimensions, name) for name in counted}
+    names = (
+        *("name", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size"),
+        *("ffn_dim", "vocab_size", "max_position_embeddings", "num_heads", "num_ffns", "num_parameters"),
+        *("parameters_per_head", "parameters_per_group", "parameters_per_ffn", "parameters_in_heads"),
+        "parameters_in_ffns",
+    )
+    lacking = None if dimensions.lacking.is_dense else dimensions.lacking.to_dict()
+    return {
+        "model_type": dimensions.config.model_type,
+        **{name: getattr(dimensions, name) for name in names},
+        "pruning_mask": lacking,
+    }
 
 
 def _removals(dimensions: Dimensions, grid: Grid, mask: Path | None) -> list[dict[str, Any]]:

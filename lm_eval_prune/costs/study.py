@@ -126,20 +126,19 @@ class _Sum:
 def removals(model: Dimensions, component: str, shares: Sequence[str]) -> list[dict[str, Any]]:
     """What pruning each share of the heads (of the FFNs) removes: components and parameters.
 
-    Shares are the original model's; what is gone already is pruned first.
+    Shares are the original model's; what is gone already is pruned first. `removed` is what goes at least, whichever
+    they are; `removed_as_groups`, where heads share keys and values, what goes where whole groups do.
     """
     rows = []
-    whole, gone = model.lacking.num_heads, model.lacking.num_pruned_heads
-    if component == "ffns":
-        whole, gone = model.num_hidden_layers, model.lacking.num_pruned_ffns
+    whole = model.lacking.num_heads if component == "heads" else model.num_hidden_layers
     for share in dict.fromkeys(shares):
         count = number_pruned(parse_fraction(share, f"prune_{component}"), whole)
-        more = max(0, count - gone)
-        removed = model.removed(more, 0) if component == "heads" else model.removed(0, more)
-        left = model.num_parameters - removed
-        rows.append(
-            {"component": component, "share": share, "pruned": count, "of": whole, "removed": removed, "left": left}
-        )
+        least = model.pruned(count, 0) if component == "heads" else model.pruned(0, count)
+        removed = model.removed_by(least)
+        row = {"component": component, "share": share, "pruned": count, "of": whole, "removed": removed}
+        if component == "heads" and model.num_key_value_heads < model.num_attention_heads:
+            row["removed_as_groups"] = model.removed_by(model.pruned(count, 0, groups=True))
+        rows.append({**row, "left": model.num_parameters - removed})
     return rows
 
 
@@ -205,27 +204,23 @@ def _induction(model: Dimensions) -> _Sum:
 
 def _sweep(model: Dimensions, grid: Grid) -> _Sum:
     step = _Sum("sweep", work=f"{len(grid.workloads) * grid.cells_per_task:,} cells")
+    packed = grid.scorer == "packed"
+    masks = {
+        (heads, ffns): model.pruned(
+            number_pruned(heads, model.lacking.num_heads), number_pruned(ffns, model.num_hidden_layers)
+        )
+        for heads, ffns in grid.pruned_shares
+    }
     for work in grid.workloads:
         load = grid.evaluation(work)
         once = flops.forward(model, load)
         for heads, ffns in grid.pruned_shares:
             # The packed scorer leaves pruned parts out, the padded one computes all and sets to zero.
-            kept = _kept(model, heads, ffns) if grid.scorer == "packed" else (1.0, 1.0)
-            once += grid.variants * flops.forward(model, load, *kept)
+            once += grid.variants * flops.forward(model, load, masks[heads, ffns] if packed else None)
         step.flops += once * grid.fewshot_seeds
         step.tokens += load.tokens * grid.cells_per_task
         step.batches += _batches(model, load, grid, packs=grid.scorer == "packed") * grid.cells_per_task
     return step
-
-
-def _kept(model: Dimensions, heads: Fraction, ffns: Fraction) -> tuple[float, float]:
-    """Of the heads and FFNs that are there, the shares that stay when these shares of the original's are pruned."""
-
-    def share(left: Fraction, there: int) -> float:
-        return min(1.0, float(left / there)) if there else 0.0
-
-    all_heads, all_ffns = model.lacking.num_heads, model.num_hidden_layers
-    return share((1 - heads) * all_heads, model.num_heads), share((1 - ffns) * all_ffns, model.num_ffns)
 
 
 def _batches(model: Dimensions, load: Load, grid: Grid, *, packs: bool) -> float:

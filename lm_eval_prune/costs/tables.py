@@ -73,26 +73,30 @@ def _model(model: dict[str, Any]) -> Table:
         f"{model['name']}: {model['num_hidden_layers']} layers of {model['num_attention_heads']} heads, "
         f"width {model['hidden_size']:,}"
     )
+    if model["num_key_value_heads"] < model["num_attention_heads"]:
+        title += f"; {model['num_key_value_heads']} key/value heads, of {model['parameters_per_group']:,} parameters"
     if model["pruning_mask"] is not None:
         title += f"; compacted to {model['num_heads']:,} heads and {model['num_ffns']:,} FFNs"
     table = _table(title, "parameters", "each", "number", "together", "share")
     total = model["num_parameters"]
-    for name, each, count in (
-        ("attention heads", model["parameters_per_head"], model["num_heads"]),
-        ("FFNs", model["parameters_per_ffn"], model["num_ffns"]),
+    for name, each, count, together in (
+        ("attention heads", model["parameters_per_head"], model["num_heads"], model["parameters_in_heads"]),
+        ("FFNs", model["parameters_per_ffn"], model["num_ffns"], model["parameters_in_ffns"]),
     ):
-        table.add_row(name, f"{each:,}", f"{count:,}", f"{each * count:,}", f"{each * count / total:.1%}")
-    rest = total - model["num_heads"] * model["parameters_per_head"]
-    rest -= model["num_ffns"] * model["parameters_per_ffn"]
+        table.add_row(name, f"{each:,}", f"{count:,}", f"{together:,}", f"{together / total:.1%}")
+    rest = total - model["parameters_in_heads"] - model["parameters_in_ffns"]
     table.add_row("embeddings, norms, output biases", "", "", f"{rest:,}", f"{rest / total:.1%}")
     table.add_row("total", "", "", f"{total:,}", "", style="bold")
     return table
 
 
 def _removals(rows: list[dict[str, Any]]) -> Table:
-    table = _table("Pruned", "what", "number", "parameters removed", "left")
+    grouped = any("removed_as_groups" in row for row in rows)
+    columns = ["what", "number", "parameters removed", *["in whole groups"] * grouped, "left"]
+    table = _table("Pruned", *columns)
     for row in rows:
-        table.add_row(row["what"], row["number"], f"{row['removed']:,}", f"{row['left']:,}")
+        in_groups = [f"{row['removed_as_groups']:,}" if "removed_as_groups" in row else ""] * grouped
+        table.add_row(row["what"], row["number"], f"{row['removed']:,}", *in_groups, f"{row['left']:,}")
     return table
 
 

@@ -71,8 +71,8 @@ class LinearWeights(NamedTuple):
     """Of one query head: half of them for queries, half for outputs."""
     group: int
     """Of one key/value head: half of them for keys, half for values."""
-    ffn: int
-    """Of one FFN."""
+    ffns: tuple[int, ...]
+    """Of each layer's FFN; of a mixture's experts those that a token meets."""
     projection: int
     """From embeddings of another width than the layers', and as many back; else 0."""
     output: int
@@ -81,6 +81,8 @@ class LinearWeights(NamedTuple):
     """Width of a head's output."""
     heads_per_group: int
     """Query heads that share a key/value head."""
+    hidden_size: int
+    """Width of the residual stream."""
 
 
 def require_supported(config: Any, name: str | None = None) -> None:
@@ -240,11 +242,13 @@ def learned_positions(config: Any) -> int | None:
     return learned_positions_of(skeleton_of(config))
 
 
-def check_fits(mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model") -> None:
-    """Raise MaskShapeError unless the mask is for this many layers and heads."""
+def check_fits(
+    mask: PruningMask, num_hidden_layers: int, num_attention_heads: int, where: str = "the model", what: str = "mask"
+) -> None:
+    """Raise MaskShapeError, which begins with `what`, unless the mask is for this many layers and heads of `where`."""
     if mask.shape != (num_hidden_layers, num_attention_heads):
         raise MaskShapeError(
-            f"mask is for {mask.num_hidden_layers} layers of {mask.num_attention_heads} heads, but {where} has "
+            f"{what} is for {mask.num_hidden_layers} layers of {mask.num_attention_heads} heads, but {where} has "
             f"{num_hidden_layers} layers of {num_attention_heads} heads"
         )
 

@@ -17,7 +17,16 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.places import Places
 
-__all__ = ["learned_positions_of", "linear_weights_of", "products", "skeleton_of"]
+__all__ = [
+    "device_map_of",
+    "empty_model",
+    "layer_paths",
+    "learned_positions_of",
+    "linear_weights_of",
+    "output_path",
+    "products",
+    "skeleton_of",
+]
 
 
 def skeleton_of(config: Any) -> Places:
@@ -30,25 +39,57 @@ def skeleton_of(config: Any) -> Places:
     if key not in _skeletons:
         if len(_skeletons) > 8:
             _skeletons.clear()
-        _skeletons[key] = places_of(_empty_model(config))
+        _skeletons[key] = places_of(empty_model(config))
     return _skeletons[key]
 
 
 _skeletons: dict[str, Places] = {}
 
 
-def _empty_model(config: Any) -> Any:
+def empty_model(config: Any) -> Any:
+    """A causal language model of a transformers `config` on the meta device, in float32.
+
+    Raises UnsupportedModelError where none can be made.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     try:
         with torch.device("meta"), no_init_weights():
-            return AutoModelForCausalLM.from_config(copy.deepcopy(config))
+            model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+            model.tie_weights()
+            return model
     except (ValueError, TypeError, AttributeError, ImportError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UnsupportedModelError(
             f"model type {config.model_type!r} is not supported: no model can be made of its configuration: {reason}"
         ) from error
+
+
+def device_map_of(
+    model: Any, dtype: str, max_memory: dict[int | str, Any]
+) -> tuple[dict[str, int | str], dict[str, int]]:
+    """The device map that `from_pretrained(device_map="auto", max_memory=...)` gives `model`, and bytes by parameter,
+    a shared one once."""
+    from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
+
+    model = copy.deepcopy(model).to(getattr(torch, dtype))
+    undivided = model._no_split_modules
+    balanced = get_balanced_memory(model, max_memory=max_memory, no_split_module_classes=undivided)
+    device_map = infer_auto_device_map(model, max_memory=balanced, no_split_module_classes=undivided)
+    return dict(device_map), {name: each.numel() * each.element_size() for name, each in model.named_parameters()}
+
+
+def layer_paths(model: Any) -> list[str]:
+    """The names of its layers, from the model."""
+    names = {id(module): name for name, module in model.named_modules()}
+    return [names[id(layer.module)] for layer in places_of(model).layers]
+
+
+def output_path(model: Any) -> str:
+    """The name of its output layer."""
+    output = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is output)
 
 
 def products(places: Places) -> int:
@@ -70,16 +111,20 @@ def learned_positions_of(places: Places) -> int | None:
 
 
 def linear_weights_of(places: Places) -> LinearWeights:
-    """The same by what has them, in the first layer."""
+    """The same by what has them; heads of all layers are alike."""
     first = places.layers[0]
     output = places.model.get_output_embeddings()
     project_out = submodule(places.base, places.family.project_out or "-")
     return LinearWeights(
         head=places.head_dim * (width_in(first.queries) + width_out(first.output)),
         group=2 * places.head_dim * width_in(first.queries),
-        ffn=sum(part.products for part in parts_of(places, 0) if part.ffn and not part.heads),
+        ffns=tuple(
+            sum(part.products for part in parts_of(places, layer) if part.ffn and not part.heads)
+            for layer in range(places.num_hidden_layers)
+        ),
         projection=0 if project_out is None else project_out.weight.numel(),
         output=0 if output is None else output.weight.numel(),
         head_dim=places.head_dim,
         heads_per_group=places.num_attention_heads // places.num_key_value_heads,
+        hidden_size=width_in(first.queries),
     )

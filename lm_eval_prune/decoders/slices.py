@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["Part", "num_gone", "num_products", "parts_of", "products_gone"]
+__all__ = ["Part", "Sizes", "num_gone", "num_products", "parts_of", "products_gone", "sizes_of"]
 
 
 class Part(NamedTuple):
@@ -64,6 +64,28 @@ def num_gone(places: Places, mask: PruningMask) -> int:
 def products_gone(places: Places, mask: PruningMask) -> int:
     """The same of products."""
     return sum(part.products for layer in _touched(mask) for part in parts_of(places, layer) if part.goes(mask, layer))
+
+
+class Sizes(NamedTuple):
+    """Parameters of a layer's components."""
+
+    head: int
+    """Rows and columns of one query head."""
+    group: int
+    """Rows of the keys and values that a group of several query heads shares; 0 where each has its own."""
+    ffn: int
+    """An FFN, with the norms that only serve it."""
+
+
+def sizes_of(places: Places, layer: int) -> Sizes:
+    """Of a layer that lacks nothing."""
+    parts, share = list(parts_of(places, layer)), places.num_attention_heads // places.num_key_value_heads
+    own = {part: part.serves for part in parts if part.dim is not None}
+    return Sizes(
+        head=sum(part.numel for part, serves in own.items() if serves == (0,)),
+        group=sum(part.numel for part, serves in own.items() if serves == tuple(range(share)) and share > 1),
+        ffn=sum(part.numel for part in parts if part.ffn and not part.heads),
+    )
 
 
 def num_products(places: Places, name: str, module: nn.Module, kind: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_prune.budget import token_budget
-from lm_eval_prune.decoders import linear_weights, shape_of
+from lm_eval_prune.decoders import LinearWeights, linear_weights, shape_of
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.masks import PruningMask
@@ -14,7 +14,7 @@ from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import TokenTrie
 
-__all__ = ["all_packs", "evaluation_flops", "gradient_flops", "shared_flops"]
+__all__ = ["all_packs", "evaluation_flops", "gradient_flops", "layer_flops", "shared_flops"]
 
 
 def all_packs(forward: OPTForward | DecoderForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
@@ -65,6 +65,18 @@ class _Sizes(NamedTuple):
         return cls(len(pack), len(pack.asked), sum(map(_area, calls)), sum(map(_area, asked_calls(calls, pack.asked))))
 
 
+def layer_flops(
+    weights: LinearWeights, mask: PruningMask, layer: int, tokens: float, queries: float, pairs: float
+) -> tuple[float, float]:
+    """A layer's attention and FFN under `mask`: keys and values of `tokens`, all else of `queries` of them, with so
+    many (query, key) pairs."""
+    heads = mask.kept_heads(layer)
+    groups = {head // weights.heads_per_group for head in heads}
+    by_head = 2 * weights.head * queries + 4 * pairs * weights.head_dim
+    attention = len(heads) * by_head + len(groups) * 2.0 * weights.group * tokens
+    return attention, 0.0 if layer in mask.pruned_ffns else 2.0 * weights.ffns[layer] * queries
+
+
 def _pack_flops(config: Any, sizes: _Sizes, masks: Sequence[PruningMask]) -> float:
     total = 0.0
     places: dict[tuple[int, object], int] = {}  # (place before, what is done there) -> place after
@@ -85,14 +97,11 @@ def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[obj
     last = max((layer for layer, kept in enumerate(mask.head_mask) if kept.any()), default=-1)
     for layer in range(mask.num_hidden_layers):
         pruned = mask.pruned_heads.get(layer, ())
-        heads = mask.kept_heads(layer)
-        groups = {head // weights.heads_per_group for head in heads}
         narrow = min(max(layer - last, -1), 1)
         queries, area = (sizes.tokens, sizes.area) if layer < last else (sizes.asked, sizes.asked_area)
-        by_head = 2 * weights.head * queries + 4 * area * weights.head_dim
-        yield (layer, pruned, narrow), len(heads) * by_head + len(groups) * 2.0 * weights.group * sizes.tokens
-        kept = layer not in mask.pruned_ffns
-        yield (layer, kept, layer < last), 2.0 * weights.ffn * queries if kept else 0.0
+        attention, ffn = layer_flops(weights, mask, layer, sizes.tokens, queries, area)
+        yield (layer, pruned, narrow), attention
+        yield (layer, layer not in mask.pruned_ffns, layer < last), ffn
     yield "output", 2.0 * sizes.asked * (weights.projection + weights.output)
 
 
