@@ -25,7 +25,7 @@ from common import record
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from sweep_folders import grid, importance, results, samples, sweep
 
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 
 TASKS = [f"task{number}" for number in range(14)]
 

@@ -18,6 +18,7 @@ from lm_eval_prune.strict_json import json_line, parse_json
 
 __all__ = [
     "MAX_BYTES",
+    "digest",
     "is_folder",
     "is_pickle",
     "is_same_file",
@@ -27,7 +28,6 @@ __all__ = [
     "read_bytes",
     "read_json",
     "remove_temporaries",
-    "require_format",
     "require_no_input",
     "require_ours",
     "require_writable",
@@ -55,22 +55,6 @@ def read_json(path: str | os.PathLike[str], *, allow_nan: bool = False, allow_ha
 def is_pickle(data: bytes) -> bool:
     """Whether the bytes of a file are those of a pickle, or of a zip archive, in which PyTorch packs its own."""
     return data[:1] == b"\x80" or data[:2] == b"PK"
-
-
-def require_format(
-    content: Mapping[str, Any], where: object, *, name: str, version: int, required: set[str], optional: set[str]
-) -> None:
-    """Check a file's `format`, `version` and keys. Raises FileFormatError naming the first thing that is wrong."""
-    found = content.get("format")
-    if found != name:
-        raise FileFormatError(f'{where}: "format" is {json_line(found)}; expected "{name}"')
-    found = content.get("version")
-    if type(found) is not int or found != version:
-        raise FileFormatError(f'{where}: "version" is {json_line(found)}; this release reads version {version}')
-    if missing := required - content.keys():
-        raise FileFormatError(f"{where}: {_quoted(missing)} missing")
-    if unknown := content.keys() - required - optional - {"format", "version"}:
-        raise FileFormatError(f"{where}: unknown key {_quoted(unknown)}; known are {_quoted(required | optional)}")
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text: str | None = None) -> None:
@@ -211,6 +195,11 @@ def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any]) -> dic
     return result
 
 
+def digest(content: Any) -> str:
+    """SHA-256, in hexadecimal, of JSON values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a small file's bytes, in hexadecimal. Raises FileFormatError as `read_bytes` does."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
@@ -252,10 +241,6 @@ def read_bytes(path: str | os.PathLike[str], expected: str = "JSON") -> bytes:
 def _json_type(value: object) -> str:
     names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
     return names.get(type(value), "null")
-
-
-def _quoted(names: set[str]) -> str:
-    return ", ".join(json_line(name) for name in sorted(names))
 
 
 def _umask() -> int:

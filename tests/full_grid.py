@@ -14,7 +14,7 @@ from lm_eval_prune.report.board import Average, Board, Cell, Column, Decline, Di
 from lm_eval_prune.report.harness_files import mask_text
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Cost, Run, Value
-from lm_eval_prune.sweep.folder import DENSE, Variant
+from lm_eval_prune.variants import DENSE, Variant
 
 TASKS = (
     "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",

@@ -8,8 +8,11 @@ import random
 from fractions import Fraction
 from hashlib import sha256
 
+from lm_eval_prune.files import digest
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.sweep.folder import DENSE, Row, Variant, digest, write_cell, write_plan
+from lm_eval_prune.sweep.folder import write_cell, write_plan
+from lm_eval_prune.sweep.schema import Row
+from lm_eval_prune.variants import DENSE, Variant
 
 OWN_NAME = "facebook/opt-125m"
 LAYERS, HEADS = 4, 4
@@ -155,7 +158,7 @@ def sweep(folder, variants, tasks=("piqa", "copa"), shots=(0,), *, count=60, los
         for number in shots
     ]
     write_plan(
-        folder, {"tasks": list(tasks), "num_fewshot": list(shots), **described}, {"model": "facebook/opt-125m"}, rows
+        folder, {"tasks": list(tasks), "num_fewshot": list(shots), **described}, {"model": {"fingerprint": "0"}}, rows
     )
     for row in rows:
         if (row.variant, row.task, row.num_fewshot) not in skip:

@@ -8,7 +8,7 @@ from sweep_folders import grid, importance, sweep
 from test_report_page import STRANGE
 
 from lm_eval_prune.report.leaderboard import leaderboard
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 
 pytestmark = pytest.mark.slow
 

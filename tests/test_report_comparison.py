@@ -16,6 +16,7 @@ from test_intervals import tango
 
 from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.files import digest
 from lm_eval_prune.identity import hub_fingerprint
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.averages import verdict_of
@@ -24,18 +25,9 @@ from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.selection import select_mask
-from lm_eval_prune.sweep.folder import (
-    DENSE,
-    Row,
-    Variant,
-    cell_path,
-    digest,
-    failure_path,
-    read_cell,
-    read_rows,
-    read_samples,
-    write_failure,
-)
+from lm_eval_prune.sweep.folder import cell_path, failure_path, read_cell, read_rows, read_samples, write_failure
+from lm_eval_prune.sweep.schema import Row
+from lm_eval_prune.variants import DENSE, Variant
 
 OWN = grid(heads=("0.3", "0.5", "0.9"))
 LOSSES = {OWN[0]: 0.02, OWN[1]: 0.2, OWN[2]: 0.6}

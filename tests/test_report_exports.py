@@ -28,7 +28,8 @@ from lm_eval_prune.report.leaderboard import leaderboard
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.tables import harness_table, markdown
 from lm_eval_prune.report.terminal import print_board
-from lm_eval_prune.sweep.folder import Variant, cell_path, read_cell, read_rows
+from lm_eval_prune.sweep.folder import cell_path, read_cell, read_rows
+from lm_eval_prune.variants import Variant
 
 VARIANTS = [*grid(heads=("0.3", "0.7")), *(Variant("random", "0.5", "0", seed=seed) for seed in (0, 1))]
 TASKS = ("piqa", "copa")

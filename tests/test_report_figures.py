@@ -18,7 +18,7 @@ from lm_eval_prune.report.figures.files import write_figures
 from lm_eval_prune.report.figures.form import Figure, unique_names
 from lm_eval_prune.report.figures.style import DARK, LIGHT, spec
 from lm_eval_prune.report.reading import read_collection
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 
 TASKS = ("piqa", "copa")
 RANDOM = [Variant("random", "0.5", "0", seed=seed) for seed in (0, 1)]

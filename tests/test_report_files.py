@@ -27,7 +27,8 @@ from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.runs import OWN_SHOTS
 from lm_eval_prune.report.sample_files import read_columns
 from lm_eval_prune.report.terminal import print_board
-from lm_eval_prune.sweep.folder import Variant, cell_path, read_cell, read_rows, read_samples
+from lm_eval_prune.sweep.folder import cell_path, read_cell, read_rows, read_samples
+from lm_eval_prune.variants import Variant
 
 OWN = grid(heads=("0.5",))[0]
 

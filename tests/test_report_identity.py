@@ -12,7 +12,7 @@ from lm_eval_prune.identity import files_fingerprint, hub_fingerprint
 from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 
 HALF = Variant("own", "0.5", "0")
 BASE = {"pretrained": OWN_NAME, "dtype": "float32"}

@@ -21,7 +21,8 @@ from lm_eval_prune.report.figures.files import write_figures
 from lm_eval_prune.report.leaderboard import leaderboard
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.terminal import print_board
-from lm_eval_prune.sweep.folder import Variant, read_rows, write_failure
+from lm_eval_prune.sweep.folder import read_rows, write_failure
+from lm_eval_prune.variants import Variant
 
 HARMFUL = "</script><b>\x00\x1b[31m\u2028\u2029\u202e\x9b\"'&|`\\x00🧠" + "long" * 125
 SHOWN = "</script><b><U+0000><U+001B>[31m<U+2028><U+2029><U+202E><U+009B>\"'&|`\\x00🧠" + "long" * 125

@@ -20,7 +20,8 @@ from lm_eval_prune.report.page.provenance import board_command, run_commands
 from lm_eval_prune.report.page.render import in_script, render_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import nested
-from lm_eval_prune.sweep.folder import Variant, cell_path, plan_paths, read_cell, read_plan, read_rows
+from lm_eval_prune.sweep.folder import cell_path, plan_paths, read_cell, read_plan, read_rows
+from lm_eval_prune.variants import Variant
 
 STRANGE = [
     "<script>window.hacked = 1</script>",
@@ -267,7 +268,7 @@ def test_commands_repeat_what_was_run(folder, tmp_path):
     first, second = run_commands(board, collection)
     settings, command = re.fullmatch(r"cat > sweep.yaml <<'END'\n(.*)END\n(.*)", first.text, re.DOTALL).groups()
     (plan,) = plan_paths(folder)
-    assert yaml.safe_load(settings)["tasks"] == read_plan(plan)[0]["config"]["tasks"]
+    assert yaml.safe_load(settings)["tasks"] == read_plan(plan).config["tasks"]
     assert shlex.split(command) == [
         "lm-eval-prune", "sweep", "--config", "sweep.yaml", "--output_path", str(folder),
     ]  # fmt: skip

@@ -24,6 +24,7 @@ LAYERS = [
         "fractions",
         "budget",
         "units",
+        "variants",
     ],
     ["model_args", "identity"],
     ["masks", "mask_files", "foreign_masks"],

@@ -17,9 +17,11 @@ from lm_eval_prune.errors import PruneError
 from lm_eval_prune.report.comparison import compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.tables import write_tables
-from lm_eval_prune.sweep.folder import Row, Variant, write_failure, write_plan
+from lm_eval_prune.sweep.folder import write_failure, write_plan
 from lm_eval_prune.sweep.results import Sweep
+from lm_eval_prune.sweep.schema import Row
 from lm_eval_prune.text import printable, replace_what_does_not_fit, spreadsheet_text
+from lm_eval_prune.variants import Variant
 
 
 @pytest.mark.parametrize(

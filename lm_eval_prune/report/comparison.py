@@ -36,8 +36,8 @@ from lm_eval_prune.report.grouping import (
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Missing, Problem, Run, shots_name
 from lm_eval_prune.report.statistics import Estimate, holm
-from lm_eval_prune.sweep.folder import DENSE
 from lm_eval_prune.text import printable
+from lm_eval_prune.variants import DENSE
 
 __all__ = ["BoardConfig", "compare"]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.runs import Problem, Run
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 
 __all__ = [
     "METRICS",

@@ -16,14 +16,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.files import digest
 from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.identities import identified
 from lm_eval_prune.report.metrics import Metric, known_direction
 from lm_eval_prune.report.runs import Cost, Dataset, Problem, Run, Value
 from lm_eval_prune.report.schema import TASK_NAMES, Config, Mask, PruningBlock, ResultsFile, TaskResult, fault_of
-from lm_eval_prune.sweep.folder import DENSE, Variant, digest, file_name
 from lm_eval_prune.text import printable
 from lm_eval_prune.units import unit_field
+from lm_eval_prune.variants import DENSE, Variant, file_name
 
 __all__ = [
     "cost_of",

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import ValidationError
-
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
@@ -27,9 +25,8 @@ from lm_eval_prune.report.harness_files import (
 )
 from lm_eval_prune.report.identities import identified_cell
 from lm_eval_prune.report.runs import Missing, Problem, Run
-from lm_eval_prune.report.schema import CellBlock, PruningBlock, fault_of
+from lm_eval_prune.report.schema import PruningBlock
 from lm_eval_prune.sweep.folder import (
-    Row,
     cell_path,
     failure_path,
     is_sweep_folder,
@@ -38,6 +35,7 @@ from lm_eval_prune.sweep.folder import (
     read_failure,
     read_plan,
 )
+from lm_eval_prune.sweep.schema import CellFile, Row
 from lm_eval_prune.text import printable
 
 __all__ = ["Collection", "read_collection"]
@@ -53,7 +51,7 @@ class Collection:
     importance: list[tuple[Path, ImportanceScores]] = field(default_factory=list)
     """Importance and induction scores, for the figures."""
     plans: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
-    """The plans of sweep folders, as they are on disk."""
+    """The plans of sweep folders: where each lies, and the settings of its grid."""
 
 
 def read_collection(paths: Sequence[str | os.PathLike[str]]) -> Collection:
@@ -134,12 +132,12 @@ def _rows(folder: Path, found: Collection) -> list[Row]:
     rows: dict[Row, None] = {}
     for path in plan_paths(folder):
         try:
-            content, own = read_plan(path)
+            plan = read_plan(path)
         except PruneError as error:
             found.problems.append(Problem("unreadable files", str(error)))
             continue
-        found.plans.append((path, content))
-        rows |= dict.fromkeys(own)
+        found.plans.append((path, plan.config))
+        rows |= dict.fromkeys(plan.rows)
     return list(rows)
 
 
@@ -163,18 +161,17 @@ def _why_absent(folder: Path, cell: str, found: Collection) -> str:
     except PruneError as error:
         found.problems.append(Problem("damaged cells", str(error)))
         return "failed: the record of why is damaged"
-    return f"failed: {failure['error']}: {failure['message']}"
+    return f"failed: {failure.error}: {failure.message}"
 
 
 def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, found: Collection) -> Run:
     """Raises FileFormatError where what the cell says cannot be."""
     file = results_file(content, path)
+    block = CellFile.model_validate(content).cell
     try:
-        block = CellBlock.model_validate(content["cell"])
         fields, left_out = task_fields(file, row.task)
-    except (ValidationError, FileFormatError) as error:
-        fault = fault_of(error) if isinstance(error, ValidationError) else str(error)
-        raise FileFormatError(f"{path}: {fault}") from None
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
     if left_out:
         found.problems.append(Problem("results that cannot be", f"{path}: left out: {listed(left_out)}"))
     if not fields["values"]:
@@ -182,7 +179,7 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, fo
     identity, pruning = block.identity, file.pruning or PruningBlock()
     model = identity.model or {}
     fields["task_config"] = identity.task_config_hash
-    fields["num_documents"] = fields["num_documents"] or (block.samples and block.samples.num_documents)
+    fields["num_documents"] = fields["num_documents"] or block.samples.num_documents
     return Run(
         **fields,
         source=folder,
@@ -196,7 +193,7 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, fo
         lm_eval=identity.lm_eval,
         date=file.date or 0.0,
         cost=cost_of(file),
-        samples=path if block.samples and block.samples.file else None,
+        samples=path,
         mask=mask_text(pruning.mask),
         settings=content.get("config") or {},
         versions=versions_of(file),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_prune.sweep.folder import DENSE, Variant
+from lm_eval_prune.variants import DENSE, Variant
 
 __all__ = ["OWN_SHOTS", "Cost", "Dataset", "Missing", "Problem", "Run", "Value", "shots_name"]
 

@@ -1,8 +1,8 @@
 """What is read of a results file of the harness: each field with its type and its bounds, checked before anything else.
 
-`ResultsFile` is the file without its tasks, `TaskResult` what it says of one task, `CellBlock` what a sweep's cell says
-beside. Keys that nobody here reads may hold anything. A file that breaks the schema is not shown, and named; so is
-a task, beside the other tasks of its file.
+`ResultsFile` is the file without its tasks, `TaskResult` what it says of one task; what a sweep's cell says beside is
+in `sweep/schema.py`. Keys that nobody here reads may hold anything. A file that breaks the schema is not shown, and
+named; so is a task, beside the other tasks of its file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from pydantic import (
 )
 
 from lm_eval_prune.files import json_line
+from lm_eval_prune.variants import LARGEST, Seed
 
-__all__ = ["TASK_NAMES", "CellBlock", "Config", "Mask", "PruningBlock", "ResultsFile", "TaskResult", "fault_of"]
+__all__ = ["TASK_NAMES", "Config", "Mask", "PruningBlock", "ResultsFile", "TaskResult", "fault_of"]
 
 LONGEST_VALUE = 40
 """Characters of a wrong value in a message."""
 
-LARGEST_COUNT = 2**62
-"""What a table of 64-bit numbers holds, sums of two included."""
 LATEST_DATE = 1e11
 """Seconds since 1970: some thousand years from now."""
 
@@ -49,8 +48,8 @@ def _text_or_none(value: Any) -> Any:
     return value if isinstance(value, str) else None
 
 
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=LARGEST_COUNT)]
-Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LARGEST_COUNT)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LARGEST)]
 Shots = Annotated[Count | None, BeforeValidator(_unless_not_said)]
 Shown = Annotated[str | None, BeforeValidator(_text_or_none)]
 Version = str | int | float | None
@@ -67,14 +66,14 @@ class Config(_Part):
 
     model: str | None = None
     model_args: str | dict[str, Any] | list[str] | None = None
-    model_num_parameters: Annotated[int, BeforeValidator(_whole), Field(ge=-1, le=LARGEST_COUNT)] | None = None
+    model_num_parameters: Annotated[int, BeforeValidator(_whole), Field(ge=-1, le=LARGEST)] | None = None
     """-1 where the harness cannot count them."""
     model_dtype: str | None = None
     model_sha: str | None = None
     num_fewshot: Shots = None
     """Of all tasks, in files of harness 0.3."""
     limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    fewshot_seed: Annotated[int, Field(ge=-LARGEST_COUNT, le=LARGEST_COUNT)] | None = None
+    fewshot_seed: Seed | None = None
 
 
 class Mask(_Part):
@@ -231,27 +230,6 @@ class TaskResult(_Part):
                 found = entry.get("higher_is_better")
                 return found if isinstance(found, bool) else None
         return None
-
-
-class _Samples(_Part):
-    file: str | None = None
-    num_documents: Positive | None = None
-
-
-class _Identity(_Part):
-    model: dict[str, Any] | None = None
-    task_config_hash: str | None = None
-    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    dtype: str | None = None
-    scorer: str | None = None
-    lm_eval: str | None = None
-
-
-class CellBlock(_Part):
-    """What a sweep's cell says beside its results."""
-
-    identity: _Identity
-    samples: _Samples | None = None
 
 
 TASK_NAMES = {

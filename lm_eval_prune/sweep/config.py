@@ -15,6 +15,7 @@ from lm_eval_prune.errors import ArgumentError, FractionError
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.strict_yaml import read_yaml
+from lm_eval_prune.variants import LARGEST
 
 __all__ = ["Ranking", "SweepConfig", "load_config", "parse_ranking"]
 
@@ -29,9 +30,7 @@ PLACES = {
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
 MOST_DOCUMENTS = 10**12
-MOST_SEED = 2**62
-"""What files of a sweep may hold."""
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class SweepConfig(BaseModel):
@@ -200,7 +199,7 @@ def parse_ranking(text: str) -> Ranking:
             seeds = tuple(int(part) for part in argument.replace("+", " ").replace(",", " ").split())
         except ValueError:
             seeds = ()
-        if seeds and all(0 <= seed <= MOST_SEED for seed in seeds):
+        if seeds and all(0 <= seed <= LARGEST for seed in seeds):
             return Ranking(text=text, kind="random", seeds=seeds)
     files = tuple(rest.split("+"))
     if all(file.endswith(".json") for file in files) and len(files) <= 2:

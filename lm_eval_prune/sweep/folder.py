@@ -22,31 +22,25 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import (
     TEMPORARY,
+    digest,
     opened,
     read_json,
     remove_temporaries,
-    require_format,
     write_bytes,
     write_json,
 )
 from lm_eval_prune.json_lines import bounded_lines
 from lm_eval_prune.strict_json import validated
-from lm_eval_prune.sweep.schema import CellFile, FailureFile, PlanFile
+from lm_eval_prune.sweep.schema import VERSION, CellFile, FailureFile, PlanFile, Row, SetupFile
 
 __all__ = [
-    "CELL_FORMAT",
-    "DENSE",
-    "Row",
-    "Variant",
     "cell_path",
-    "digest",
     "failure_path",
-    "file_name",
     "is_cell_id",
     "is_sweep_folder",
     "move_aside",
@@ -70,55 +64,7 @@ __all__ = [
     "write_setup",
 ]
 
-PLAN_FORMAT, CELL_FORMAT, FAILURE_FORMAT = "lm-eval-prune-sweep", "lm-eval-prune-cell", "lm-eval-prune-failure"
-SETUP_FORMAT = "lm-eval-prune-sweep-setup"
-VERSION = 1
-"""Of all formats; part of a cell's identity."""
-
-
-class Variant(NamedTuple):
-    """A column of the grid: which components go first, and how many."""
-
-    ranking: str
-    """`dense`, `own`, `aggregate`, `task:NAME`, `random` or files; `most:` before it turns the order round."""
-    prune_heads: str
-    """Share of all heads pruned, an exact decimal."""
-    prune_ffns: str
-    """Share of all FFNs pruned, an exact decimal."""
-    seed: int | None = None
-    """Of a random ranking."""
-    oracle: bool = False
-    """The ranking looked at documents that are then evaluated."""
-
-    def __str__(self) -> str:
-        if self.ranking == "dense":
-            return "dense"
-        name = self.ranking if self.seed is None else f"{self.ranking} (seed {self.seed})"
-        return f"{name}, heads {self.prune_heads}, FFNs {self.prune_ffns}" + (", oracle" if self.oracle else "")
-
-
-DENSE = Variant("dense", "0", "0")
-
-
-class Row(NamedTuple):
-    """A variant on a task at a number of shots, and the cell that answers it. Rows of equal masks share a cell."""
-
-    variant: Variant
-    task: str
-    num_fewshot: int
-    fewshot_seed: int
-    cell: str
-    """The cell's id."""
-
-
-def file_name(path: str) -> str:
-    """What a row calls an importance file: its name, with the folder that it is in."""
-    return "/".join(Path(path).parts[-2:])
-
-
-def digest(content: Any) -> str:
-    """SHA-256, in hexadecimal, of JSON values, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+PLAN_FORMAT, CELL_FORMAT = "lm-eval-prune-sweep", "lm-eval-prune-cell"
 
 
 # -- plans --------------------------------------------------------------------------------------------------------
@@ -151,14 +97,12 @@ def write_plan(folder: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]
     return path
 
 
-def read_plan(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """(the file's content, its rows). Raises FileFormatError."""
+def read_plan(path: Path) -> PlanFile:
+    """The plan at `path`. Raises FileFormatError."""
     try:
-        content = read_json(path)
-        rows = validated(PlanFile, content, path).rows
+        return validated(PlanFile, read_json(path), path)
     except FileFormatError as error:
         raise FileFormatError(f"{error}; delete it, and the sweep's command writes it again") from None
-    return content, [Row(**{**dict(row), "variant": Variant(**dict(row.variant))}) for row in rows]
 
 
 def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
@@ -166,7 +110,7 @@ def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
     paths = plan_paths(folder)
     if not paths:
         raise FileFormatError(f"{folder}: no sweep; expected a folder that `lm-eval-prune sweep` wrote")
-    return list(dict.fromkeys(row for path in paths for row in read_plan(path)[1]))
+    return list(dict.fromkeys(row for path in paths for row in read_plan(path).rows))
 
 
 def replace_rows(folder: Path, rows: Mapping[str, Row]) -> None:
@@ -175,10 +119,10 @@ def replace_rows(folder: Path, rows: Mapping[str, Row]) -> None:
     Failures that are recorded under those ids go.
     """
     for path in plan_paths(folder):
-        content, found = read_plan(path)
-        if any(row.cell in rows for row in found):
-            now = list(dict.fromkeys(rows.get(row.cell, row) for row in found))
-            write_plan(folder, content["config"], content.get("fixed", {}), now)
+        plan = read_plan(path)
+        if any(row.cell in rows for row in plan.rows):
+            now = list(dict.fromkeys(rows.get(row.cell, row) for row in plan.rows))
+            write_plan(folder, plan.config, plan.fixed.model_dump(), now)
     remove_failures(folder, rows)
 
 
@@ -227,27 +171,17 @@ def setup_path(folder: Path) -> Path:
     return folder / "setup.json"
 
 
-def write_setup(folder: Path, content: Mapping[str, Any]) -> None:
-    """Say what the folder is for, before there is a plan: `setup`, the model that importance comes from, `importance`,
-    the settings of each file of it, and `tasks`, their identities."""
-    whole = {"format": SETUP_FORMAT, "version": VERSION, **content}
-    if not setup_path(folder).exists() or read_json(setup_path(folder)) != whole:
-        write_json(setup_path(folder), whole)
+def write_setup(folder: Path, content: SetupFile) -> None:
+    """Say what the folder is for, before there is a plan."""
+    path = setup_path(folder)
+    if not path.exists() or validated(SetupFile, read_json(path), path) != content:
+        write_json(path, content.model_dump())
 
 
-def read_setup(folder: Path) -> dict[str, Any] | None:
+def read_setup(folder: Path) -> SetupFile | None:
     """What `write_setup` wrote; None where nothing was. Raises FileFormatError."""
     path = setup_path(folder)
-    if not path.exists():
-        return None
-    content = read_json(path)
-    optional = {"importance", "tasks"}
-    require_format(content, path, name=SETUP_FORMAT, version=VERSION, required={"setup"}, optional=optional)
-    parts = {key: content.get(key, {}) for key in ("setup", *sorted(optional))}
-    for key, value in parts.items():
-        if not isinstance(value, dict) or (key in optional and not all(isinstance(v, dict) for v in value.values())):
-            raise FileFormatError(f"{path}: {key}: not as a sweep writes it; give another --output_path")
-    return parts
+    return validated(SetupFile, read_json(path), path) if path.exists() else None
 
 
 # -- cells --------------------------------------------------------------------------------------------------------
@@ -274,7 +208,8 @@ def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Ite
         "sha256": hashlib.sha256(packed).hexdigest(),
         "num_documents": len({json.loads(line)["doc_id"] for line in lines}),
     }
-    content = {**results, "cell": {**results["cell"], "samples": record}}
+    block = {"format": CELL_FORMAT, "version": VERSION, **results["cell"], "samples": record}
+    content = {**results, "cell": block}
     content["cell"]["sha256"] = digest(content)
     try:
         write_bytes(_samples_path(path), packed)
@@ -293,18 +228,12 @@ def read_cell(path: Path, *, samples: bool = True) -> dict[str, Any]:
     Raises FileFormatError for a cell that is cut short, changed, or whose samples are.
     """
     content = read_json(path)
-    block = content.get("cell")
-    if not isinstance(block, dict) or block.get("format") != CELL_FORMAT:
-        raise FileFormatError(f'{path}: no cell of a sweep; expected a "cell" block of format "{CELL_FORMAT}"')
-    if block.get("version") != VERSION:
-        raise FileFormatError(f"{path}: cell of version {block.get('version')}; this release reads version {VERSION}")
-    found = block.pop("sha256", None)
-    if found != digest(content):
+    named = validated(CellFile, content, path).cell.sha256
+    unhashed = {key: value for key, value in content["cell"].items() if key != "sha256"}
+    if named != digest({**content, "cell": unhashed}):
         raise FileFormatError(f"{path}: damaged: its content does not have the hash that it names")
-    block["sha256"] = found
-    validated(CellFile, content, path)
     if samples:
-        with _checked_samples(path, block["samples"]["sha256"]):
+        with _checked_samples(path, content["cell"]["samples"]["sha256"]):
             pass
     return content
 
@@ -365,18 +294,10 @@ def failure_path(folder: str | os.PathLike[str], cell: str) -> Path:
 
 def write_failure(folder: Path, row: Row, kind: str, message: str) -> None:
     """Record why the cell of `row` could not be computed: the error's class and its message."""
-    described = {"variant": str(row.variant), "task": row.task, "num_fewshot": row.num_fewshot}
-    write_json(
-        failure_path(folder, row.cell),
-        {
-            "format": FAILURE_FORMAT,
-            "version": VERSION,
-            "id": row.cell,
-            **described,
-            "error": kind,
-            "message": message,
-        },
+    failure = FailureFile(
+        id=row.cell, variant=str(row.variant), task=row.task, num_fewshot=row.num_fewshot, error=kind, message=message
     )
+    write_json(failure_path(folder, row.cell), failure.model_dump())
 
 
 def remove_failures(folder: Path, cells: Iterable[str] | None = None) -> None:
@@ -387,7 +308,7 @@ def remove_failures(folder: Path, cells: Iterable[str] | None = None) -> None:
         if not is_cell_id(path.stem) or (cells is not None and path.stem not in cells):
             continue
         try:
-            ours = read_failure(folder, path.stem)["id"] == path.stem
+            ours = read_failure(folder, path.stem).id == path.stem
         except FileFormatError:
             ours = False
         if ours:
@@ -396,12 +317,10 @@ def remove_failures(folder: Path, cells: Iterable[str] | None = None) -> None:
             _move_to_corrupt(folder, [path])
 
 
-def read_failure(folder: str | os.PathLike[str], cell: str) -> dict[str, Any]:
+def read_failure(folder: str | os.PathLike[str], cell: str) -> FailureFile:
     """The record of a failed cell. Raises FileFormatError."""
     path = failure_path(folder, cell)
     try:
-        content = read_json(path)
-        validated(FailureFile, content, path)
+        return validated(FailureFile, read_json(path), path)
     except FileFormatError as error:
         raise FileFormatError(f"{error}; --retry_failed computes the cell again") from None
-    return content

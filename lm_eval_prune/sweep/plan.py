@@ -10,15 +10,17 @@ from functools import partial
 from typing import Any
 
 from lm_eval_prune.errors import PruneError
+from lm_eval_prune.files import digest
 from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
-from lm_eval_prune.sweep.folder import DENSE, VERSION, Row, Variant, digest, file_name
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
 from lm_eval_prune.sweep.rankings import Masks
+from lm_eval_prune.sweep.schema import VERSION, Row
 from lm_eval_prune.sweep.setup import Setup
 from lm_eval_prune.sweep.tasks import PlannedTask
+from lm_eval_prune.variants import DENSE, Variant, file_name
 
 __all__ = ["Plan", "make_plan"]
 

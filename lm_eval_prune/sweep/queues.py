@@ -26,6 +26,7 @@ from lm_eval_prune.sweep.plan import Plan
 from lm_eval_prune.sweep.rankings import importance_path
 from lm_eval_prune.sweep.results import headline
 from lm_eval_prune.sweep.worker import importance_config
+from lm_eval_prune.variants import DENSE
 
 __all__ = ["CellQueue", "ImportanceQueue", "Queue"]
 
@@ -168,8 +169,6 @@ class CellQueue:
 
     def _write(self, cell: str, found: CellResult, seconds: float) -> None:
         block = {
-            "format": disk.CELL_FORMAT,
-            "version": disk.VERSION,
             "id": cell,
             "identity": self.plan.identities[cell],
             "timing": {"seconds": seconds, "date": time.time(), "host": socket.gethostname()},
@@ -208,7 +207,7 @@ class CellQueue:
         if (found := headline(results, row.task)) is None:
             return f"{self._named(cell)}: no metric that is a number"
         line = f"{self._named(cell)}: {found.name} {found.value:.4f}"
-        dense = next((r for r in self.plan.rows if r.variant == disk.DENSE and r[1:4] == row[1:4]), None)
+        dense = next((r for r in self.plan.rows if r.variant == DENSE and r[1:4] == row[1:4]), None)
         if dense is None or dense.cell == cell:
             return line
         try:

@@ -16,9 +16,9 @@ from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import random_mask, ranked_mask
 from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
-from lm_eval_prune.sweep.folder import Variant
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.tasks import PlannedTask
+from lm_eval_prune.variants import Variant
 
 __all__ = ["Masks", "aggregate_path", "given_importance", "importance_path", "importance_settings", "needed_importance"]
 

@@ -10,6 +10,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed, is_claimed
+from lm_eval_prune.sweep.schema import Row
 from lm_eval_prune.text import spreadsheet_text
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Sweep:
         running = [cell for cell in cells if cell not in settled and is_claimed(self.folder, cell)]
         records = [disk.read_failure(self.folder, cell) for cell in failed]
         lines = [
-            f"{found['variant']} on {found['task']}, {found['num_fewshot']}-shot: {found['error']}: {found['message']}"
+            f"{found.variant} on {found.task}, {found.num_fewshot}-shot: {found.error}: {found.message}"
             for found in records
         ]
         missing = len(cells) - len(done) - len(failed) - len(running)
@@ -92,7 +93,7 @@ class Sweep:
     def _there(self, cell: str) -> bool:
         return disk.cell_path(self.folder, cell).exists()
 
-    def _record(self, row: disk.Row, failed: set[str]) -> dict[str, Any]:
+    def _record(self, row: Row, failed: set[str]) -> dict[str, Any]:
         record: dict[str, Any] = {**row.variant._asdict(), **row._asdict()}
         del record["variant"]
         path = disk.cell_path(self.folder, row.cell)

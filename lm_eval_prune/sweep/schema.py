@@ -1,85 +1,103 @@
-"""What files in a sweep's folder hold: plans, cells and records of failures, as pydantic models."""
+"""What files in a sweep's folder hold: setups, plans, cells and records of failures, as pydantic models."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from lm_eval_prune.fractions import parse_fraction
+from lm_eval_prune.variants import LARGEST, Seed, Variant
 
-__all__ = ["CellFile", "FailureFile", "PlanFile"]
+__all__ = ["VERSION", "CellFile", "FailureFile", "PlanFile", "Row", "SetupFile"]
 
-LARGEST = 2**62
-"""Of a number: what tables hold, with room."""
+VERSION: Final = 1
+"""Of all formats; part of a cell's identity."""
 
-
-def _share(text: str) -> str:
-    parse_fraction(text)
-    return text
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+CellId = Annotated[str, Field(pattern="^[0-9A-Za-z_-]{1,64}$")]
+"""It becomes a file's name."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-Share = Annotated[str, AfterValidator(_share)]
-Shots = Annotated[int, Field(ge=0, le=LARGEST)]
-Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-CellId = Annotated[str, Field(pattern="^[0-9A-Za-z_-]{1,64}$")]
-"""It becomes a file's name."""
+class _Open(BaseModel):
+    """A part that may hold more, as the harness's results do."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
 
-class _Variant(_Part):
-    ranking: str
-    prune_heads: Share
-    prune_ffns: Share
-    seed: Seed | None = None
-    oracle: bool = False
+class Row(NamedTuple):
+    """A variant on a task at a number of shots, and the cell that answers it. Rows of equal masks share a cell."""
 
-
-class _Row(_Part):
-    variant: _Variant
+    variant: Variant
     task: str
-    num_fewshot: Shots
+    num_fewshot: Count
     fewshot_seed: Seed
     cell: CellId
+    """The cell's id."""
+
+
+class SetupFile(_Part):
+    format: Literal["lm-eval-prune-sweep-setup"] = "lm-eval-prune-sweep-setup"
+    version: Literal[1] = VERSION
+    setup: dict[str, Any]
+    """The model that importance comes from."""
+    importance: dict[str, dict[str, Any]] = {}
+    """The settings of each file of it."""
+    tasks: dict[str, dict[str, Any]] = {}
+    """Their identities."""
+
+
+class _Fixed(_Open):
+    model: dict[str, Any] = {}
+    tasks: dict[str, dict[str, Any]] = {}
 
 
 class PlanFile(_Part):
-    format: Literal["lm-eval-prune-sweep"]
-    version: Literal[1]
+    format: Literal["lm-eval-prune-sweep"] = "lm-eval-prune-sweep"
+    version: Literal[1] = VERSION
     config: dict[str, Any]
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    rows: list[_Row]
+    fixed: _Fixed = _Fixed()
+    """What all plans of a folder have in common."""
+    rows: list[Row]
 
 
 class FailureFile(_Part):
-    format: Literal["lm-eval-prune-failure"]
-    version: Literal[1]
+    format: Literal["lm-eval-prune-failure"] = "lm-eval-prune-failure"
+    version: Literal[1] = VERSION
     id: CellId
     variant: str
     task: str
-    num_fewshot: Shots
+    num_fewshot: Count
     error: str
     message: str
-
-
-class _Open(BaseModel):
-    """A part of the harness's results, which hold more."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
 
 class _Samples(_Open):
     file: str
     sha256: str
+    num_documents: Count | None = None
+
+
+class _Identity(_Open):
+    """All that decides a cell's result; what reports show of it."""
+
+    model: dict[str, Any] | None = None
+    task_config_hash: str | None = None
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    dtype: str | None = None
+    scorer: str | None = None
+    lm_eval: str | None = None
 
 
 class _Cell(_Open):
-    identity: dict[str, Any]
+    format: Literal["lm-eval-prune-cell"]
+    version: Literal[1]
+    identity: _Identity
     samples: _Samples
+    sha256: str
 
 
 class _Pruning(_Open):

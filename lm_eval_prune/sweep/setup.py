@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
-from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
+from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.identity import MASK_ARGUMENTS, VERSION, counting_arguments, files_fingerprint, files_of_arguments
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed
 from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.schema import SetupFile
 from lm_eval_prune.sweep.tasks import PlannedTask
 
 __all__ = ["Setup", "find_setup", "require_same_setup", "settle"]
@@ -94,14 +95,9 @@ def require_same_setup(folder: Path, setup: Setup, tasks: list[PlannedTask]) -> 
     """Raise PruneError where the folder holds plans of another model, or of another version of a task."""
     record = setup.record(tasks)
     for path in disk.plan_paths(folder):
-        fixed = disk.read_plan(path)[0].get("fixed", {})
-        model, known = fixed.get("model", {}), fixed.get("tasks", {})
-        if not (
-            isinstance(model, dict) and isinstance(known, dict) and all(isinstance(v, dict) for v in known.values())
-        ):
-            raise FileFormatError(f"{path}: fixed: not as a sweep writes it; {ELSEWHERE}")
-        _require_same_model(folder, model, record["model"])
-        _require_same_tasks(folder, known, record["tasks"])
+        fixed = disk.read_plan(path).fixed
+        _require_same_model(folder, fixed.model, record["model"])
+        _require_same_tasks(folder, fixed.tasks, record["tasks"])
 
 
 def settle(
@@ -114,27 +110,29 @@ def settle(
     another model, or where a task or a file of importance is another one.
     """
     record = setup.record(tasks)
-    mine = {
-        "setup": setup.of_importance(),
-        "importance": {name: dict(settings) for name, settings in importance.items()},
-        "tasks": record["tasks"],
-    }
+    mine = SetupFile(
+        setup=setup.of_importance(),
+        importance={name: dict(settings) for name, settings in importance.items()},
+        tasks=record["tasks"],
+    )
     found = disk.read_setup(folder)
     if found is not None and _is_used(folder, process):
-        _require_same_model(folder, found["setup"], mine["setup"])
-        _require_same_tasks(folder, found["tasks"], mine["tasks"])
+        _require_same_model(folder, found.setup, mine.setup)
+        _require_same_tasks(folder, found.tasks, mine.tasks)
         alone = not _others(folder, process)
-        for name, settings in mine["importance"].items():
+        for name, settings in mine.importance.items():
             if alone and not (folder / "importance" / name).exists():
                 continue  # nothing came of it, or the file was deleted
             for key, now in settings.items():
-                there = found["importance"].get(name, settings).get(key)
+                there = found.importance.get(name, settings).get(key)
                 if there != now:
                     raise ArgumentError(
                         f"{folder / 'importance' / name}: computed with {key}={json_line(there)}, now "
                         f"{json_line(now)}; delete the file, or {ELSEWHERE}"
                     )
-        mine = {key: {**found[key], **mine[key]} for key in mine}
+        mine = SetupFile(
+            setup=mine.setup, importance=found.importance | mine.importance, tasks=found.tasks | mine.tasks
+        )
     disk.write_setup(folder, mine)
 
 

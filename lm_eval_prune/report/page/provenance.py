@@ -76,7 +76,7 @@ def tasks_listing(board: Board) -> Listing:
 def run_commands(board: Board, collection: Collection) -> list[Command]:
     """Commands that compute the results again: one a grid of a sweep, and those of a folder of results files."""
     sources = {run.source for run in _runs(board)}
-    commands = [_sweep_command(path, plan) for path, plan in collection.plans if path.parent.parent in sources]
+    commands = [_sweep_command(path, config) for path, config in collection.plans if path.parent.parent in sources]
     folders: dict[Path, dict[Path, list[Run]]] = {}
     for run in _runs(board):
         if run.source == run.path:
@@ -102,11 +102,11 @@ def board_command(paths: Sequence[object], output_path: object, config: BoardCon
     return _command("This leaderboard", _shell(words))
 
 
-def _sweep_command(path: Path, plan: Mapping[str, Any]) -> Command:
+def _sweep_command(path: Path, config: Mapping[str, Any]) -> Command:
     folder = path.parent.parent
     given = {
         name: value
-        for name, value in plan["config"].items()
+        for name, value in config.items()
         if name not in SweepConfig.model_fields or not _is_default(name, value)
     }
     settings = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 from lm_eval_prune.errors import PruneError
+from lm_eval_prune.files import digest
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import flat_records
 from lm_eval_prune.report.tables import markdown
-from lm_eval_prune.sweep.folder import cell_path, digest, failure_path, plan_paths, read_rows, write_failure
+from lm_eval_prune.sweep.folder import cell_path, failure_path, plan_paths, read_rows, write_failure
 from lm_eval_prune.sweep.results import Sweep
 from tests.fuzz.readers import Target
 from tests.sweep_folders import grid, sweep

@@ -17,7 +17,7 @@ from lm_eval_prune.report.page.render import write_page
 from lm_eval_prune.report.reading import Collection, read_collection
 from lm_eval_prune.report.tables import markdown, write_flips, write_tables
 from lm_eval_prune.report.terminal import print_board
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 from tests.fuzz.readers import Target
 from tests.sweep_folders import harness_run, pruning, results, samples
 

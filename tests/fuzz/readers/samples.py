@@ -8,7 +8,7 @@ from pathlib import Path
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.tables import markdown
-from lm_eval_prune.sweep.folder import Variant
+from lm_eval_prune.variants import Variant
 from tests.fuzz.readers import Target
 from tests.sweep_folders import harness_run, pruning, samples
 
