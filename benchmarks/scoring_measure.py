@@ -17,8 +17,8 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.decoders import flops_per_token
+from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.decoders.linear import linear
-from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops
@@ -90,7 +90,7 @@ def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repea
     medians = {name: statistics.median(each) for name, each in times.items()}
     hf_s, packed_s = medians["hf"], medians["packed"]
     without_cache_s = medians.get("hf_without_cache", hf_s)
-    forward = OPTForward(scorers.model)
+    forward = DecoderForward(scorers.model)
     packs = all_packs(forward, trie, best)
     flops = evaluation_flops(scorers.model.config, packs, ours.mask)
     pairs = list(zip(answers["hf"], answers["packed"], strict=True))
@@ -125,7 +125,7 @@ def _hf_flops(config: Any, inputs: Iterable[Sequence[int]]) -> float:
 
 def extras(scorers: Scorers, requests: list[Any], repeats: int) -> dict[str, float]:
     """A 70 % heads + 20 % FFNs mask against its FLOPs, and all FFN knockouts against as many dense evaluations."""
-    config, forward = scorers.model.config, OPTForward(scorers.model)
+    config, forward = scorers.model.config, DecoderForward(scorers.model)
     pairs = [request[1:] for request in requests]
     generator = torch.Generator().manual_seed(0)
     mask = PruningMask.from_importance(

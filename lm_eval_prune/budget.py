@@ -46,22 +46,22 @@ def token_budget(shape: Shape, device_type: str, longest: int, batch_size: int |
     """Tokens of a pack that take no more memory than a padded batch of `batch_size` x `longest` tokens.
 
     The padded way holds, for every token, its logits, their log-softmax, and keys and values of all layers. A pack
-    holds some vectors of the model's width, for one layer at a time, and a copy of the residual stream wherever masks
-    divide; queries, attention's outputs and the FFN's inner vectors exist for `slice_rows` tokens at a time. Three
-    quarters of the logits' share go to `output_rows`. `batch_size` None stands for no limit but the one beyond which
-    larger packs gain nothing.
+    holds some vectors of the model's width, for one layer's attention at a time, and a copy of the residual stream
+    wherever masks divide; the FFN's inner vectors exist for `slice_rows` tokens at a time. Three quarters of the
+    logits' share go to `output_rows`. `batch_size` None stands for no limit but the one beyond which larger packs gain
+    nothing.
     """
     most = max(MOST_TOKENS.get(device_type, MOST_ELSEWHERE), MOST_LENGTHS * longest)
     if batch_size is None:
         return most
     left = batch_size * longest * (shape.vocab_size // 2 + 2 * shape.num_hidden_layers * shape.hidden_size)
-    always, in_slice = (5 + COPIES) * shape.hidden_size, 3 * shape.hidden_size + shape.ffn_dim
+    always, in_slice = (8 + COPIES) * shape.hidden_size, 2 * shape.hidden_size + 2 * shape.ffn_dim
     one_slice, more = left // (always + in_slice), (left - slice_rows(device_type) * in_slice) // always
     return max(1, min(most, max(one_slice, more)))
 
 
 def slice_rows(device_type: str) -> int:
-    """Tokens that go through an FFN, or through attention behind its keys and values, together at most."""
+    """Tokens that go through an FFN together at most: bounds its inner width, and stays in cache."""
     return SLICE_ROWS.get(device_type, SLICE_ROWS_ELSEWHERE)
 
 

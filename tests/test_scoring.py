@@ -1,5 +1,7 @@
 """The packed scorer: answers against float64, the shape of packs, many masks, memory, refusals."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -20,13 +22,14 @@ from scoring_reference import log_likelihood
 
 from lm_eval_prune import PruneError, PruningMask, masked
 from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
-from lm_eval_prune.decoders import opt_forward
-from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.decoders import maps
+from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.scoring import forward, score, scorer
 from lm_eval_prune.scoring.attention import allowed, asked_calls, plan
 from lm_eval_prune.scoring.packing import build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import build_trie
+from tests import families
 
 DENSE = PruningMask.dense(LAYERS, HEADS)
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # shrinking a failure takes minutes: every step runs models
@@ -194,7 +197,7 @@ def test_a_very_long_shared_beginning_adds_little_in_every_pack(endings):
     shared, ending = list(range(1900)), list(range(40))
     documents = [[*shared, document] for document in range(2000, 3000)]
     trie = build_trie([(document, [token, *ending]) for document in documents for token in range(endings)], 2048)
-    budget = token_budget(OPTForward(tiny_model()), "cpu", trie.longest, None)
+    budget = token_budget(DecoderForward(tiny_model()), "cpu", trie.longest, None)
     computed = sum(len(pack) for pack in packs_of(trie, budget))
     different = len(shared) + len(documents) * (1 + endings * len(ending))
     assert computed <= 8 / 7 * different
@@ -220,25 +223,38 @@ def test_many_masks_at_once_give_what_each_gives_alone(requests, masks, batch):
             assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=2e-5)
 
 
-def test_masks_share_the_layers_below_their_first_difference(monkeypatch):
-    stages = []
-    attention, ffn = OPTForward.attention, OPTForward.ffn
-    monkeypatch.setattr(OPTForward, "attention", lambda *a: stages.append("attention") or attention(*a))
-    monkeypatch.setattr(OPTForward, "ffn", lambda *a: stages.append("ffn") or ffn(*a))
+@pytest.mark.parametrize(
+    ("model", "stages"),
+    [
+        # Alone, each of the 3 masks takes 3 attentions and 3 FFNs. Together: the first attention is everyone's.
+        (tiny_model, {"attention": 1 + 2 + 3, "ffn": 2 + 3 + 3}),
+        (lambda: families.made("gpt2"), {"attention": 1 + 2 + 3, "ffn": 2 + 3 + 3}),
+        (lambda: families.made("olmo2"), {"attention": 1 + 2 + 3, "ffn": 2 + 3 + 3}),
+        # A layer whose attention and FFN read the same stream is computed whole.
+        (lambda: families.made("gpt_neox"), {"attention": 2 + 3 + 3, "ffn": 2 + 3 + 3}),
+    ],
+)
+def test_masks_share_what_comes_before_their_first_difference(monkeypatch, model, stages):
+    found = Counter()
+    run = DecoderForward.run
+
+    def counted(self, stage, *arguments, **settings):
+        found.update(attention=stage.attention, ffn=stage.ffn)
+        return run(self, stage, *arguments, **settings)
+
+    monkeypatch.setattr(DecoderForward, "run", counted)
     knockouts = [
         PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_ffns=(layer,))
         for layer in range(LAYERS)
     ]
-    score(tiny_model(), [([3, 4, 5], [6])], knockouts)
-    # Alone, each mask takes 3 attentions and 3 FFNs. Together: the first attention is everyone's, and so on.
-    assert stages.count("attention") == 1 + 2 + 3
-    assert stages.count("ffn") == 2 + 3 + 3
+    score(model(), [([3, 4, 5], [6])], knockouts)
+    assert found == stages
 
 
 def test_pruned_components_are_not_computed(monkeypatch):
-    widths = []
-    linear = opt_forward.linear
-    monkeypatch.setattr(opt_forward, "linear", lambda x, w, b=None: widths.append(tuple(w.shape)) or linear(x, w, b))
+    shapes = []
+    linear = maps.linear
+    monkeypatch.setattr(maps, "linear", lambda x, w, b=None: shapes.append((len(x), *w.shape)) or linear(x, w, b))
     mask = PruningMask(
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
@@ -246,8 +262,10 @@ def test_pruned_components_are_not_computed(monkeypatch):
         pruned_ffns=(1, 2),
     )
     score(tiny_model(), [([3, 4, 5], [6, 7])], [mask])
-    output_layer = (VOCABULARY, 32)
-    assert widths == [(8, 32)] * 3 + [(32, 8), (48, 32), (32, 48)] + [(32, 32)] * 4 + [output_layer]
+    first = [*[(4, 8, 32)] * 3, (4, 32, 8), (4, 48, 32), (4, 32, 48)]
+    # The last heads are in layer 1: its keys and values for all 4 tokens, the rest for the 2 that are asked for.
+    second = [*[(4, 32, 32)] * 2, *[(2, 32, 32)] * 2]
+    assert [shape for shape in shapes if 0 not in shape] == [*first, *second, (2, VOCABULARY, 32)]
 
 
 def test_the_model_is_left_as_it_was():
@@ -314,13 +332,13 @@ def test_out_of_memory_with_one_request_and_other_errors_are_raised(monkeypatch)
 
 
 def test_batch_size_bounds_the_tokens_of_a_pack():
-    model = OPTForward(tiny_model())
+    model = DecoderForward(tiny_model())
     budgets = [token_budget(model, "cpu", 200, size) for size in (1, 2, 4, None)]
     assert budgets == sorted(budgets)
     assert budgets[0] < budgets[1]
-    # Tokens x 12 vectors of width 32 and an inner one of 48, and two buffers of logits over 61 tokens, against
+    # Tokens x 14 vectors of width 32 and two inner ones of 48, and two buffers of logits over 61 tokens, against
     # two of those and the keys and values of 3 layers for each of 200 tokens.
-    packed = budgets[0] * (12 * 32 + 48) + 2 * output_rows("cpu", 200, 1) * 61
+    packed = budgets[0] * (14 * 32 + 2 * 48) + 2 * output_rows("cpu", 200, 1) * 61
     assert packed <= 200 * (2 * 61 + 2 * 3 * 32)
     assert output_rows("cuda", 200, 1) < 200 < output_rows("cuda", 200, None)
 

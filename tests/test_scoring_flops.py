@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.decoders import linear
-from lm_eval_prune.decoders.opt_forward import OPTForward
+from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.trie import build_trie
@@ -51,20 +51,20 @@ def attention(config, mask):
 
 @pytest.mark.parametrize("mask", [DENSE, SOME, NO_LAST_HEADS])
 def test_flops_are_those_that_torch_counts(tiny_opt, mask):
-    packs = all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
+    packs = all_packs(DecoderForward(tiny_opt), build_trie(requests(), 512), None)
     counted = counted_linear(tiny_opt, [mask])
     found = evaluation_flops(tiny_opt.config, packs, mask)
     assert found - attention(tiny_opt.config, mask) == counted
 
 
 def test_backwards_every_product_is_made_once_more_and_attentions_twice(tiny_opt):
-    config, packs = tiny_opt.config, all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
+    config, packs = tiny_opt.config, all_packs(DecoderForward(tiny_opt), build_trie(requests(), 512), None)
     forwards = evaluation_flops(config, packs, DENSE)
     assert gradient_flops(config, packs) == 2 * forwards + attention(config, DENSE)
 
 
 def test_masks_share_what_comes_before_their_first_difference(tiny_opt):
-    config, packs = tiny_opt.config, all_packs(OPTForward(tiny_opt), build_trie(requests(), 512), None)
+    config, packs = tiny_opt.config, all_packs(DecoderForward(tiny_opt), build_trie(requests(), 512), None)
     late = PruningMask(**SHAPE, pruned_ffns=(2,))
     both = shared_flops(config, packs, [DENSE, late])
     together, apart = counted_linear(tiny_opt, [DENSE, late]), counted_linear(tiny_opt, [DENSE])
@@ -72,5 +72,5 @@ def test_masks_share_what_comes_before_their_first_difference(tiny_opt):
     assert shared_flops(config, packs, [SOME, SOME]) == evaluation_flops(config, packs, SOME)
     alone = sum(evaluation_flops(config, packs, mask) for mask in (DENSE, SOME))
     narrow, width = config.word_embed_proj_dim, config.hidden_size
-    project_in = 2 * narrow * width * (CONTEXT + CONTINUATION - 1) if narrow != width else 0
+    project_in = 2 * narrow * width * (CONTEXT + CONTINUATION - 1 + CONTINUATION) if narrow != width else 0
     assert shared_flops(config, packs, [DENSE, SOME]) == alone - project_in  # they differ in the first layer

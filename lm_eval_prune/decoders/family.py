@@ -55,6 +55,10 @@ class Family:
     """Norms before both, which go when neither is left."""
     norms_first: str = ""
     """Field of the configuration that, where false, puts all norms into the residual stream, where they stay."""
+    norms_in_stream: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Those that stand there, behind attention and behind the FFN."""
+    parallel: str = ""
+    """Field of the configuration that, where true, lets attention and FFN read the same stream."""
     proven: bool = False
     """The tests hold this family to an independent computation; others are proven when they are loaded."""
 
@@ -111,6 +115,7 @@ FAMILIES = {
         down="mlp.dense_4h_to_h",
         attention_norms=("input_layernorm",),
         ffn_norms=("post_attention_layernorm",),
+        parallel="use_parallel_residual",
         proven=True,
     ),
     "llama": COMMON,
@@ -163,7 +168,9 @@ def family_of(config: Any, base: nn.Module) -> Family:
     """
     family = FAMILIES.get(model_type_of(config)) or _common_shape(base)
     if family.norms_first and not getattr(text_config(config), family.norms_first):
-        family = dataclasses.replace(family, attention_norms=(), ffn_norms=())
+        family = dataclasses.replace(
+            family, attention_norms=(), ffn_norms=(), norms_in_stream=(family.attention_norms, family.ffn_norms)
+        )
     return family
 
 

@@ -12,15 +12,14 @@ import torch
 
 from lm_eval_prune.decoders import removed_from, unwrapped
 from lm_eval_prune.decoders.attention import Attention, Handler, attending
-from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.family import submodule, text_config
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import fast, narrowed
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
-from lm_eval_prune.decoders.opt_forward import OPTForward
-from lm_eval_prune.decoders.opt_forward import why_not as why_not_by_hand
 from lm_eval_prune.decoders.places import places_of, width_out
 from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
 from lm_eval_prune.decoders.proof import require_proof
+from lm_eval_prune.decoders.stages import Stage
 from lm_eval_prune.decoders.trunk import LayerCall, Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 
@@ -35,9 +34,6 @@ __all__ = ["DecoderForward", "forward_of", "why_not"]
 
 LENGTH_DEPENDENT = {"dynamic", "longrope"}
 """Kinds of rotary positions that depend on the longest input beside."""
-FFN_ROWS = {"cpu": 1024}
-"""Device type -> tokens that go through an FFN together: bounds its inner width, and stays in cache."""
-FFN_ROWS_ELSEWHERE = 8192
 
 
 class DecoderForward:
@@ -52,9 +48,10 @@ class DecoderForward:
         self.num_attention_heads = self.places.num_attention_heads
         self.hidden_size = self.trunk.hidden_size
         self.vocab_size = self.trunk.vocab_size
-        widths = [width_out(module) for layer in self.places.layers for module in layer.up]
-        self.ffn_dim: int = max(widths, default=getattr(text_config(self.model.config), "intermediate_size", 0) or 0)
-        """Inner width of an FFN."""
+        widths = [sum(map(width_out, layer.up)) for layer in self.places.layers]
+        self.ffn_dim: int = max(widths) or getattr(text_config(self.model.config), "intermediate_size", 0) or 0
+        """Inner width of an FFN, of all the maps that it begins with."""
+        self.stages = self.trunk.stages
 
     @property
     def device(self) -> torch.device:
@@ -70,21 +67,50 @@ class DecoderForward:
         """[N] tokens and how many come before each -> layer 0's input, and what each layer is called with beside."""
         return self.trunk.embed(token_ids[None], positions[None], described=True)
 
-    def at_hand(self, layer: int) -> AbstractContextManager[None]:
-        """A block in which the weights of a layer are there if they are offloaded."""
-        return at_hand(self.places.layers[layer].module)
+    def at_hand(self, stage: Stage, mask: PruningMask) -> AbstractContextManager[None]:
+        """A block in which the weights that `stage` needs under `mask` are there if they are offloaded."""
+        layer, family = self.places.layers[stage.layer], self.places.family
+        idle: list[nn.Module | None] = []
+        if not stage.attention:
+            norms = *family.attention_norms, *family.attention_norms_behind, *family.norms_in_stream[0]
+            idle += [layer.attention, *(submodule(layer.module, path) for path in norms)]
+        if not stage.ffn or stage.layer in mask.pruned_ffns:
+            norms = *family.ffn_norms, *(() if stage.ffn else family.norms_in_stream[1])
+            idle += [*layer.ffn, *(submodule(layer.module, path) for path in norms)]
+        left_out = {id(part) for module in idle if module is not None for part in module.modules()}
+        parts = (part for part in layer.module.modules() if id(part) not in left_out)
+        return at_hand(*(part for part in parts if list(part.parameters(recurse=False))))
 
-    def layer(
-        self, index: int, stream: Tensor, calls: Sequence[LayerCall], mask: PruningMask, handler: Handler
+    def run(
+        self,
+        stage: Stage,
+        stream: Tensor,
+        calls: Sequence[LayerCall],
+        mask: PruningMask,
+        handler: Handler,
+        *,
+        rows: int,
+        keys: bool = True,
     ) -> Tensor:
-        """The stream behind layer `index` under `mask`; `handler` gives the outputs of all heads, pruned ones zero."""
-        rows = FFN_ROWS.get(stream.device.type, FFN_ROWS_ELSEWHERE)
-        with narrowed(self.places, index, mask, ffn_rows=rows), attending(self.places, handler):
-            return self.trunk.layer(index, stream, calls)
+        """The stream behind `stage` under `mask`; `handler` gives the outputs of all heads, pruned ones zero.
+
+        `rows` tokens go through an FFN together: bounds its inner width, and stays in cache. Without `keys` those and
+        values are not computed: `handler` has them from elsewhere.
+        """
+        with narrowed(self.places, stage, mask, keys=keys, ffn_rows=rows), attending(self.places, handler):
+            if stage.attention or stream.shape[1] <= rows:
+                return self.trunk.layer(stage.layer, stream, calls)
+            first, *others = stream.split(rows, 1)
+            found = self.trunk.layer(stage.layer, first, calls)
+            output = found.new_empty(*stream.shape)
+            output[:, :rows] = found
+            for number, part in enumerate(others, 1):
+                output[:, number * rows : (number + 1) * rows] = self.trunk.layer(stage.layer, part, calls)
+            return output
 
     def attention(self, index: int, stream: Tensor, calls: Sequence[LayerCall], mask: PruningMask) -> Attention:
         """What layer `index` attends with, for its keys and values alone."""
-        with narrowed(self.places, index, mask, queries=False):
+        with narrowed(self.places, Stage(index, ffn=False), mask, queries=False):
             return self.trunk.attention(index, stream, calls)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -94,10 +120,8 @@ class DecoderForward:
             return self.trunk.logits(hidden[None])[0]
 
 
-def forward_of(model: nn.Module) -> OPTForward | DecoderForward:
+def forward_of(model: nn.Module) -> DecoderForward:
     """What computes packs of `model`. Raises UnsupportedModelError where that could differ from the model itself."""
-    if why_not_by_hand(model) is None:
-        return OPTForward(model)
     if reason := why_not(model):
         raise UnsupportedModelError(f"the packed scorer computes plain models only: {reason}")
     return DecoderForward(model)
@@ -109,8 +133,6 @@ def why_not(model: nn.Module) -> str | None:
     Everything that is not as transformers makes it counts: adapters, quantised or sharded weights, hooks but
     accelerate's.
     """
-    if why_not_by_hand(model) is None:
-        return None
     module = type(model).__module__
     if not module.startswith(("transformers.models.", "lm_eval_prune.")):
         return f"the model is a {type(model).__name__} of {module}"

@@ -1,4 +1,4 @@
-"""One layer's linear maps for the time of a pass: the fastest products, and without what a mask prunes.
+"""One layer, or half of it, for the time of a pass: the fastest products, and without what a mask prunes.
 
 What a pruned head's rows and columns would give is left out of the product and put in as zeros, so that everything
 else of the layer finds the shapes that it expects. Nothing is left out of a map whose outputs a norm ties together.
@@ -6,98 +6,146 @@ else of the layer finds the shapes that it expects. Nothing is left out of a map
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.linear import linear
-from lm_eval_prune.decoders.places import Layer, Places, weight_of
+from lm_eval_prune.decoders.places import Layer, Places, weight_of, width_out
 from lm_eval_prune.decoders.slices import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lm_eval_prune.decoders.stages import Stage
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["fast", "narrowed"]
+__all__ = ["fast", "narrowed", "only"]
 
-Forward = Callable[..., "Tensor"]
+Forward = Callable[..., Any]
+
+
+@contextmanager
+def only(places: Places, stage: Stage, mask: PruningMask) -> Iterator[None]:
+    """Inside, the layer of `stage` computes nothing beside that, and no FFN that `mask` prunes."""
+    without_ffn = not stage.ffn or stage.layer in mask.pruned_ffns
+    with (
+        lent(() if stage.attention else _no_attention(places, stage.layer)),
+        lent(_no_ffn(places, stage) if without_ffn else ()),
+    ):
+        yield
 
 
 @contextmanager
 def narrowed(
-    places: Places, index: int, mask: PruningMask, *, queries: bool = True, ffn_rows: int | None = None
+    places: Places,
+    stage: Stage,
+    mask: PruningMask,
+    *,
+    queries: bool = True,
+    keys: bool = True,
+    ffn_rows: int | None = None,
 ) -> Iterator[None]:
-    """Inside, layer `index` computes nothing of what `mask` prunes, nor with `queries` False its queries, where that
-    can be had. Its FFN takes `ffn_rows` tokens at a time."""
-    layer = places.layers[index]
+    """Inside, the layer of `stage` computes nothing beside that, nothing of what `mask` prunes, nor its queries, or its
+    keys and values, where those are False. Its FFN takes `ffn_rows` tokens at a time."""
+    index = stage.layer
+    layer, pruned = places.layers[index], index in mask.pruned_ffns
+    unasked = [] if queries and keys else _rows(places, index, queries=not queries, keys=not keys)
     forwards = [
-        *_attention_maps(places, index, mask, queries),
-        *_ffn(places, layer, index in mask.pruned_ffns, ffn_rows),
+        *(_attention_maps(places, index, mask, unasked) if stage.attention else _no_attention(places, index)),
+        *(_no_ffn(places, stage) if not stage.ffn or pruned else _ffn(layer, ffn_rows)),
     ]
-    with lent(forwards):
-        if index in mask.pruned_ffns and layer.added is not None:
-            # Also what a norm behind the FFN would add of its own, and mixtures of experts.
-            handle = layer.added.register_forward_hook(_nothing)
-            try:
-                yield
-            finally:
-                handle.remove()
-        else:
-            yield
+    with ExitStack() as stack:
+        stack.enter_context(lent(forwards))
+        if pruned and stage.ffn and layer.down is None and layer.added is not None:  # a mixture of experts
+            stack.callback(layer.added.register_forward_hook(_nothing).remove)
+        yield
 
 
 def fast(module: Any) -> list[tuple[nn.Module, Forward]]:
     """The plain linear maps at and in `module`, with what computes them."""
-    return [(each, _product(each.weight, each.bias)) for each in module.modules() if type(each) is nn.Linear]
+    return [(each, _product(each)) for each in module.modules() if type(each) in (nn.Linear, Conv1D)]
 
 
 def _attention_maps(
-    places: Places, index: int, mask: PruningMask, queries: bool
+    places: Places, index: int, mask: PruningMask, unasked: list[tuple[str, int, int]]
 ) -> Iterator[tuple[nn.Module, Forward]]:
     if not places.removed.kept_heads(index):
         return
     layer, family = places.layers[index], places.family
-    gone: dict[str, list[tuple[int, int, int]]] = {}
-    if index in mask.pruned_heads:
-        for part in parts_of(places, index):
-            if part.goes(mask, index) and part.dim is not None and not part.ffn:
-                gone.setdefault(part.name, []).append((part.dim, part.start, part.stop))
+    gone: dict[str, list[tuple[int, int]]] = {}
+    for path, start, stop in unasked:
+        gone.setdefault(f"{path}.weight", []).append((start, stop))
+    for part in parts_of(places, index) if index in mask.pruned_heads else ():
+        if part.goes(mask, index) and part.dim is not None and not part.ffn:
+            gone.setdefault(part.name, []).append((part.start, part.stop))
     for path in filter(None, (family.queries, family.keys, family.values, family.output)):
         module = submodule(layer.module, path)
-        cut = [(start, stop) for _, start, stop in gone.get(f"{path}.weight", ())]
-        if path == family.output:
-            if cut:
-                yield module, _fewer_inputs(module, _kept(weight_of(module).shape[1], cut, module))
-            elif type(module) is nn.Linear:
-                yield module, _product(module.weight, module.bias)
-        elif path == family.queries and not queries and not family.fused:
-            yield module, _fewer_outputs(module, _kept(0, [], module))
-        elif cut:
-            yield module, _fewer_outputs(module, _kept(weight_of(module).shape[0], cut, module))
-        elif type(module) is nn.Linear:
-            yield module, _product(module.weight, module.bias)
-
-
-def _ffn(places: Places, layer: Layer, pruned: bool, rows: int | None) -> Iterator[tuple[nn.Module, Forward]]:
-    one_module = len(layer.ffn) == 1
-    if pruned and layer.down is not None:
-        if one_module:
-            yield layer.ffn[0], torch.zeros_like
+        cut = gone.get(f"{path}.weight")
+        if not cut:
+            yield from fast(module)
+        elif path == family.output:
+            yield module, _fewer_inputs(module, _kept(weight_of(module).shape[1], cut, module))
         else:
-            for module in layer.up:
-                yield module, _fewer_outputs(module, _kept(0, [], module), filled=False)
-            yield layer.down, _zeros(layer.down)
-        return
+            yield module, _fewer_outputs(module, _kept(weight_of(module).shape[0], cut, module))
+
+
+def _rows(places: Places, index: int, *, queries: bool, keys: bool) -> list[tuple[str, int, int]]:
+    """(path of a map, from, to): where the queries of a layer are, or its keys and values."""
+    layer, family, width = places.layers[index], places.family, places.head_dim
+    heads = len(places.removed.kept_heads(index))
+    if family.fused == "heads":
+        blocks = [(family.queries, 3 * head * width, (3 * head + 1) * width) for head in range(heads)]
+        others = [(family.queries, stop, stop + 2 * width) for _, _, stop in blocks]
+    elif family.fused == "kinds":
+        blocks = [(family.queries, 0, heads * width)]
+        others = [(family.queries, heads * width, width_out(layer.queries))]
+    else:
+        blocks = [(family.queries, 0, heads * width)]
+        others = [(family.keys, 0, width_out(layer.keys)), (family.values, 0, width_out(layer.values))]
+    return (blocks if queries else []) + (others if keys else [])
+
+
+def _ffn(layer: Layer, rows: int | None) -> Iterator[tuple[nn.Module, Forward]]:
     for module in layer.ffn:
         yield from fast(module)
-    if rows is not None and one_module and layer.down is not None:
+    if rows is not None and len(layer.ffn) == 1 and layer.down is not None:
         yield layer.ffn[0], _in_pieces(layer.ffn[0].forward, rows)
+
+
+def _no_ffn(places: Places, stage: Stage) -> Iterator[tuple[nn.Module, Forward]]:
+    """Norms in the stream run where the FFN is no more than pruned."""
+    layer, family = places.layers[stage.layer], places.family
+    norms = family.ffn_norms if stage.ffn else (*family.ffn_norms, *family.norms_in_stream[1])
+    yield from _norms(layer, norms)
+    if layer.down is None:
+        return
+    width = weight_of(layer.down).shape[0]
+    for module in layer.up if len(layer.ffn) > 1 else layer.ffn:
+        yield module, lambda hidden: hidden[..., :0]
+    if layer.added is not None:
+        yield layer.added, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], width)
+
+
+def _no_attention(places: Places, index: int) -> Iterator[tuple[nn.Module, Forward]]:
+    layer, family = places.layers[index], places.family
+    yield layer.attention, lambda *args, **told: (torch.zeros_like(args[0] if args else told["hidden_states"]), None)
+    yield from _norms(layer, (*family.attention_norms, *family.attention_norms_behind, *family.norms_in_stream[0]))
+
+
+def _norms(layer: Layer, paths: Iterable[str]) -> Iterator[tuple[nn.Module, Forward]]:
+    """The norms at `paths`, passing on what they are given."""
+    yield from ((norm, _unchanged) for path in paths if (norm := submodule(layer.module, path)) is not None)
+
+
+def _unchanged(hidden: Tensor) -> Tensor:
+    return hidden
 
 
 def _in_pieces(forward: Forward, rows: int) -> Forward:
@@ -109,24 +157,23 @@ def _in_pieces(forward: Forward, rows: int) -> Forward:
     return pieces
 
 
-def _product(weight: Tensor, bias: Tensor | None) -> Forward:
+def _product(module: Any) -> Forward:
+    weight, bias = weight_of(module), module.bias
+
     def product(inputs: Tensor) -> Tensor:
         return linear(inputs.flatten(0, -2), weight, bias).view(*inputs.shape[:-1], -1)
 
     return product
 
 
-def _fewer_outputs(module: Any, kept: Tensor, *, filled: bool = True) -> Forward:
+def _fewer_outputs(module: Any, kept: Tensor) -> Forward:
     weight, bias = weight_of(module), module.bias
     width = weight.shape[0]
 
     def product(inputs: Tensor) -> Tensor:
-        some = linear(
-            inputs.flatten(0, -2), weight.index_select(0, kept), None if bias is None else bias.index_select(0, kept)
-        )
-        if filled:
-            some = some.new_zeros(len(some), width).index_copy_(1, kept, some)
-        return some.view(*inputs.shape[:-1], -1) if some.numel() else some.reshape(*inputs.shape[:-1], some.shape[-1])
+        flat = inputs.flatten(0, -2)
+        some = linear(flat, weight.index_select(0, kept), None if bias is None else bias.index_select(0, kept))
+        return some.new_zeros(len(some), width).index_copy_(1, kept, some).view(*inputs.shape[:-1], -1)
 
     return product
 
@@ -139,11 +186,6 @@ def _fewer_inputs(module: Any, kept: Tensor) -> Forward:
         return linear(flat, weight.index_select(1, kept), bias).view(*inputs.shape[:-1], -1)
 
     return product
-
-
-def _zeros(module: Any) -> Forward:
-    width = weight_of(module).shape[0]
-    return lambda inputs: inputs.new_zeros(*inputs.shape[:-1], width)
 
 
 def _kept(width: int, cut: list[tuple[int, int]], module: Any) -> Tensor:

@@ -19,6 +19,7 @@ from lm_eval_prune.decoders.attention import Attention, attended_densely, attend
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import narrowed
 from lm_eval_prune.decoders.places import out_dim
+from lm_eval_prune.decoders.stages import Stage, divides
 from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
@@ -52,7 +53,10 @@ def require_proof(places: Places) -> None:
 def _refusal(places: Places) -> str | None:
     try:
         with torch.no_grad(), _evaluating(places.model), _short_windows(places):
-            return _Proof(places).reason()
+            proof = _Proof(places)
+            reason = proof.reason()
+            divides[places.model] = reason is None and proof.divides()
+            return reason
     except UnsupportedModelError as error:
         return str(error).removeprefix(f"{type(places.model).__name__}: ")
     except Exception as error:  # whatever a model of any shape raises when it is computed in pieces
@@ -78,6 +82,22 @@ class _Proof:
             if reason := check(expected):
                 return reason
         return None
+
+    def divides(self) -> bool:
+        """Whether the first layer's halves, one after the other, are that layer to the last bit."""
+        places = self.places
+        if any(layer.down is None for layer in places.layers):
+            return False
+        dense = PruningMask.dense(places.num_hidden_layers, places.num_attention_heads)
+        stream, calls = self.trunk.embed(self.ids, described=True)
+        streams = []
+        for stages in ([Stage(0)], [Stage(0, ffn=False), Stage(0, attention=False)]):
+            found = stream
+            for stage in stages:
+                with narrowed(places, stage, dense), attending(places, self._attended):
+                    found = self.trunk.layer(0, found, calls)
+            streams.append(found)
+        return torch.equal(*streams)
 
     def _logits(self) -> Tensor:
         return self.model(input_ids=self.ids, use_cache=False).logits
@@ -189,7 +209,7 @@ class _Proof:
 
         stream, calls = self.trunk.embed(ids[None], positions[None].to(ids.device), described=True)
         for number in range(places.num_hidden_layers):
-            with narrowed(places, number, mask), attending(places, handler):
+            with narrowed(places, Stage(number), mask), attending(places, handler):
                 stream = self.trunk.layer(number, stream, calls)
         found = self.trunk.logits(stream)[0]
         layer = places.layers[self.middle]

@@ -19,11 +19,15 @@ from torch import nn
 from lm_eval_prune.decoders.attention import Attention, attending
 from lm_eval_prune.decoders.family import submodule, text_config
 from lm_eval_prune.decoders.lent import lent
+from lm_eval_prune.decoders.maps import only
 from lm_eval_prune.decoders.places import Places, places_of
+from lm_eval_prune.decoders.stages import Stage, stages_of
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lm_eval_prune.masks import PruningMask
 
 __all__ = ["LayerCall", "Trunk"]
 
@@ -110,6 +114,19 @@ class Trunk:
         call = calls[index]
         output = self.layers[index](stream, *call.args, **call.kwargs)
         return output[0] if isinstance(output, tuple) else output
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What the layers consist of, in the order in which a token passes it."""
+        return stages_of(self.places)
+
+    def stage(self, stage: Stage, stream: Tensor, calls: Sequence[LayerCall], mask: PruningMask) -> Tensor:
+        """The residual stream behind `stage`: one after the other, to the last bit what the layers give.
+
+        FFNs that `mask` prunes are left out; heads are for `masked` to prune.
+        """
+        with only(self.places, stage, mask):
+            return self.layer(stage.layer, stream, calls)
 
     def attention(self, index: int, stream: Tensor, calls: Sequence[LayerCall]) -> Attention:
         """What layer `index`, which has heads, attends with; nothing behind that is computed."""

@@ -1,7 +1,7 @@
 """Knockout importance: what the dense model's metric loses when one component is pruned (Bansal et al. 2023, 3.2).
 
-`score_under_masks` answers the same requests under many masks. A mask changes nothing below the first layer that it
-touches, so one dense pass goes from layer to layer, and each mask branches off in front of the layer where it begins.
+`score_under_masks` answers the same requests under many masks. A mask changes nothing before the first attention or FFN
+that it touches, so one dense pass goes from stage to stage, and each mask branches off in front of where it begins.
 All L single-FFN masks together cost about half of L evaluations, with the results of L separate ones, bit for bit.
 Nothing here knows the harness: an `Objective` turns answers into a number.
 """
@@ -26,6 +26,8 @@ from lm_eval_prune.scoring.finite import require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from lm_eval_prune.decoders.stages import Stage
 
 __all__ = ["Answer", "LossObjective", "MaskScorer", "Objective", "ffn_importance", "head_knockout", "score_under_masks"]
 
@@ -179,26 +181,28 @@ def _answer(log_probabilities: Tensor, continuation: list[int]) -> Tensor:
 def _logits_under_masks(model: nn.Module, batch: Batch, masks: Sequence[PruningMask]) -> Iterator[tuple[int, Tensor]]:
     """(index of the mask, logits (predictions, vocabulary)) for every mask; only one residual stream is kept."""
     trunk = trunk_of(model)
-    depth = len(trunk.layers)
+    stages = trunk.stages
     hidden, calls = trunk.embed(batch.input_ids.to(input_device(model)))
 
     def finished(stream: Tensor, first: int, mask: PruningMask) -> Tensor:
         with masked(model, mask):
-            for layer in range(first, depth):
-                stream = trunk.layer(layer, stream, calls)
+            for stage in stages[first:]:
+                stream = trunk.stage(stage, stream, calls, mask)
         return trunk.logits(stream, partial(continuation_rows, batch=batch))
 
-    starting = _by_first_layer(masks, depth)
-    for layer, indices in enumerate(starting):
+    dense = PruningMask.dense(*masks[0].shape)
+    starting = _by_first_stage(masks, stages, dense)
+    for place, indices in enumerate(starting):
         for index in indices:
-            yield index, finished(hidden, layer, masks[index])
-        if layer < depth and any(starting[layer + 1 :]):
-            hidden = trunk.layer(layer, hidden, calls)
+            yield index, finished(hidden, place, masks[index])
+        if place < len(stages) and any(starting[place + 1 :]):
+            hidden = trunk.stage(stages[place], hidden, calls, dense)
 
 
-def _by_first_layer(masks: Sequence[PruningMask], depth: int) -> list[list[int]]:
-    """Indices of masks by the first layer in which they part from the dense model; the dense ones stand last."""
-    starts: list[list[int]] = [[] for _ in range(depth + 1)]
+def _by_first_stage(masks: Sequence[PruningMask], stages: Sequence[Stage], dense: PruningMask) -> list[list[int]]:
+    """Indices of masks by the first stage in which they part from the dense model; the dense ones stand last."""
+    starts: list[list[int]] = [[] for _ in range(len(stages) + 1)]
     for index, mask in enumerate(masks):
-        starts[min((*mask.pruned_heads, *mask.pruned_ffns), default=depth)].append(index)
+        differing = (place for place, stage in enumerate(stages) if stage.done(mask) != stage.done(dense))
+        starts[next(differing, len(stages))].append(index)
     return starts

@@ -29,8 +29,8 @@ class Attending:
     calls: list[AttentionCall]
     tokens: np.ndarray
     """The pack's token of every query row."""
-    seen: dict[tuple[AttentionCall, int | None, torch.device], Tensor] = field(default_factory=dict)
-    """What was made: bool [queries, keys]."""
+    masks: dict[tuple[AttentionCall, int | None, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
+    """What was made: zero or minus infinity [queries, keys], to be added to scores."""
 
     def outputs(
         self, attention: Attention, keys: Tensor, values: Tensor, heads: Sequence[int], places: Sequence[int]
@@ -49,36 +49,38 @@ class Attending:
         if window is not None and window > int(self.pack.positions.max()):
             window = None
         plain = window is None and attention.softcap is None and attention.sinks is None
-        outputs = queries.new_empty(len(heads), queries.shape[1], values.shape[-1])
+        outputs = queries.new_empty(queries.shape[1], len(heads), values.shape[-1])
+        by_head = outputs.transpose(0, 1)
         for call in self.calls if plain else self._in_blocks(window):
             rows = slice(*call.queries)
             parts = queries[:, rows], _gathered(keys, call), _gathered(values, call)
             if plain:
-                outputs[:, rows] = self._plain(attention, call, *parts)
+                by_head[:, rows] = self._plain(attention, call, *parts)
             else:
-                scores = attention.scores(*parts[:2]).masked_fill(~self._seen(call, window, queries.device), -torch.inf)
-                outputs[:, rows] = _of_heads(attention, heads).weights(scores).to(values.dtype) @ parts[2]
+                scores = attention.scores(*parts[:2]) + self._mask(call, window, queries)
+                by_head[:, rows] = _of_heads(attention, heads).weights(scores).to(values.dtype) @ parts[2]
         return _spread(outputs, heads, attention.queries.shape[1])
 
     def _plain(
         self, attention: Attention, call: AttentionCall, queries: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
-        mask = None if call.causal else self._seen(call, None, queries.device)
+        mask = None if call.causal else self._mask(call, None, queries)
         return F.scaled_dot_product_attention(
             queries[None], keys[None], values[None], attn_mask=mask, is_causal=call.causal, scale=attention.scaling
         )[0]
 
-    def _seen(self, call: AttentionCall, window: int | None, device: torch.device) -> Tensor:
-        key = (call, window, device)
-        if key not in self.seen:
+    def _mask(self, call: AttentionCall, window: int | None, like: Tensor) -> Tensor:
+        key = (call, window, like.device, like.dtype)
+        if key not in self.masks:
             tokens = self.tokens[slice(*call.queries)]
             seen = allowed(self.pack, tokens, call.keys)
             if window is not None:
                 positions = self.pack.positions
                 keys = np.concatenate([positions[start:stop] for start, stop in call.keys])
                 seen &= positions[tokens][:, None] - keys < window
-            self.seen[key] = torch.from_numpy(seen).to(device)
-        return self.seen[key]
+            mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+            self.masks[key] = mask.masked_fill_(torch.from_numpy(~seen).to(like.device), -torch.inf)
+        return self.masks[key]
 
     def _in_blocks(self, window: int | None) -> list[AttentionCall]:
         """The calls, those that a fast path takes whole cut into blocks of queries and the keys that these may see."""
@@ -101,11 +103,11 @@ def _of_heads(attention: Attention, heads: Sequence[int]) -> Attention:
 
 
 def _spread(outputs: Tensor, heads: Sequence[int], num_heads: int) -> Tensor:
-    """[heads, rows, head_dim] -> [1, rows, num_heads, head_dim], zero for heads that are not there."""
+    """[rows, heads, head_dim] -> [1, rows, num_heads, head_dim], zero for heads that are not there."""
     if len(heads) == num_heads:
-        return outputs.transpose(0, 1)[None]
-    whole = outputs.new_zeros(outputs.shape[1], num_heads, outputs.shape[2])
-    whole[:, list(heads)] = outputs.transpose(0, 1)
+        return outputs[None]
+    whole = outputs.new_zeros(len(outputs), num_heads, outputs.shape[2])
+    whole[:, list(heads)] = outputs
     return whole[None]
 
 

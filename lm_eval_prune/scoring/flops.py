@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from lm_eval_prune.budget import token_budget
 from lm_eval_prune.decoders import LinearWeights, linear_weights, shape_of
 from lm_eval_prune.decoders.forward import DecoderForward
-from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
@@ -17,7 +16,7 @@ from lm_eval_prune.scoring.trie import TokenTrie
 __all__ = ["all_packs", "evaluation_flops", "gradient_flops", "layer_flops", "shared_flops"]
 
 
-def all_packs(forward: OPTForward | DecoderForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
+def all_packs(forward: DecoderForward, trie: TokenTrie, batch_size: int | None) -> list[Pack]:
     """The packs that `score` makes of a trie."""
     budget = token_budget(forward, forward.device.type, trie.longest, batch_size)
     packs: list[Pack] = []
@@ -93,7 +92,7 @@ def _pack_flops(config: Any, sizes: _Sizes, masks: Sequence[PruningMask]) -> flo
 def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[object, float]]:
     """What each stage does under `mask`, as a value that is equal for equal computations, and its cost."""
     weights = linear_weights(config)
-    yield "input", 2.0 * sizes.tokens * weights.projection
+    yield "input", 2.0 * (sizes.tokens + sizes.asked) * weights.projection
     last = max((layer for layer, kept in enumerate(mask.head_mask) if kept.any()), default=-1)
     for layer in range(mask.num_hidden_layers):
         pruned = mask.pruned_heads.get(layer, ())
@@ -102,7 +101,7 @@ def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[obj
         attention, ffn = layer_flops(weights, mask, layer, sizes.tokens, queries, area)
         yield (layer, pruned, narrow), attention
         yield (layer, layer not in mask.pruned_ffns, layer < last), ffn
-    yield "output", 2.0 * sizes.asked * (weights.projection + weights.output)
+    yield "output", 2.0 * sizes.asked * (2 * weights.projection + weights.output)  # the model's inputs are made again
 
 
 def _area(call: AttentionCall) -> float:

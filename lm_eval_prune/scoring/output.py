@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lm_eval_prune.decoders.forward import DecoderForward
-    from lm_eval_prune.decoders.opt_forward import OPTForward
     from lm_eval_prune.scoring.packing import Pack
 
 __all__ = ["OutputLayer"]
@@ -23,7 +22,7 @@ MOST_LOGITS = 2**26
 class OutputLayer:
     """Scores what packs ask for."""
 
-    def __init__(self, model: OPTForward | DecoderForward, rows: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: DecoderForward, rows: int, dtype: torch.dtype) -> None:
         """`rows` positions a slice, fewer where the vocabulary is very large; log-softmax in `dtype`."""
         self.model, self.dtype = model, dtype
         self.rows = max(1, min(rows, MOST_LOGITS // model.vocab_size))

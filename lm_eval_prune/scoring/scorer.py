@@ -12,7 +12,6 @@ import torch
 from lm_eval_prune.budget import free_memory, is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.decoders import check_fits, trunk_of
 from lm_eval_prune.decoders.forward import DecoderForward, forward_of
-from lm_eval_prune.decoders.opt_forward import OPTForward
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
@@ -75,7 +74,7 @@ def score(
 
 
 def score_packs(
-    forward: OPTForward | DecoderForward,
+    forward: DecoderForward,
     trie: TokenTrie,
     masks: Sequence[PruningMask],
     *,
@@ -112,7 +111,7 @@ def score_packs(
 
 
 def _attempt(
-    forward: OPTForward | DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer
+    forward: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer
 ) -> PackAnswers | None:
     """None where memory ran out and a smaller pack is possible."""
     try:
