@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load
+from lm_eval_prune.decoders import layers_divide
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.flops import layer_flops
 
@@ -42,7 +43,7 @@ def gradient_importance(model: Dimensions, load: Load, *, checkpointing: bool) -
 
 
 def knockouts(model: Dimensions, load: Load, component: str) -> float:
-    """The dense model and every FFN (every head) pruned alone, each from its layer on."""
+    """The dense model and every FFN (every head) pruned alone, each from its layer on, or from behind its attention."""
     masks = model.num_ffns if component == "ffns" else model.num_heads
     return layers(model, load) * knockout_passes(model, component) + _ends(model, load) * (masks + 1)
 
@@ -50,9 +51,10 @@ def knockouts(model: Dimensions, load: Load, component: str) -> float:
 def knockout_passes(model: Dimensions, component: str) -> float:
     """How often `knockouts` goes through all layers, the dense model's pass included."""
     depth, again = model.num_hidden_layers, 0
+    behind_attention = component == "ffns" and layers_divide(model.config)
     for layer in range(depth):
         masks = layer not in model.lacking.pruned_ffns if component == "ffns" else len(model.lacking.kept_heads(layer))
-        again += masks * (depth - layer)
+        again += masks * (depth - layer - behind_attention)
     return 1 + again / depth
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "input_device",
     "is_offloaded",
     "is_original_family",
+    "layers_divide",
     "learned_positions",
     "linear_weights",
     "num_pruned_parameters",
@@ -240,6 +241,15 @@ def learned_positions(config: Any) -> int | None:
 
     require_supported(config)
     return learned_positions_of(skeleton_of(config))
+
+
+def layers_divide(config: Any) -> bool:
+    """Whether masks that differ in a layer's FFN alone share its attention: as far as the family is known to."""
+    from lm_eval_prune.decoders.skeleton import skeleton_of
+    from lm_eval_prune.decoders.stages import stages_of
+
+    places = skeleton_of(config)
+    return len(stages_of(places)) > places.num_hidden_layers
 
 
 def check_fits(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_prune.budget import token_budget
-from lm_eval_prune.decoders import LinearWeights, linear_weights, shape_of
+from lm_eval_prune.decoders import LinearWeights, layers_divide, linear_weights, shape_of
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
@@ -91,7 +91,7 @@ def _pack_flops(config: Any, sizes: _Sizes, masks: Sequence[PruningMask]) -> flo
 
 def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[object, float]]:
     """What each stage does under `mask`, as a value that is equal for equal computations, and its cost."""
-    weights = linear_weights(config)
+    weights, divide = linear_weights(config), layers_divide(config)
     yield "input", 2.0 * (sizes.tokens + sizes.asked) * weights.projection
     last = max((layer for layer, kept in enumerate(mask.head_mask) if kept.any()), default=-1)
     for layer in range(mask.num_hidden_layers):
@@ -99,8 +99,9 @@ def _stages(config: Any, sizes: _Sizes, mask: PruningMask) -> Iterable[tuple[obj
         narrow = min(max(layer - last, -1), 1)
         queries, area = (sizes.tokens, sizes.area) if layer < last else (sizes.asked, sizes.asked_area)
         attention, ffn = layer_flops(weights, mask, layer, sizes.tokens, queries, area)
-        yield (layer, pruned, narrow), attention
-        yield (layer, layer not in mask.pruned_ffns, layer < last), ffn
+        kept_ffn = layer not in mask.pruned_ffns
+        yield (layer, pruned, narrow, divide or kept_ffn), attention
+        yield (layer, kept_ffn, layer < last), ffn
     yield "output", 2.0 * sizes.asked * (2 * weights.projection + weights.output)  # the model's inputs are made again
 
 
