@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
@@ -76,7 +76,8 @@ class PruningMask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Mapping proxies cannot be copied or sent to another process; plain dictionaries can.
-        return _rebuild, (*self.shape, dict(self.pruned_heads), self.pruned_ffns, dict(self.provenance))
+        plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+        return _rebuild, (plain,)
 
     def __repr__(self) -> str:
         heads = f"{self.num_pruned_heads} of {self.num_heads} heads"
@@ -237,13 +238,8 @@ class PruningMask:
 
     def prune_layer(self, layer: int) -> PruningMask:
         """This mask, and every head and the FFN of `layer` pruned too."""
-        everything = PruningMask(
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            pruned_heads={layer: tuple(range(self.num_attention_heads))},
-            pruned_ffns=(layer,),
-        )
-        return self | everything
+        every_head = tuple(range(self.num_attention_heads))
+        return self | replace(self, pruned_heads={layer: every_head}, pruned_ffns=(layer,))
 
     def _combined(self, other: PruningMask, operation: Any) -> PruningMask:
         if not isinstance(other, PruningMask):
@@ -254,12 +250,8 @@ class PruningMask:
         for layer in {*self.pruned_heads, *other.pruned_heads}:
             pair = (set(mask.pruned_heads.get(layer, ())) for mask in (self, other))
             heads[layer] = tuple(sorted(operation(*pair)))
-        return PruningMask(
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            pruned_heads=heads,
-            pruned_ffns=tuple(sorted(operation(set(self.pruned_ffns), set(other.pruned_ffns)))),
-        )
+        ffns = tuple(sorted(operation(set(self.pruned_ffns), set(other.pruned_ffns))))
+        return replace(self, pruned_heads=heads, pruned_ffns=ffns, provenance={})
 
 
 def require_possible(num_hidden_layers: int, num_attention_heads: int) -> None:
@@ -271,16 +263,8 @@ def require_possible(num_hidden_layers: int, num_attention_heads: int) -> None:
         )
 
 
-def _rebuild(
-    layers: int, heads: int, pruned_heads: dict[int, tuple[int, ...]], ffns: tuple[int, ...], provenance: dict[str, Any]
-) -> PruningMask:
-    return PruningMask(
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        pruned_heads=pruned_heads,
-        pruned_ffns=ffns,
-        provenance=provenance,
-    )
+def _rebuild(fields: dict[str, Any]) -> PruningMask:
+    return PruningMask(**fields)
 
 
 def checked_components(values: Iterable[int], limit: int, where: str) -> tuple[int, ...]:

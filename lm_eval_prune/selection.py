@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def select_mask(
     mask_made = ranked_mask(**arguments, num_attention_heads=heads, **choice)
     defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
     unusual = {key: value for key, value in choice.items() if value != defaults[key]}
-    return _with_provenance(mask_made, {**provenance, **unusual})
+    return replace(mask_made, provenance={**provenance, **unusual})
 
 
 def read_mask_file(
@@ -110,7 +111,7 @@ def read_mask_file(
     if told and say:
         logger.warning("%s: read as %s", printable(os.fspath(path)), told)
     form = {"read_as": told} if told else {}
-    return _with_provenance(loaded, {**loaded.provenance, **form, "mask_file": _file_record(path)})
+    return replace(loaded, provenance={**loaded.provenance, **form, "mask_file": _file_record(path)})
 
 
 def ranked_mask(
@@ -191,7 +192,7 @@ def random_mask(
     )
     shares = {"prune_heads": float(Fraction(str(prune_heads))), "prune_ffns": float(Fraction(str(prune_ffns)))}
     chosen = {"layers": list(layers)} if layers else {}
-    return _with_provenance(mask, {"order": "random", "seed": seed, **shares, **chosen})
+    return replace(mask, provenance={"order": "random", "seed": seed, **shares, **chosen})
 
 
 def _layer_range(layers: tuple[int, int] | None, num_hidden_layers: int) -> tuple[int, int]:
@@ -205,14 +206,3 @@ def _layer_range(layers: tuple[int, int] | None, num_hidden_layers: int) -> tupl
 
 def _file_record(path: FilePath) -> dict[str, str]:
     return {"path": os.fspath(path), "sha256": sha256_of(path)}
-
-
-def _with_provenance(mask: PruningMask, provenance: dict[str, Any]) -> PruningMask:
-    layers, heads = mask.shape
-    return PruningMask(
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        pruned_heads=mask.pruned_heads,
-        pruned_ffns=mask.pruned_ffns,
-        provenance=provenance,
-    )

@@ -12,6 +12,8 @@ import yaml
 
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import read_bytes
+from lm_eval_prune.strict_json import decoded
+from lm_eval_prune.text import message_of
 
 __all__ = ["read_yaml"]
 
@@ -28,20 +30,20 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             f"{path}: {len(data) // 1024} KiB, too large for settings (limit {MAX_BYTES // 1024} KiB)"
         )
     try:
-        loader = _Loader(data.decode("utf-8-sig"))
+        loader = _Loader(decoded(data, path, "YAML"))
         root = loader.get_single_node()
         content = {} if root is None else loader.construct_document(root)
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path}: not a text file; expected YAML") from None
     except _Refused as error:
         raise FileFormatError(f"{path}, line {error.line}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        reason = getattr(error, "problem", None) or message_of(error)
         raise FileFormatError(f"{path}{line}: not valid YAML: {reason}") from None
+    except FileFormatError:
+        raise
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:  # odd dates and numbers
-        raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+        raise FileFormatError(f"{path}: not valid YAML: {message_of(error)[:200]}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import TextIO
 
-__all__ = ["markdown", "one_line", "printable", "replace_what_does_not_fit", "spreadsheet_text"]
+__all__ = ["markdown_text", "message_of", "one_line", "printable", "replace_what_does_not_fit", "spreadsheet_text"]
 
 SPELT_OUT = {"Cc", "Cs", "Zl", "Zp", "Cf"}
 """Unicode's categories of control characters, halves of surrogate pairs, separators of lines and of paragraphs, and of
@@ -39,15 +39,20 @@ def printable(text: str) -> str:
     return "".join(_shown(character) for character in text)
 
 
+def message_of(error: BaseException) -> str:
+    """An error's message on one line; its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def one_line(error: object, *, width: int = 300) -> str:
     """The first sentence of another library's error, on one line of at most `width` characters."""
     line = printable(" ".join(str(error)[: 10 * width].split()).split(". ")[0])
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def markdown(text: object) -> str:
+def markdown_text(text: object) -> str:
     """`text` that Markdown and HTML show as it is: no tag, picture, link, table cell or emphasis comes out of it."""
-    escaped = re.sub(r"([\\`*_\[\]()!|#~{}])", r"\\\1", printable(" ".join(str(text).split())))
+    escaped = re.sub(r"([\\`*_\[\]|#~]|!(?=\[)|(?<=\])\()", r"\\\1", printable(" ".join(str(text).split())))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -1,6 +1,5 @@
 """Checkpoints of strangers: links out of their folder, names that are HTML, configurations and indexes that lie."""
 
-import html
 import json
 import os
 import shutil
@@ -135,7 +134,7 @@ def test_names_from_files_are_text_in_the_card(text, zeroed, tmp_path):
     assert "\n# heading" not in card
     assert "Heads left in each layer: 4, 4, 4." in after
     assert "| piqa |  | acc | 0.2500 |  |" in card
-    assert html.escape("alert(1)").replace("(", "\\(").replace(")", "\\)") in outside or "alert" not in text
+    assert ("alert(1)" in outside) == ("alert(1)" in text)  # shown, as words
 
 
 @pytest.mark.parametrize("value", [10**299, float("nan"), float("1e308"), -5, True, None, "0.5", [1], {"a": 1}])

@@ -17,7 +17,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import read_json
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.strict_json import validated
-from lm_eval_prune.text import markdown
+from lm_eval_prune.text import markdown_text
 
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
@@ -43,7 +43,7 @@ def model_card(
     """
     mask = config.removed
     name = config.original_model or "an OPT"
-    shown = markdown(name)
+    shown = markdown_text(name)
     front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [lm-eval-prune, pruning, opt]"]
     if HUB_ID.fullmatch(name) and name != BUNDLED_NAME:
         front.append(f"base_model: {name}")
@@ -138,7 +138,7 @@ def _rows(task: str, row: Mapping[str, Any], shots: object) -> list[str]:
         if not number or metric.endswith("_stderr") or not chosen:
             continue
         cells = [task, "" if shots is None else shots, metric, number, _decimal(row.get(f"{metric}_stderr,{chosen}"))]
-        lines.append("| " + " | ".join(map(markdown, cells)) + " |")
+        lines.append("| " + " | ".join(map(markdown_text, cells)) + " |")
     return lines
 
 

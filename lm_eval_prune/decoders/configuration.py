@@ -14,7 +14,7 @@ from lm_eval_prune.decoders.settings import read_settings
 from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.text import one_line
+from lm_eval_prune.text import message_of, one_line
 
 __all__ = [
     "PLACES",
@@ -93,7 +93,7 @@ def model_folder(pretrained: str, revision: str | None = None) -> Path:
     try:
         found = cached_file(pretrained, "config.json", revision=revision or "main")
     except (OSError, ValueError) as error:
-        raise FileFormatError(f"pretrained={pretrained}: no such model: {' '.join(str(error).split())}") from None
+        raise FileFormatError(f"pretrained={pretrained}: no such model: {message_of(error)}") from None
     return Path(str(found)).parent
 
 

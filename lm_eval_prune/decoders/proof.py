@@ -23,6 +23,7 @@ from lm_eval_prune.decoders.stages import Stage, divides
 from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,8 +61,7 @@ def _refusal(places: Places) -> str | None:
     except UnsupportedModelError as error:
         return str(error).removeprefix(f"{type(places.model).__name__}: ")
     except Exception as error:  # whatever a model of any shape raises when it is computed in pieces
-        text = " ".join(str(error).split())[:200]
-        return f"it cannot be computed in pieces: {type(error).__name__}: {text}"
+        return f"it cannot be computed in pieces: {type(error).__name__}: {message_of(error)[:200]}"
 
 
 class _Proof:

@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval_prune.errors import FileFormatError, MaskError, MaskShapeError
 from lm_eval_prune.masks import MAX_COMPONENTS
 from lm_eval_prune.strict_json import json_line
+from lm_eval_prune.text import message_of
 
 __all__ = ["arrays_of", "is_array", "matrix_of", "ones_of", "text_rows"]
 
@@ -89,7 +90,7 @@ def _npy(data: bytes, path: Path) -> Any:
         file.seek(0)
         return npy.read_array(file, allow_pickle=False).tolist()
     except Exception as error:  # of many kinds: the header is read by Python's own parser
-        raise FileFormatError(f"{path}: not read as .npy: {' '.join(str(error).split())}") from None
+        raise FileFormatError(f"{path}: not read as .npy: {message_of(error)}") from None
 
 
 def _safetensors(data: bytes, path: Path) -> tuple[Any, Any]:
@@ -99,7 +100,7 @@ def _safetensors(data: bytes, path: Path) -> tuple[Any, Any]:
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise FileFormatError(f"{path}: not read as .safetensors: {' '.join(str(error).split())}") from None
+        raise FileFormatError(f"{path}: not read as .safetensors: {message_of(error)}") from None
     named = {name: tensors.pop(name) for name in ("head_mask", "ffn_mask") if name in tensors}
     if "head_mask" not in named and len(tensors) == 1:
         _, named["head_mask"] = tensors.popitem()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,12 +27,12 @@ from lm_eval_prune.harness.requests import (
     chosen_metric,
     chosen_split,
 )
+from lm_eval_prune.harness.results import package_versions
 from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
@@ -233,11 +232,6 @@ def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> dict[st
         "seed": config.seed,
         "limit": config.limit,
         "num_processes": processes_of(lm).world_size,
-        "versions": {
-            "lm_eval": version("lm_eval"),
-            "lm_eval_prune": __version__,
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-        },
+        "versions": package_versions(),
     }
     return settings

@@ -11,6 +11,8 @@ import lm_eval.evaluator_utils
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
+from lm_eval_prune.text import message_of
+
 __all__ = ["finite", "guarded", "is_number", "take_failed"]
 
 
@@ -76,7 +78,7 @@ class _Guarded:
         try:
             return self.function(items)
         except Exception as error:  # whatever a stranger's metric raises
-            self.failed[self.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.failed[self.name] = f"{type(error).__name__}: {message_of(error)}"
             return math.inf if isinstance(error, OverflowError) else math.nan
 
 

@@ -20,7 +20,7 @@ from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
 from lm_eval_prune.decoders import decoder_of, input_device, is_original_family, removed_from, require_supported
 from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask, shape_asked_for
-from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
+from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, recording, results
 from lm_eval_prune.harness.arguments import check_arguments, check_length
@@ -30,6 +30,7 @@ from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.scoring.finite import ADVICE, require_finite
 from lm_eval_prune.selection import select_mask
+from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -108,7 +109,7 @@ class PrunedModel(HFLM):
         except PruneError:
             raise
         except Exception as error:  # of many kinds: no tokenizer, no weights, arguments that the model does not know
-            reason = " ".join(str(error).split())
+            reason = message_of(error)
             if "unexpected keyword argument" in reason:
                 reason += " (from model_args; it takes those of `hf`)"
             raise PruneError(f"the model cannot be loaded: {type(error).__name__}: {reason}") from error
@@ -130,9 +131,8 @@ class PrunedModel(HFLM):
 
     @property
     def model_name(self) -> str:
-        """What files call this model: the hub id or folder that it was loaded from, or BUNDLED_NAME."""
-        name = self.pretrained if isinstance(self.pretrained, str) else str(self.config._name_or_path)
-        return BUNDLED_NAME if name == str(bundled_model_path()) else name
+        """What files call this model."""
+        return results.name_of(self)
 
     # -- the mask -------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class PrunedModel(HFLM):
         try:
             return super().chat_template(chat_template)
         except ValueError as error:
-            raise ArgumentError(f"apply_chat_template={chat_template}: {' '.join(str(error).split())}") from error
+            raise ArgumentError(f"apply_chat_template={chat_template}: {message_of(error)}") from error
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The prompt of a conversation. Raises ArgumentError where the tokenizer's template is missing or fails."""

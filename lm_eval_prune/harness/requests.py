@@ -25,6 +25,7 @@ from lm_eval.api.task import Task
 from lm_eval_prune.errors import ArgumentError, ExampleError, PruneError
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
+from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -220,7 +221,7 @@ def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int) ->
     except Exception as error:  # whatever a stranger's task raises: the harness has no shots of several gold answers
         raise ExampleError(
             f"task {task.task_name}: no prompt of document {doc_id} with {num_fewshot} shots: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
+            f"{type(error).__name__}: {message_of(error)}"
         ) from error
     return made if isinstance(made, list) else [made]
 

@@ -22,7 +22,7 @@ from lm_eval_prune.identity import VERSION, files_fingerprint, files_of_argument
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.version import __version__
 
-__all__ = ["identity_block", "pruning_block", "with_identity"]
+__all__ = ["identity_block", "name_of", "package_versions", "pruning_block", "with_identity"]
 
 
 def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
@@ -51,13 +51,24 @@ def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
         "attn_implementation": lm.model.config._attn_implementation,
         "bos_prepended": _bos_prepended(lm, probe_ids),
         "probe": {"text": PROBE, "token_ids": probe_ids},
-        "versions": {
-            "lm_eval": version("lm_eval"),
-            "lm_eval_prune": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Of what decides a number, by package."""
+    return {
+        "lm_eval": version("lm_eval"),
+        "lm_eval_prune": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def name_of(lm: HFLM) -> str:
+    """What files call a model: the hub id or folder that it was loaded from, or BUNDLED_NAME."""
+    name = lm.pretrained if isinstance(lm.pretrained, str) else str(lm.config._name_or_path or type(lm.model).__name__)
+    return BUNDLED_NAME if name == str(bundled_model_path()) else name
 
 
 def with_identity(lm: HFLM, info: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +86,7 @@ def identity_block(lm: HFLM, commit: str) -> dict[str, Any]:
     tokens = lm.tok_encode(PROBE)
     block: dict[str, Any] = {
         "version": VERSION,
-        "model": _name(lm),
+        "model": name_of(lm),
         "backend": getattr(lm, "harness_name", "hf"),
         "weights": _weights(lm, commit),
         "dtype": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
@@ -102,11 +113,6 @@ LOADED_WITH = {
 
 _WEIGHTS: weakref.WeakKeyDictionary[HFLM, str] = weakref.WeakKeyDictionary()
 """Of models loaded from files: a sweep asks for each of its cells."""
-
-
-def _name(lm: HFLM) -> str:
-    name = lm.pretrained if isinstance(lm.pretrained, str) else str(lm.config._name_or_path or type(lm.model).__name__)
-    return BUNDLED_NAME if name == str(bundled_model_path()) else name
 
 
 def _weights(lm: HFLM, commit: str) -> str | None:

@@ -18,6 +18,7 @@ from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.arguments import require_device, require_folder
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.text import message_of
 
 __all__ = ["run_harness"]
 
@@ -107,20 +108,18 @@ def _errors_as_lines() -> Iterator[None]:
     except ImportError as error:
         if str(error.name).partition(".")[0] in ("lm_eval", "lm_eval_prune"):
             raise  # a broken installation, whose traceback says more
-        raise ArgumentError(f"a package is missing: {_line(error)}") from error
+        raise ArgumentError(f"a package is missing: {message_of(error)}") from error
     except Exception as error:
         frames = [
             (frame.filename.replace("\\", "/").rpartition("/lm_eval/")[2], frame.name)
             for frame in traceback.extract_tb(error.__traceback__)
         ]
         if frames[-1][0].startswith(("config/", "_cli/")) or frames[-1] == ("evaluator.py", "simple_evaluate"):
-            raise ArgumentError(_line(error)) from error
+            raise ArgumentError(message_of(error)) from error
         if ("api/task.py", "download") in frames:
-            raise ArgumentError(f"a task's data set cannot be loaded: {_line(error)}") from error
+            raise ArgumentError(f"a task's data set cannot be loaded: {message_of(error)}") from error
         if ("api/task.py", "build_all_requests") in frames:
-            raise ArgumentError(f"a task's prompts cannot be made: {type(error).__name__}: {_line(error)}") from error
+            raise ArgumentError(
+                f"a task's prompts cannot be made: {type(error).__name__}: {message_of(error)}"
+            ) from error
         raise
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

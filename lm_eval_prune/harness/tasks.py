@@ -25,6 +25,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.arguments import require_folder
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.text import message_of
 
 __all__ = [
     "Member",
@@ -191,8 +192,7 @@ def _loaded(
             with seeded(Seeds()):
                 tasks = manager.load(found)["tasks"]
     except Exception as error:  # whatever a stranger's task raises
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ArgumentError(f"task {wanted or asked!r} cannot be loaded: {reason}") from error
+        raise ArgumentError(f"task {wanted or asked!r} cannot be loaded: {message_of(error)}") from error
     return tasks
 
 

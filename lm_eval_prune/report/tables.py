@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from lm_eval_prune.report.wording import (
     notes_of,
     percent,
 )
-from lm_eval_prune.text import spreadsheet_text
+from lm_eval_prune.text import markdown_text, spreadsheet_text
 
 __all__ = ["harness_table", "markdown", "side_by_side", "write_flips", "write_tables"]
 
@@ -116,17 +115,12 @@ def _markdown_row(board: Board, entry: Entry) -> list[str]:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
-        "| " + " | ".join(_escaped(cell) if cell != "---" else cell for cell in line) + " |" for line in lines
+        "| " + " | ".join(markdown_text(cell) if cell != "---" else cell for cell in line) + " |" for line in lines
     )
 
 
 def _list(sentences: Any) -> str:
-    return "\n".join(f"- {_escaped(sentence)}" for sentence in sentences)
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is: no table cell, tag, link or emphasis comes out of a name."""
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(str(text).split()))
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
 
 
 def _csv(records: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_prune.file_names import safe_name
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.cells import CellResult
@@ -86,7 +87,7 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        return cls(type(error).__name__, " ".join(str(error).split()) or type(error).__name__)
+        return cls(type(error).__name__, message_of(error))
 
 
 class Outcome(NamedTuple):

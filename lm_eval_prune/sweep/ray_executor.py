@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Job, Outcome
+from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.sweep.config import SweepConfig
@@ -44,7 +45,7 @@ class OnRay:
                 with _own_sigterm():
                     self.ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, RuntimeError, ValueError) as error:
-                reason = " ".join(str(error).split())
+                reason = message_of(error)
                 raise ArgumentError(f"ray_address={config.ray_address}: no Ray cluster there: {reason}") from None
         self.waiting: dict[Any, Any] = {}  # being loaded: reference -> worker
         self.running: dict[Any, tuple[Job, Any]] = {}
@@ -111,13 +112,13 @@ class OnRay:
         try:
             node = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:  # its model, or its packages
-            self._not_loaded(" ".join(str(error.cause or error).split()))
+            self._not_loaded(message_of(error.cause or error))
         except self.ray.exceptions.RayError as error:
             self.stillborn += 1
             if self.stillborn < MOST_DEATHS:
                 self._hire()
             else:
-                self._not_loaded(" ".join(str(error).split()))
+                self._not_loaded(message_of(error))
         else:
             self.stillborn = 0
             self.idle.append((worker, None))
@@ -135,7 +136,7 @@ class OnRay:
         except self.ray.exceptions.RayTaskError as error:
             found = [Outcome(key, Failure.of(error.cause or error), 0.0) for key in job.keys]
         except self.ray.exceptions.RayError as error:
-            logger.warning("a worker died; its work goes to another: %s", " ".join(str(error).split()))
+            logger.warning("a worker died; its work goes to another: %s", message_of(error))
             self.ray.kill(worker)  # it may only be out of reach
             self._hire()
             yield from self._lost(job)
