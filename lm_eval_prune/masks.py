@@ -25,10 +25,22 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike
 
-__all__ = ["FORMAT", "MAX_HEADS", "MAX_LAYERS", "VERSION", "PruningMask", "checked_components", "require_possible"]
+__all__ = [
+    "FORMAT",
+    "MAX_HEADS",
+    "MAX_LAYERS",
+    "UNITS",
+    "VERSION",
+    "PruningMask",
+    "checked_components",
+    "heads_per_unit",
+    "require_possible",
+]
 
 FORMAT = "lm-eval-prune-mask"
 VERSION = 1
+UNITS = ("head", "kv_group")
+"""What of attention is ranked and pruned: query heads, or those that share a key/value head together."""
 MAX_LAYERS, MAX_HEADS, MAX_COMPONENTS = 10_000, 10_000, 1_000_000
 """Layers, heads of a layer, and their product. Beyond is a mistake in a file, not a model: the largest have some
 hundred of each, and masks take time and memory for every one."""
@@ -99,6 +111,8 @@ class PruningMask:
         ffn_scores: ArrayLike | torch.Tensor | None = None,
         ffn_fraction: str | int | float | Decimal | Fraction = 0,
         num_attention_heads: int | None = None,
+        unit: str = "head",
+        num_key_value_heads: int | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> PruningMask:
         """The mask that prunes the least important components of the whole model.
@@ -107,6 +121,8 @@ class PruningMask:
         important; floor(fraction * n) components with the lowest scores go, of equal scores the lower (layer, head)
         first. A fraction is the decimal that was written: 0.29 of 100 is 29. With FFN scores alone,
         `num_attention_heads` says how many heads a layer of the model has.
+        With `unit="kv_group"` the query heads that share a key/value head go together: a group's score is the sum of
+        its heads', and the fraction is of the `num_key_value_heads` groups of all layers.
         Raises FractionError, MaskShapeError for scores of the wrong shape, MaskError for scores that are not finite.
         """
         head_rows = None if head_scores is None else _score_rows(head_scores, "head_scores")
@@ -124,10 +140,12 @@ class PruningMask:
             raise MaskShapeError(
                 f"num_attention_heads={num_attention_heads}, head_scores has {heads_per_layer} heads a layer"
             )
-        flat = [score for row in head_rows or () for score in row]
+        share = heads_per_unit(unit, heads_per_layer, num_key_value_heads)
+        flat = [math.fsum(row[at : at + share]) for row in head_rows or () for at in range(0, len(row), share)]
         pruned: dict[int, list[int]] = {}
         for index in _lowest(flat, parse_fraction(head_fraction, "head_fraction")):
-            pruned.setdefault(index // heads_per_layer, []).append(index % heads_per_layer)
+            layer, group = divmod(index, heads_per_layer // share)
+            pruned.setdefault(layer, []).extend(range(group * share, (group + 1) * share))
         return cls(
             num_hidden_layers=num_layers,
             num_attention_heads=heads_per_layer,
@@ -252,6 +270,19 @@ class PruningMask:
             heads[layer] = tuple(sorted(operation(*pair)))
         ffns = tuple(sorted(operation(set(self.pruned_ffns), set(other.pruned_ffns))))
         return replace(self, pruned_heads=heads, pruned_ffns=ffns, provenance={})
+
+
+def heads_per_unit(unit: str, num_attention_heads: int, num_key_value_heads: int | None) -> int:
+    """Query heads that go together: 1, or those of a key/value head. Raises MaskError, MaskShapeError."""
+    if unit not in UNITS:
+        raise MaskError(f"unit={unit}: unknown; expected {' or '.join(UNITS)}")
+    if unit == "head":
+        return 1
+    if num_key_value_heads is None:
+        raise MaskError(f"unit={unit} needs num_key_value_heads, the model's number of key/value heads in a layer")
+    if num_key_value_heads < 1 or num_attention_heads % num_key_value_heads:
+        raise MaskShapeError(f"{num_attention_heads} query heads cannot share {num_key_value_heads} key/value heads")
+    return num_attention_heads // num_key_value_heads
 
 
 def require_possible(num_hidden_layers: int, num_attention_heads: int) -> None:

@@ -47,6 +47,8 @@ def select_mask(
     layers: tuple[int, int] | None = None,
     normalisation: str = "none",
     seed: int = 1234,
+    unit: str = "head",
+    num_key_value_heads: int | Callable[[], int] | None = None,
     shape: Shape | Callable[[], Shape] | None = None,
 ) -> PruningMask | None:
     """The mask that the arguments ask for; None where they ask for none (a dense model).
@@ -63,6 +65,8 @@ def select_mask(
             if file is not None or share is not None:
                 given = name if share is not None else f"{kind}_importance"
                 raise ArgumentError(f"mask={mask} and {given}=... exclude one another; give one of the two")
+        if unit != "head":
+            raise ArgumentError(f"mask={mask} and unit=... exclude one another; a mask is of query heads")
         return read_mask_file(mask, shape)
     arguments: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
@@ -88,9 +92,12 @@ def select_mask(
         raise MaskShapeError(f"importance files of different models: {described}")
     _, heads = next(iter(shapes.values()))
     choice: dict[str, Any] = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
+    if unit != "head":
+        groups = num_key_value_heads() if callable(num_key_value_heads) else num_key_value_heads
+        choice |= {"unit": unit, "num_key_value_heads": groups}
     mask_made = ranked_mask(**arguments, num_attention_heads=heads, **choice)
     defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
-    unusual = {key: value for key, value in choice.items() if value != defaults[key]}
+    unusual = {key: value for key, value in choice.items() if value != defaults.get(key)}
     return replace(mask_made, provenance={**provenance, **unusual})
 
 
@@ -125,12 +132,15 @@ def ranked_mask(
     layers: tuple[int, int] | None = None,
     normalisation: str = "none",
     seed: int = 1234,
+    unit: str = "head",
+    num_key_value_heads: int | None = None,
 ) -> PruningMask:
     """The mask that prunes the components which come first in `order`.
 
     head_scores: (num_hidden_layers, num_attention_heads), normalised within layers first (`importance.aggregate`);
     ffn_scores: (num_hidden_layers,). `layers` is the first and the last layer to prune in: ranks and fractions are
-    then among those. Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores.
+    then among those. With `unit="kv_group"`, groups are ranked, as `PruningMask.from_importance` does.
+    Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores.
     Raises ArgumentError, and what `PruningMask.from_importance` raises.
     """
     import torch
@@ -159,6 +169,8 @@ def ranked_mask(
         ffn_scores=ranked(ffn_scores),
         ffn_fraction=ffn_fraction,
         num_attention_heads=num_attention_heads,
+        unit=unit,
+        num_key_value_heads=num_key_value_heads,
     )
     return PruningMask(
         num_hidden_layers=len(given),
@@ -176,6 +188,8 @@ def random_mask(
     prune_ffns: Share = 0,
     layers: tuple[int, int] | None = None,
     seed: int = 1234,
+    unit: str = "head",
+    num_key_value_heads: int | None = None,
 ) -> PruningMask:
     """A mask of random heads and FFNs, the same for the same arguments, which its provenance names."""
     import torch
@@ -189,9 +203,13 @@ def random_mask(
         order="random",
         layers=layers,
         seed=seed,
+        unit=unit,
+        num_key_value_heads=num_key_value_heads,
     )
     shares = {"prune_heads": float(Fraction(str(prune_heads))), "prune_ffns": float(Fraction(str(prune_ffns)))}
-    chosen = {"layers": list(layers)} if layers else {}
+    chosen: dict[str, Any] = {"layers": list(layers)} if layers else {}
+    if unit != "head":
+        chosen |= {"unit": unit, "num_key_value_heads": num_key_value_heads}
     return replace(mask, provenance={"order": "random", "seed": seed, **shares, **chosen})
 
 

@@ -147,6 +147,54 @@ def test_number_pruned_is_the_floor_of_the_decimal(total, thousandths):
     assert mask.num_pruned_ffns == thousandths * total // 1000
 
 
+GROUPED = [[5.0, 0.0, 1.0, 1.0], [0.5, 0.5, 9.0, 9.0], [0.25, 0.5, 0.75, 0.0]]
+"""Three layers of four query heads, two to a group: sums 5, 2; 1, 18; 0.75, 0.75."""
+
+
+@pytest.mark.parametrize(
+    ("fraction", "pruned"),
+    [
+        ("0.16", {}),  # of 6 groups none; of 12 heads it would be one
+        ("0.17", {2: (0, 1)}),  # of equal sums the lower group
+        ("0.34", {2: (0, 1, 2, 3)}),
+        ("0.5", {1: (0, 1), 2: (0, 1, 2, 3)}),
+        ("0.99", {0: (0, 1, 2, 3), 1: (0, 1), 2: (0, 1, 2, 3)}),
+        ("1", dict.fromkeys(range(3), (0, 1, 2, 3))),
+    ],
+)
+def test_groups_go_whole_by_the_sum_of_their_heads(fraction, pruned):
+    mask = PruningMask.from_importance(
+        head_scores=GROUPED, head_fraction=fraction, unit="kv_group", num_key_value_heads=2
+    )
+    assert mask.pruned_heads == pruned
+
+
+@pytest.mark.parametrize("fraction", ["0.2", "0.5", "0.75"])
+def test_with_one_head_a_group_groups_are_heads(fraction):
+    arguments = {"head_scores": GROUPED, "head_fraction": fraction}
+    heads = PruningMask.from_importance(**arguments)
+    assert PruningMask.from_importance(**arguments, unit="kv_group", num_key_value_heads=4) == heads
+
+
+def test_a_sum_does_not_depend_on_the_order_of_its_heads():
+    rows = [[0.1, 0.2, 0.3, 1e16], [1e16, 0.3, 0.2, 0.1], [9e17] * 4]
+    mask = PruningMask.from_importance(head_scores=rows, head_fraction="0.34", unit="kv_group", num_key_value_heads=1)
+    assert mask.pruned_heads == {0: (0, 1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unit": "kv_group"}, "needs num_key_value_heads"),
+        ({"unit": "kv_group", "num_key_value_heads": 3}, "4 query heads cannot share 3 key/value heads"),
+        ({"unit": "group", "num_key_value_heads": 2}, "unit=group: unknown; expected head or kv_group"),
+    ],
+)
+def test_units_that_cannot_be(arguments, message):
+    with pytest.raises(MaskError, match=message):
+        PruningMask.from_importance(head_scores=GROUPED, head_fraction="0.5", **arguments)
+
+
 def test_heads_and_ffns_together():
     mask = PruningMask.from_importance(
         head_scores=[[1, 2], [3, 4]], head_fraction=0.25, ffn_scores=torch.tensor([2.0, 1.0]), ffn_fraction=0.5

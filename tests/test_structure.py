@@ -40,6 +40,7 @@ LAYERS = [
     ["analysis", "intervals"],
     ["selection"],
     ["packaged_models"],
+    ["families"],
     ["harness"],
     ["sweep"],
     ["costs"],

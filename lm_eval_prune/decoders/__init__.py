@@ -27,6 +27,7 @@ __all__ = [
     "input_device",
     "is_offloaded",
     "is_original_family",
+    "key_value_heads",
     "layers_divide",
     "learned_positions",
     "linear_weights",
@@ -180,6 +181,14 @@ def shape_of(config: Any) -> tuple[int, int]:
     if not isinstance(layers, int) or not isinstance(heads, int):
         raise UnsupportedModelError(f"model type {config.model_type!r} is not supported: it has no heads to mask")
     return layers, heads
+
+
+def key_value_heads(config: Any) -> int:
+    """Key/value heads in each layer of the model of a transformers `config`. Raises UnsupportedModelError."""
+    from lm_eval_prune.decoders.skeleton import skeleton_of
+
+    require_supported(config)
+    return skeleton_of(config).num_key_value_heads
 
 
 def num_pruned_parameters(config: Any, mask: PruningMask) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_prune.decoders import check_fits, removed_from, require_supported, shape_of
+from lm_eval_prune.decoders import check_fits, key_value_heads, removed_from, require_supported, shape_of
 from lm_eval_prune.decoders.settings import read_settings
 from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.files import is_folder
@@ -21,6 +21,7 @@ __all__ = [
     "configuration_errors",
     "effective_mask",
     "find_file",
+    "key_value_heads_asked_for",
     "model_folder",
     "read_configuration",
     "shape_asked_for",
@@ -52,13 +53,22 @@ def read_configuration(pretrained: str | os.PathLike[str], name: str | None = No
 
 def shape_asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """(num_hidden_layers, num_attention_heads) of a model, or of a checkpoint that `arguments` of `hf` say more of."""
+    return shape_of(_asked_for(pretrained, arguments))
+
+
+def key_value_heads_asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> int:
+    """Its key/value heads in each layer, likewise."""
+    return key_value_heads(_asked_for(pretrained, arguments))
+
+
+def _asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> Any:
     if hasattr(pretrained, "config"):
         config = pretrained.config
     else:
         where = {key: arguments[key] for key in PLACES if arguments.get(key)}
         config = read_configuration(pretrained, **where)
     require_supported(config, "the given model")
-    return shape_of(config)
+    return config
 
 
 def find_file(

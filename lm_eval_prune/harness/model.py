@@ -19,7 +19,12 @@ from safetensors import SafetensorError
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
 from lm_eval_prune.decoders import decoder_of, input_device, is_original_family, removed_from, require_supported
-from lm_eval_prune.decoders.configuration import configuration_errors, effective_mask, shape_asked_for
+from lm_eval_prune.decoders.configuration import (
+    configuration_errors,
+    effective_mask,
+    key_value_heads_asked_for,
+    shape_asked_for,
+)
 from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, recording, results
@@ -52,9 +57,9 @@ class PrunedModel(HFLM):
     """The harness model `pruned-hf`.
 
     Arguments beside those of `hf`: `mask=FILE` (or a `PruningMask`), or `head_importance=FILE,prune_heads=0.7` and
-    `ffn_importance=FILE,prune_ffns=0.2`; `scorer`; `load`. Without any of them the model is dense; without
-    `pretrained` it is the bundled one. Raises PruneError: before weights are loaded for a mask that does not fit or a
-    model that is not supported.
+    `ffn_importance=FILE,prune_ffns=0.2`; `unit=kv_group` for whole groups of heads; `scorer`; `load`. Without any of
+    them the model is dense; without `pretrained` it is the bundled one. Raises PruneError: before weights are loaded
+    for a mask that does not fit or a model that is not supported.
     """
 
     default_scorer = "packed"
@@ -68,6 +73,7 @@ class PrunedModel(HFLM):
         prune_heads: str | float | None = None,
         ffn_importance: str | os.PathLike[str] | None = None,
         prune_ffns: str | float | None = None,
+        unit: str = "head",
         scorer: str | None = None,
         load: str = "masked",
         **kwargs: Any,
@@ -90,7 +96,9 @@ class PrunedModel(HFLM):
             self._requested: PruningMask | None = mask
         else:
             shape = partial(shape_asked_for, pretrained, kwargs)
-            self._requested = select_mask(mask=mask, **shares, **files, shape=shape)  # type: ignore[arg-type]
+            groups = partial(key_value_heads_asked_for, pretrained, kwargs)
+            choice: Any = {**shares, **files, "unit": unit, "num_key_value_heads": groups}
+            self._requested = select_mask(mask=mask, shape=shape, **choice)
         self.scorer = scorer
         self.arguments = dict(kwargs)
         """Those of `hf` that were given, beside `pretrained`."""

@@ -6,12 +6,13 @@ So a finished file is told from one of another model, dtype or mask without load
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_prune.decoders import shape_of
+from lm_eval_prune.decoders import key_value_heads, shape_of
 from lm_eval_prune.decoders.configuration import PLACES, effective_mask, read_configuration
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError
@@ -47,7 +48,7 @@ def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     config = read_configuration(place, name, **where)
     check_length(arguments, config)
     given = {key: arguments[key] for key in MASK_ARGUMENTS if key in arguments}
-    requested = select_mask(**given, shape=shape_of(config))
+    requested = select_mask(**given, num_key_value_heads=partial(key_value_heads, config), shape=shape_of(config))
     dtype = str(arguments.get("dtype", "auto")).removeprefix("torch.")
     known = config.dtype if dtype == "auto" else getattr(torch, dtype, None)
     return _record(name, arguments, known, effective_mask(config, requested, name))

@@ -17,7 +17,7 @@ from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.strict_yaml import read_yaml
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["Ranking", "SweepConfig", "load_config", "parse_ranking"]
+__all__ = ["Ranking", "SweepConfig", "load_config", "of_groups", "parse_ranking"]
 
 
 PLACES = {
@@ -27,6 +27,7 @@ PLACES = {
 """Settings that say where and how fast, not what."""
 
 
+GROUPS = "kv_group:"
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
 MOST_DOCUMENTS = 10**12
@@ -51,7 +52,8 @@ class SweepConfig(BaseModel):
     prune_ffns: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all FFNs; every share of heads is combined with every one of these."""
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
-    """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round."""
+    """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round;
+    `kv_group:` before it ranks and prunes the heads that share a key/value head together."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = Field(None, gt=0)
     """Documents a task, or their share below 1."""
@@ -180,6 +182,7 @@ class Ranking(BaseModel):
     text: str
     kind: Literal["own", "aggregate", "task", "random", "files"]
     order: Literal["least", "most"] = "least"
+    unit: Literal["head", "kv_group"] = "head"
     task: str | None = None
     seeds: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
@@ -187,6 +190,10 @@ class Ranking(BaseModel):
 
 def parse_ranking(text: str) -> Ranking:
     """The ranking that `text` describes. Raises ArgumentError."""
+    if of_groups(text):
+        found = parse_ranking(text.removeprefix(GROUPS))
+        if not of_groups(found.text):
+            return found.model_copy(update={"text": text, "unit": "kv_group"})
     rest = text.removeprefix("most:")
     order: Any = "most" if rest != text else "least"
     kind, _, argument = rest.partition(":")
@@ -206,8 +213,14 @@ def parse_ranking(text: str) -> Ranking:
         return Ranking(text=text, kind="files", order=order, files=files)
     raise ArgumentError(
         f"ranking {text[:200]!r}: expected own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two "
-        "with + between: heads' and FFNs'), with most: before it for the most important first"
+        "with + between: heads' and FFNs'), with most: before it for the most important first, and kv_group: before "
+        "all that for whole groups of heads"
     )
+
+
+def of_groups(text: str) -> bool:
+    """Whether a ranking is of the groups of heads that share a key/value head."""
+    return text.startswith(GROUPS)
 
 
 def load_config(path: Path, **changes: Any) -> SweepConfig:

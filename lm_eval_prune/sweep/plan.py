@@ -14,7 +14,7 @@ from lm_eval_prune.files import digest
 from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.sweep.config import Ranking, SweepConfig, parse_ranking
+from lm_eval_prune.sweep.config import GROUPS, Ranking, SweepConfig, parse_ranking
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
 from lm_eval_prune.sweep.rankings import Masks
 from lm_eval_prune.sweep.schema import VERSION, Row
@@ -66,7 +66,7 @@ def make_plan(
 ) -> Plan:
     """The grid's rows. Raises PruneError for importance files that cannot be used."""
     plan = Plan(members={(task.name, task.num_fewshot): task.member for task in tasks})
-    masks, names = Masks(config, tasks, importance, setup.shape), _row_names(config.ranking)
+    masks, names = Masks(config, tasks, importance, setup.shape, setup.num_key_value_heads), _row_names(config.ranking)
     grid = config.grid()
     importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
     shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
@@ -135,17 +135,18 @@ def _row_names(rankings: Sequence[str]) -> dict[str, str]:
     Where two would have one name, both keep whole paths.
     """
     short = {text: _short(parse_ranking(text)) for text in dict.fromkeys(rankings)}
-    often = Counter(name for name in short.values() if name != "random")
+    often = Counter(name for name in short.values() if not name.endswith("random"))
     return {text: text if often[name] > 1 else name for text, name in short.items()}
 
 
 def _short(ranking: Ranking) -> str:
     if ranking.kind == "random":
-        return "random"
+        return f"{GROUPS if ranking.unit == 'kv_group' else ''}random"
     if ranking.kind != "files":
         return ranking.text
     names = "+".join(map(file_name, ranking.files))
-    return names if ranking.order == "least" else f"most:{names}"
+    names = names if ranking.order == "least" else f"most:{names}"
+    return f"{GROUPS}{names}" if ranking.unit == "kv_group" else names
 
 
 def _branching(mask: PruningMask) -> tuple[Any, ...]:

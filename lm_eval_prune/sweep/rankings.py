@@ -71,9 +71,11 @@ class Masks:
         tasks: Sequence[PlannedTask],
         importance: Mapping[ImportanceJob, ImportanceScores | PruneError],
         shape: tuple[int, int],
+        num_key_value_heads: int | None = None,
     ) -> None:
         """Raises PruneError for importance files of the user's that cannot be read, or are for another model."""
         self.config, self.tasks, self.importance, self.shape = config, tasks, importance, shape
+        self.num_key_value_heads = num_key_value_heads
         self.files = given_importance(config, shape)
         self.aggregates: dict[tuple[str, int], ImportanceScores] = {}
 
@@ -82,9 +84,10 @@ class Masks:
 
         Raises PruneError where scores are missing.
         """
+        unit: Any = {"unit": ranking.unit, "num_key_value_heads": self.num_key_value_heads}
         if ranking.kind == "random":
-            shares: Any = {"prune_heads": variant.prune_heads, "prune_ffns": variant.prune_ffns}
-            return random_mask(*self.shape, **shares, seed=variant.seed or 0), False
+            unit |= {"prune_heads": variant.prune_heads, "prune_ffns": variant.prune_ffns}
+            return random_mask(*self.shape, seed=variant.seed or 0, **unit), False
         arguments: dict[str, Any] = {}
         used = []
         for component, share in (("heads", variant.prune_heads), ("ffns", variant.prune_ffns)):
@@ -94,7 +97,7 @@ class Masks:
                 kind = component.removesuffix("s")
                 arguments |= {f"{kind}_scores": scores.tensor(), f"{kind}_fraction": share}
                 used.append(scores)
-        mask = ranked_mask(num_attention_heads=self.shape[1], order=ranking.order, **arguments)
+        mask = ranked_mask(num_attention_heads=self.shape[1], order=ranking.order, **unit, **arguments)
         return mask, any(task.name in scores.oracle_on for scores in used)
 
     def _scores(self, ranking: Ranking, component: str, task: PlannedTask) -> ImportanceScores:

@@ -15,7 +15,7 @@ from lm_eval_prune.identity import MASK_ARGUMENTS, VERSION, counting_arguments, 
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed
-from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.config import SweepConfig, of_groups
 from lm_eval_prune.sweep.schema import SetupFile
 from lm_eval_prune.sweep.tasks import PlannedTask
 
@@ -38,6 +38,8 @@ class Setup:
     """Of the harness's launch: few-shot draws depend on it."""
     shape: tuple[int, int]
     """The model's layers, and heads a layer."""
+    num_key_value_heads: int | None = None
+    """Of a layer, where a ranking is of groups."""
 
     def identity(self) -> dict[str, Any]:
         """Its part of a cell's identity."""
@@ -59,6 +61,7 @@ class Setup:
 
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
+    from lm_eval_prune.decoders import key_value_heads, shape_of
     from lm_eval_prune.decoders.configuration import model_folder, read_configuration
     from lm_eval_prune.harness.arguments import check_arguments, check_length, require_device
     from lm_eval_prune.harness.model import PrunedModel
@@ -87,7 +90,8 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
         dtype=dtype,
         scorer=arguments.get("scorer", PrunedModel.default_scorer),
         num_processes=num_processes,
-        shape=(known.num_hidden_layers, known.num_attention_heads),
+        shape=shape_of(known),
+        num_key_value_heads=key_value_heads(known) if any(map(of_groups, config.ranking)) else None,
     )
 
 

@@ -1,0 +1,91 @@
+"""`lm-eval-prune families`: every type of transformers is proven, accepted or refused in one line, by trying it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from lm_eval_prune.cli.families import command
+from lm_eval_prune.decoders.family import FAMILIES
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.families import ABILITIES, _Worker, as_markdown, survey, try_type
+
+STATUSES = {
+    "llama": "proven",
+    "gpt_neox": "proven",
+    "cohere": "accepted",
+    "gpt_oss": "accepted",
+    "mixtral": "accepted",
+    "phi3": "accepted",
+    "bert": "refused",
+    "bloom": "refused",
+    "deepseek_v3": "refused",
+    "mamba": "refused",
+    "musicgen": "untried",
+}
+
+
+@pytest.mark.parametrize("model_type", STATUSES)
+def test_a_type_is_what_its_tiny_model_shows(model_type):
+    row = try_type(model_type)
+    assert row.status == STATUSES[model_type]
+    assert (row.status == "proven") == (model_type in FAMILIES)
+    if row.status in ("proven", "accepted"):
+        assert row.works.keys() == ABILITIES.keys()
+        assert {"masks", "generation", "gradient importance", "packed scoring"} <= {
+            name for name, works in row.works.items() if works
+        }
+        assert not row.reason
+    else:
+        assert row.reason
+        assert "\n" not in row.reason
+        assert not row.works
+
+
+@pytest.mark.slow
+def test_what_takes_too_long_or_dies_is_refused_and_the_next_is_tried():
+    rows = list(survey(["llama"], seconds=0.01))
+    assert [(row.status, row.reason) for row in rows] == [
+        ("refused", "a tiny model of it was not done in 0.01 seconds")
+    ]
+    worker = _Worker()
+    worker.process.kill()
+    worker.process.join()
+    assert worker.row("llama", 60) == "a tiny model of it ended the process"
+    assert [row.status for row in survey(["no_such_type", "opt"])] == ["untried", "proven"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".json", ".md"])
+def test_the_command_writes_what_it_shows(tmp_path, suffix):
+    path = tmp_path / f"families{suffix}"
+    found = CliRunner(env={"COLUMNS": "200"}).invoke(
+        command, ["opt", "rwkv", "--output_path", str(path)], catch_exceptions=False
+    )
+    assert found.exit_code == 0
+    text = path.read_text()
+    if suffix == ".json":
+        rows = json.loads(text)["families"]
+        assert [(row["model_type"], row["status"]) for row in rows] == [("opt", "proven"), ("rwkv", "refused")]
+    else:
+        assert text.startswith("2 types: 1 proven, 0 accepted, 1 refused, 0 untried")
+        assert "| `rwkv` | refused | no map from its heads" in text
+    assert "no map from its heads" in found.output
+
+
+def test_markdown_has_a_line_for_each_type():
+    lines = as_markdown([try_type("opt"), try_type("mamba")]).splitlines()
+    assert sum(line.startswith(("| `opt`", "| `mamba`")) for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "nonsense: transformers has no causal language model of this type"),
+        (["opt", "--all"], "--all and opt exclude one another"),
+        (["opt", "--output_path", "families.txt"], "expected a name that ends in .json or .md"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
