@@ -15,6 +15,7 @@ from lm_eval_prune.foreign_masks import read_mask
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.selection import select_mask
+from tests.families import of_type
 from tests.helpers import build
 
 LAYERS, HEADS = 3, 4
@@ -326,6 +327,29 @@ def test_the_shape_comes_from_the_options_or_the_model(run, tmp_path, checkpoint
     assert not (tmp_path / "new.json").exists()
     code, _, error = run("mask", "--invert", "--random", "-a", f"pretrained={checkpoint}", "-o", out)
     assert (code, "--invert says how to read --from" in error) == (2, True)
+
+
+def test_groups_come_from_the_options_or_the_model(run, tmp_path):
+    of_type("llama").save_pretrained(tmp_path / "model")  # 2 layers of 4 heads, 2 to a group
+    shape = ["--num_hidden_layers", "2", "--num_attention_heads", "4"]
+    masks = []
+    for given in (
+        ["--model_args", f"pretrained={tmp_path / 'model'}"],
+        [*shape, "--num_key_value_heads", 2],
+    ):
+        out = tmp_path / "mask.json"
+        code, said, _ = run("mask", "--random", "--prune_heads", "0.75", "--unit", "kv_group", *given, "-o", out)
+        assert (code, "6 of 8 heads" in said) == (0, True)
+        masks.append(PruningMask.load(out))
+    assert masks[0] == masks[1]
+    assert all(heads in ((0, 1), (2, 3), (0, 1, 2, 3)) for heads in masks[0].pruned_heads.values())
+    for given, message in (
+        ([*shape, "--unit", "kv_group"], "needs the model's groups"),
+        ([*shape, "--num_key_value_heads", "2"], "is for --unit kv_group"),
+        ([*shape, "--unit", "kv_group", "--num_key_value_heads", "3"], "cannot share 3 key/value heads"),
+    ):
+        code, _, error = run("mask", "--random", "--prune_heads", "0.5", *given, "-o", tmp_path / "x.json")
+        assert (code, len(error.splitlines()), message in error) == (2, 1, True)
 
 
 def test_nothing_is_written_over_what_it_is_made_from(run, tmp_path):

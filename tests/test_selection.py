@@ -4,7 +4,7 @@ import pytest
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError, MaskShapeError
-from lm_eval_prune.selection import select_mask
+from lm_eval_prune.selection import random_mask, select_mask
 
 
 def write_importance(path, **changes):
@@ -47,6 +47,25 @@ def test_importance_files_and_fractions(heads, ffns):
     assert mask.provenance["prune_heads"] == 0.5
     assert mask.provenance["head_importance"]["path"] == str(heads)
     assert len(mask.provenance["ffn_importance"]["sha256"]) == 64
+
+
+def test_whole_groups_of_a_file_and_at_random(tmp_path):
+    scores = [[3.0, 0.0, 1.0, 1.0], [0.5, 0.0, 2.0, 2.0]]
+    file = write_importance(tmp_path / "four.json", num_attention_heads=4, scores=scores)
+    groups = {"unit": "kv_group", "num_key_value_heads": 2}
+    mask = select_mask(head_importance=file, prune_heads="0.5", **groups)
+    assert mask.pruned_heads == {0: (2, 3), 1: (0, 1)}
+    assert {key: mask.provenance[key] for key in groups} == groups
+    assert select_mask(head_importance=file, prune_heads="0.5", unit="kv_group", num_key_value_heads=lambda: 2) == mask
+    most = select_mask(head_importance=file, prune_heads="0.5", order="most", **groups)
+    assert most.pruned_heads == {0: (0, 1), 1: (2, 3)}
+    layer = select_mask(head_importance=file, prune_heads="0.5", layers=(1, 1), **groups)
+    assert layer.pruned_heads == {1: (0, 1)}
+    drawn = [random_mask(6, 8, prune_heads="0.4", seed=seed, unit="kv_group", num_key_value_heads=2) for seed in (1, 2)]
+    assert drawn[0] != drawn[1]
+    for each in drawn:
+        assert each.num_pruned_heads == 4 * 4  # 4 of 12 groups
+        assert all(set(heads) in ({0, 1, 2, 3}, {4, 5, 6, 7}, set(range(8))) for heads in each.pruned_heads.values())
 
 
 def test_ffns_alone_know_the_number_of_heads_from_their_file(ffns):

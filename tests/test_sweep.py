@@ -253,7 +253,7 @@ def test_a_file_system_without_locks_is_refused(grid, monkeypatch):
 
 def test_rankings_prune_by_the_scores_that_they_name(grid):
     file = grid / "importance" / "demo_facts-0shot-heads-gradient.json"
-    rankings = ["own", "most:own", "aggregate", "task:demo_facts", str(file)]
+    rankings = ["own", "most:own", "kv_group:own", "kv_group:random:3", "aggregate", "task:demo_facts", str(file)]
     sweep = run_sweep(settings(grid, ranking=rankings, num_fewshot=[0]), progress=False)
     shown = {
         (row.variant.ranking, row.task): sweep.folder / "cells" / f"{row.cell}.json"
@@ -273,6 +273,8 @@ def test_rankings_prune_by_the_scores_that_they_name(grid):
     for task in ("demo_facts", "demo_recall"):
         assert pruned("own", task) == set(ranked(task)[:18])
         assert pruned("most:own", task) == set(ranked(task)[18:])
+        assert pruned("kv_group:own", task) == pruned("own", task)  # each head has its own keys and values
+        assert len(pruned("kv_group:random", task)) == 18
         assert pruned("aggregate", task) == set(ranked("demo_facts", "demo_recall")[:18])
         assert (
             pruned("task:demo_facts", task) == pruned(f"importance/{file.name}", task) == set(ranked("demo_facts")[:18])
@@ -557,6 +559,12 @@ def test_rankings_and_shares_are_read_as_written():
     assert parse_ranking("h.json+f.json").files == ("h.json", "f.json")
     with pytest.raises(PruneError, match="random:x"):
         parse_ranking("random:x")
+    for text in ("own", "most:own", "random:3+4", "h.json+f.json"):
+        found, plain = parse_ranking(f"kv_group:{text}"), parse_ranking(text)
+        assert found == plain.model_copy(update={"text": f"kv_group:{text}", "unit": "kv_group"})
+    for text in ("kv_group:", "kv_group:kv_group:own", "most:kv_group:own"):
+        with pytest.raises(PruneError, match="expected own, aggregate"):
+            parse_ranking(text)
 
 
 @pytest.mark.slow
