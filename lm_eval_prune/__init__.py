@@ -67,7 +67,6 @@ def __dir__() -> list[str]:
 watch(
     {
         "transformers.models.auto.configuration_auto": "lm_eval_prune.decoders.registration:register_configuration",
-        "transformers.models.auto.tokenization_auto": "lm_eval_prune.decoders.registration:register_tokenizer",
         "peft.utils.constants": "lm_eval_prune.decoders.registration:register_adapters",
     }
 )

@@ -12,7 +12,7 @@ from scoring_cases import tiny_model
 from lm_eval_prune import PruneError, PruningMask, compact_checkpoint
 from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.costs.dimensions import dimensions_of
-from lm_eval_prune.decoders.pruned_opt_config import compacted_config
+from lm_eval_prune.decoders.compacted import compacted_config
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 
 MASK = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={0: (1, 3)}, pruned_ffns=(1,))

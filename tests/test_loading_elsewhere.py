@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lm_eval_prune import compact, compact_checkpoint
-from lm_eval_prune.decoders.pruned_opt_config import compacted_config
+from lm_eval_prune.decoders.compacted import compacted_config
 
 LOADS = """
 import sys

@@ -20,7 +20,7 @@ from lm_eval_prune.strict_json import validated
 from lm_eval_prune.text import markdown_text
 
 if TYPE_CHECKING:
-    from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
+    from lm_eval_prune.decoders.compacted_config import CompactedConfig
 
 __all__ = ["model_card"]
 
@@ -30,7 +30,7 @@ BEYOND_DECIMALS = 1e9
 
 
 def model_card(
-    config: PrunedOPTConfig,
+    config: CompactedConfig,
     num_before: int,
     num_left: int,
     results: Sequence[str | os.PathLike[str]] = (),
@@ -42,9 +42,9 @@ def model_card(
     `results` are results files of the harness; of another mask they are refused. Raises FileFormatError, ArgumentError.
     """
     mask = config.removed
-    name = config.original_model or "an OPT"
-    shown = markdown_text(name)
-    front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [lm-eval-prune, pruning, opt]"]
+    name = config.original_model or "a model"
+    shown, family = markdown_text(name), config.stock.model_type
+    front = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [lm-eval-prune, pruning, {family}]"]
     if HUB_ID.fullmatch(name) and name != BUNDLED_NAME:
         front.append(f"base_model: {name}")
     sections = [
@@ -66,7 +66,7 @@ def _what(mask: PruningMask, zeroed: bool) -> str:
     )
     if zeroed:
         return (
-            f"with {components} set to zero: a plain OPT checkpoint, of the original's size and speed, for programs "
+            f"with {components} set to zero: a plain checkpoint, of the original's size and speed, for programs "
             "that know no smaller layers."
         )
     return f"without {components}. What was pruned is not in the weights."
@@ -85,7 +85,7 @@ def _parameters(mask: PruningMask, num_before: int, num_left: int, left_column: 
 def _usage_of_zeroed() -> str:
     return """## Use
 
-As any OPT: `AutoModelForCausalLM.from_pretrained("path/to/this/folder")`, `lm_eval --model hf`, vLLM, converters.
+As the original: `AutoModelForCausalLM.from_pretrained("path/to/this/folder")`, `lm_eval --model hf`, vLLM, converters.
 Nothing need be installed beside them."""
 
 
@@ -99,7 +99,7 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
-`lm_eval --model hf --model_args pretrained=path/to/this/folder` and `lm_eval --model pruned-opt ...` evaluate it."""
+`lm_eval --model hf --model_args pretrained=path/to/this/folder` and `lm_eval --model pruned-hf ...` evaluate it."""
 
 
 class _Results(BaseModel):
@@ -150,7 +150,7 @@ def _decimal(value: object) -> str:
     return ""
 
 
-def _removed(config: PrunedOPTConfig, mask: PruningMask, zeroed: bool) -> str:
+def _removed(config: CompactedConfig, mask: PruningMask, zeroed: bool) -> str:
     content = mask.to_dict()
     # Neither the end of this block nor HTML comes out of a text in it.
     texts = {key: json.dumps(value).replace("<", "\\u003c").replace("`", "\\u0060") for key, value in content.items()}

@@ -22,16 +22,15 @@ from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.compaction.sources import copy_kept_files, require_own
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
 from lm_eval_prune.compaction.zeroed import zeroed_weights
-from lm_eval_prune.decoders import check_fits, is_original_family, num_pruned_parameters, num_removed_parameters
+from lm_eval_prune.compaction.trial import require_compactable
+from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters, shape_of
 from lm_eval_prune.decoders.configuration import find_file, read_configuration
-from lm_eval_prune.decoders.cuts import parameter_cuts
-from lm_eval_prune.errors import ArgumentError, FileFormatError, UnsupportedModelError
+from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.folders import appearing, require_new
 
 if TYPE_CHECKING:
     import torch
 
-    from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["Compaction", "compact_checkpoint", "original_config"]
@@ -79,8 +78,9 @@ def compact_checkpoint(
     config = original_config(model, revision)
     if (found := find_file(model, "config.json", revision)) is not None:
         require_own(found)
-    check_fits(mask, config.num_hidden_layers, config.num_attention_heads, where=os.fspath(model))
-    from lm_eval_prune.decoders.pruned_opt_config import compacted_config, plain_config
+    check_fits(mask, *shape_of(config), where=os.fspath(model))
+    from lm_eval_prune.decoders.compacted import compacted_config, plain_config
+    from lm_eval_prune.decoders.skeleton import skeleton_of
 
     weights = Weights.of(model, revision)
     smaller = compacted_config(config, mask, name or os.fspath(model))
@@ -90,11 +90,10 @@ def compact_checkpoint(
     new_config.dtype = weights.dtype
     new_weights: Mapping[str, NewWeight]
     if zeroed:
-        new_weights = zeroed_weights(weights, config, new_config, smaller.removed, model)
+        new_weights = zeroed_weights(weights, config, smaller.removed, model)
     else:
         new_weights = located(weights, config, smaller, model)
-    num_written = sum(weight.shape.numel() for weight in new_weights.values())
-    num_before = num_written if zeroed else num_written + removed
+    num_before = skeleton_of(config).model.num_parameters()
     card = model_card(smaller, num_before, num_before - removed, results, zeroed=zeroed)
     with appearing(output_path) as folder:
         _write_shards(folder, new_weights, max_shard_size, progress)
@@ -110,8 +109,7 @@ def compact_checkpoint(
 def original_config(model: str | os.PathLike[str], revision: str | None = None) -> Any:
     """The configuration of a checkpoint. Raises PruneError where there is none, or of no supported model."""
     config = read_configuration(os.fspath(model), revision=revision)
-    if not is_original_family(config):
-        raise UnsupportedModelError(f"{model}: model type {config.model_type!r} cannot be compacted; expected an OPT")
+    require_compactable(config)
     return config
 
 
@@ -141,11 +139,16 @@ class Part(NamedTuple):
         return self.source[...]
 
 
-def located(weights: Weights, config: Any, new_config: PrunedOPTConfig, where: object) -> dict[str, Part]:
+def located(weights: Weights, config: Any, new_config: Any, where: object) -> dict[str, Part]:
     """By name, every weight of the smaller model. Raises FileFormatError for the first that is missing or misshapen."""
+    from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, empty_model, tensors_of
+    from lm_eval_prune.decoders.places import places_of
+
+    source = empty_model(config)
+    cuts, places = cuts_of(places_of(source), new_config.removed), weights.places(source, where)
     return {
-        name: Part(parameter.shape, PartialWeight(weights.place(name, shape, where), cut))
-        for name, parameter, cut, shape in parameter_cuts(config, new_config)
+        name: Part(tensor.shape, PartialWeight(places(name), cuts.get(name, WHOLE)))
+        for name, tensor in tensors_of(empty_model(new_config)).items()
     }
 
 

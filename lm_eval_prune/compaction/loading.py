@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.compaction.checkpoint import located, original_config
 from lm_eval_prune.compaction.weights import Weights
-from lm_eval_prune.decoders import check_fits
+from lm_eval_prune.decoders import check_fits, shape_of
 
 if TYPE_CHECKING:
-    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
+    from transformers import PreTrainedModel
+
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["CompactingLoader", "check_weights"]
@@ -24,18 +25,17 @@ class CompactingLoader:
 
     def from_pretrained(
         self, pretrained: str, *, revision: str | None = None, dtype: Any = None, **kwargs: Any
-    ) -> PrunedOPTForCausalLM:
+    ) -> PreTrainedModel:
         """`compact(AutoModelForCausalLM.from_pretrained(pretrained, ...), mask)`, without the weights that it prunes.
 
         transformers puts each weight where `device_map` says, in `dtype`. Raises PruneError as `compact_checkpoint`.
         """
         from transformers import GenerationConfig
 
-        from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
-        from lm_eval_prune.decoders.pruned_opt_config import compacted_config
+        from lm_eval_prune.decoders.compacted import compacted_class, compacted_config
 
         config = original_config(pretrained, revision)
-        check_fits(self.mask, config.num_hidden_layers, config.num_attention_heads, where=pretrained)
+        check_fits(self.mask, *shape_of(config), where=pretrained)
         new_config = compacted_config(config, self.mask, pretrained)
         weights = Weights.of(pretrained, revision)
         if dtype in (None, "auto"):
@@ -44,7 +44,8 @@ class CompactingLoader:
             kwargs.pop(name, None)
         parts = located(weights, config, new_config, pretrained)
         lazy = {name: part.source for name, part in parts.items()}
-        model = PrunedOPTForCausalLM.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)
+        whole: Any = compacted_class(new_config)
+        model = whole.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)
         model.config._name_or_path = pretrained
         with suppress(OSError, ValueError):  # without a file, what follows from the configuration stays
             model.generation_config = GenerationConfig.from_pretrained(pretrained, revision=revision or "main")

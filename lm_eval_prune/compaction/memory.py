@@ -3,49 +3,54 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_prune.decoders import check_fits, require_supported
-from lm_eval_prune.decoders.cuts import empty_model, parameter_cuts
+from lm_eval_prune.compaction.trial import require_compactable
+from lm_eval_prune.decoders import check_fits, require_supported, shape_of
+from lm_eval_prune.decoders.compacted import compacted_config, is_stock
+from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, empty_model
+from lm_eval_prune.decoders.places import places_of
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from transformers import OPTForCausalLM
+    from transformers import PreTrainedModel
 
-    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["compact"]
+__all__ = ["compact", "compacted"]
 
 
-def compact(model: OPTForCausalLM, mask: PruningMask) -> PrunedOPTForCausalLM:
+def compact(model: PreTrainedModel, mask: PruningMask) -> PreTrainedModel:
     """A smaller model with the outputs of `masked(model, mask)`: the pruned heads and FFNs are not in it.
 
     Its weights are copies on the same devices in the same dtypes; `model` stays as it is, and its attention
     implementation, mode and checkpointing of activations are the copy's. Heads and layers keep their numbers, so that a
     further mask is written as for the original. `save_pretrained` writes a checkpoint that transformers' Auto classes
     load where this package is installed. A model that does not fit twice into memory: `compact_checkpoint`.
-    Raises MaskShapeError; UnsupportedModelError for what is no plain OPT language model, such as one with adapters,
-    quantised or offloaded weights.
+    Raises MaskShapeError; UnsupportedModelError for what is no plain causal language model of a supported family, such
+    as one with adapters, quantised or offloaded weights.
     """
-    from lm_eval_prune.decoders.pruned_opt import OutputBias
-    from lm_eval_prune.decoders.pruned_opt_config import compacted_config
-
     _require_plain(model)
-    config: Any = model.config
-    check_fits(mask, config.num_hidden_layers, config.num_attention_heads)
+    check_fits(mask, *shape_of(model.config))
+    require_compactable(model.config)
+    return compacted(model, mask)
+
+
+def compacted(model: Any, mask: PruningMask) -> Any:
+    """The same, of a model that is known to be one that can be compacted."""
+    config = model.config
     new_config = compacted_config(config, mask)
     new_config._attn_implementation = config._attn_implementation
-    smaller = cast("PrunedOPTForCausalLM", empty_model(new_config))
-    weights = {}
-    for name, _, cut, _ in parameter_cuts(config, new_config):
-        weights[name] = cut.of(model.get_parameter(name).detach()).clone(memory_format=torch.contiguous_format)
+    smaller = empty_model(new_config)
+    cuts = cuts_of(places_of(model), new_config.removed)
+    weights = {
+        name: cuts.get(name, WHOLE).of(model.get_parameter(name).detach()).clone(memory_format=torch.contiguous_format)
+        for name, _ in smaller.named_parameters()
+    }
     smaller.load_state_dict(weights, strict=False, assign=True)
-    for module in smaller.modules():
-        if isinstance(module, OutputBias):
-            module.weight = torch.ones_like(module.weight, device=model.device, dtype=model.dtype)
+    _copy_buffers(model, smaller)
     smaller.tie_weights()
     for name, parameter in smaller.named_parameters():
         parameter.requires_grad_(model.get_parameter(name).requires_grad)
@@ -55,13 +60,23 @@ def compact(model: OPTForCausalLM, mask: PruningMask) -> PrunedOPTForCausalLM:
     return smaller.train(model.training)
 
 
-def _require_plain(model: Any) -> None:
-    from lm_eval_prune.decoders.pruned_opt import PLAIN
+def _copy_buffers(model: Any, smaller: Any) -> None:
+    """Tables of positions and the like; what only the smaller model has is one of its own, of no effect."""
+    buffers = dict(model.named_buffers())
+    for path, module in smaller.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            found = buffers.get(f"{path}.{name}" if path else name)
+            device, dtype = model.device, model.dtype
+            module._buffers[name] = torch.ones_like(buffer, device=device, dtype=dtype) if found is None else found.clone()
 
+
+def _require_plain(model: Any) -> None:
     if hasattr(model, "config"):
         require_supported(model.config, type(model).__name__)
-    if type(model) not in PLAIN:
-        raise UnsupportedModelError(f"{type(model).__name__} cannot be compacted; expected a plain OPTForCausalLM")
+    if not is_stock(model):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be compacted; expected a causal language model of transformers' own class"
+        )
     instead = "compact the model's folder instead: lm-eval-prune compact, or compact_checkpoint"
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
         raise UnsupportedModelError(f"the model is spread over several devices; {instead}")

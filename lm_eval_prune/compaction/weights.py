@@ -7,7 +7,7 @@ mapped into memory and read as tensors alone, so that no code in them is run.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from lm_eval_prune.compaction.sources import shard_names
 from lm_eval_prune.decoders.configuration import find_file
-from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.errors import FileFormatError, PruneError, UnsupportedModelError
 from lm_eval_prune.text import one_line
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ __all__ = ["PartialWeight", "Stored", "Weights"]
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The types that models compute in, by their names in safetensors files."""
 KINDS = ("model.safetensors", "pytorch_model.bin")
-TIED = "model.decoder.embed_tokens.weight", "lm_head.weight"
-"""The same weight where the model ties them; a checkpoint may hold either."""
 
 
 class Stored(NamedTuple):
@@ -64,24 +62,41 @@ class Weights:
                 for key in tensors.keys():  # noqa: SIM118 - a safetensors file is no mapping
                     part = tensors.get_slice(key)
                     own = FLOATS.get(part.get_dtype())
-                    stored[_canonical(key)] = Stored(file, key, tuple(part.get_shape()), own)
+                    stored[key] = Stored(file, key, tuple(part.get_shape()), own)
                     dtype = dtype or own
         if dtype is None:
             raise FileFormatError(f"{files[0] if files else model}: no weights in floating point in it")
         return cls(stored, dtype, sum(file.stat().st_size for file in files))
 
-    def place(self, name: str, shape: Iterable[int], where: object) -> Stored:
-        """Where the weight `name` is. Raises FileFormatError unless it is there and of this shape."""
-        found = self.stored.get(name)
-        if found is None and name in TIED:
-            found = self.stored.get(TIED[1 - TIED.index(name)])
-        if found is None:
-            raise FileFormatError(f"{where}: the weight {name} is missing")
-        if found.shape != tuple(shape):
-            raise FileFormatError(f"{found.file}: {name} is {found.shape}; expected {tuple(shape)} by config.json")
-        if found.dtype is None:
-            raise FileFormatError(f"{found.file}: {name} is not in floating point; compact the model before quantising")
-        return found
+    def places(self, model: Any, where: object) -> Callable[[str], Stored]:
+        """Where each weight of the empty `model` is, by name.
+
+        Raises FileFormatError unless it is there and of its shape; UnsupportedModelError where weights of such models
+        are not stored as they are computed with.
+        """
+        from lm_eval_prune.decoders.cuts import named_in_model, tensors_of
+
+        tensors, keys = tensors_of(model), named_in_model(model, self.stored)
+
+        def place(name: str) -> Stored:
+            if name not in keys:
+                raise FileFormatError(f"{where}: the weight {name} is missing")
+            if (key := keys[name]) is None:
+                raise UnsupportedModelError(
+                    f"{where}: {name} is stored in parts; compact the loaded model instead: "
+                    "compact(model, mask).save_pretrained(...)"
+                )
+            found = self.stored[key]
+            shape = tuple(tensors[name].shape)
+            if found.shape != shape:
+                raise FileFormatError(f"{found.file}: {name} is {found.shape}; expected {shape} by config.json")
+            if found.dtype is None:
+                raise FileFormatError(
+                    f"{found.file}: {name} is not in floating point; compact the model before quantising"
+                )
+            return found
+
+        return place
 
 
 class PartialWeight:
@@ -171,8 +186,3 @@ def _shard(model: str | os.PathLike[str], name: str, revision: str | None, index
     if found is None:
         raise FileFormatError(f"{index}: the shard {name} is missing")
     return found
-
-
-def _canonical(key: str) -> str:
-    """The name in `OPTForCausalLM`; checkpoints of the bare decoder leave out its first part."""
-    return f"model.{key}" if key.startswith("decoder.") else key

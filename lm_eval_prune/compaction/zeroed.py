@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
-from lm_eval_prune.decoders import removed_from
-from lm_eval_prune.decoders.cuts import Cut, Owner, empty_model, kept_ranges, owner_of
+from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, empty_model, named_on_disk, tensors_of
+from lm_eval_prune.decoders.places import places_of
+from lm_eval_prune.decoders.skeleton import skeleton_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
@@ -46,36 +47,34 @@ class ZeroedWeight(NamedTuple):
 
 
 def zeroed_weights(
-    weights: Weights, config: Any, plain: Any, mask: PruningMask, where: str | os.PathLike[str]
+    weights: Weights, config: Any, mask: PruningMask, where: str | os.PathLike[str]
 ) -> Mapping[str, ZeroedWeight]:
     """By name, every weight of the stock class under `mask`, which holds all that the source lacks already, too.
 
-    `config` is the source's configuration, a compacted model's or a whole one's; `plain` the stock class's.
+    `config` is the source's configuration, a compacted model's or a whole one's.
     Raises FileFormatError for weights that are missing or misshapen.
     """
-    stored = {name: parameter.shape for name, parameter in empty_model(config).named_parameters()}
+    source, whole = empty_model(config), skeleton_of(config)
+    place, there = weights.places(source, where), tensors_of(source)
+    of_source, of_whole = cuts_of(places_of(source), mask), cuts_of(whole, mask)
+    norms = (*whole.family.attention_norms, *whole.family.ffn_norms, *whole.family.shared_norms)
     found = {}
-    for name, parameter in empty_model(plain).named_parameters():
-        place = weights.place(name, stored[name], where) if name in stored else None
-        dtype = weights.dtype if place is None else place.dtype
-        owner = owner_of(name)
-        kept = owner.is_kept(mask)
-        if place is None or not kept:  # a norm that compaction removed is one that changes nothing
-            fill = float(owner.component is None and name.endswith("norm.weight"))
-            found[name] = ZeroedWeight(parameter.shape, dtype, None, fill=fill)
-        elif owner.component == "heads":
-            found[name] = _with_kept_heads(parameter.shape, PartialWeight(place, Cut(None)), owner, config, mask)
+    for name, tensor in tensors_of(whole.model).items():
+        stored = place(name) if name in there else None
+        dtype = weights.dtype if stored is None else stored.dtype
+        cut = of_whole.get(name, WHOLE)
+        parent, _, kind = name.rpartition(".")
+        # A norm before what is gone changes nothing and stays; one behind it would add what it has of its own.
+        norm = next((path for path in norms if parent.endswith(f".{path}") and path != whole.family.added), None)
+        if norm is not None and stored is not None:
+            cut = WHOLE
+        if stored is None or cut.is_empty:
+            fill = float(norm is not None and kind == "weight")
+            found[name] = ZeroedWeight(tensor.shape, dtype, None, fill=fill)
+        elif cut.dim is None:
+            everything = ((0, tensor.shape[0]),)
+            found[name] = ZeroedWeight(tensor.shape, dtype, PartialWeight(stored, WHOLE), everything)
         else:
-            whole = ((0, parameter.shape[0]),)
-            found[name] = ZeroedWeight(parameter.shape, dtype, PartialWeight(place, Cut(None)), whole)
-    return found
-
-
-def _with_kept_heads(
-    shape: torch.Size, source: PartialWeight, owner: Owner, config: Any, mask: PruningMask
-) -> ZeroedWeight:
-    there, kept = removed_from(config).kept_heads(owner.layer), mask.kept_heads(owner.layer)
-    width = config.hidden_size // config.num_attention_heads
-    everyone = tuple(range(config.num_attention_heads))
-    part = PartialWeight(source.stored, Cut(owner.dim, kept_ranges(there, kept, width)))
-    return ZeroedWeight(shape, source.stored.dtype, part, kept_ranges(everyone, kept, width), owner.dim)
+            part = PartialWeight(stored, of_source.get(name, WHOLE))
+            found[name] = ZeroedWeight(tensor.shape, dtype, part, cut.ranges, cut.dim)
+    return {key: found[name] for name, key in named_on_disk(whole.model, found).items()}

@@ -107,7 +107,7 @@ def is_original_family(config: Any) -> bool:
     """Whether a transformers `config` is an OPT's, of the study that this package comes from, or a compacted one's."""
     from lm_eval_prune.decoders.family import model_type_of
 
-    return model_type_of(config) in ("opt", "pruned_opt")
+    return model_type_of(config) == "opt"
 
 
 def decoder_of(model: nn.Module) -> Decoder:

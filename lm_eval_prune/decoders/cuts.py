@@ -1,57 +1,30 @@
-"""What compaction takes out of each weight of an OPT: which rows or columns stay.
+"""What compaction leaves of each weight: which rows or columns stay.
 
 Works on tensors in memory and on safetensors' slices of a file alike, so that nothing else of a weight is ever read.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from lm_eval_prune.decoders import removed_from
+from lm_eval_prune.decoders.compacted_config import CompactedConfig
+from lm_eval_prune.decoders.slices import parts_of
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.text import one_line
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import OPTForCausalLM
+    from collections.abc import Iterable
 
-    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
-    from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
+    from torch import Tensor
+
+    from lm_eval_prune.decoders.places import Places
+    from lm_eval_prune.decoders.slices import Part
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["Cut", "Owner", "cut_of", "empty_model", "kept_ranges", "owner_of", "parameter_cuts"]
-
-_OF_HEADS = re.compile(r"layers\.(\d+)\.self_attn\.(?:([qkv])_proj\.(?:weight|bias)|out_proj\.weight)$")
-_OF_FFN = re.compile(r"layers\.(\d+)\.fc[12]\.(?:weight|bias)$")
-
-
-class Owner(NamedTuple):
-    """Whose a weight is."""
-
-    component: Literal["heads", "ffn"] | None
-    """None: of no component that a mask prunes."""
-    layer: int = 0
-    dim: int = 0
-    """The dimension along which the layer's heads lie side by side."""
-
-    def is_kept(self, mask: PruningMask) -> bool:
-        """Whether the mask leaves anything of it."""
-        if self.component == "heads":
-            return bool(mask.kept_heads(self.layer))
-        return self.component is None or self.layer not in mask.pruned_ffns
-
-
-def owner_of(name: str) -> Owner:
-    """Whose the weight `name` is: heads own their rows of q, k and v and columns of out_proj; an FFN its two maps."""
-    if (of_heads := _OF_HEADS.search(name)) is not None:
-        return Owner("heads", int(of_heads[1]), 0 if of_heads[2] else 1)
-    if (of_ffn := _OF_FFN.search(name)) is not None:
-        return Owner("ffn", int(of_ffn[1]))
-    return Owner(None)
+__all__ = ["WHOLE", "Cut", "cuts_of", "empty_model", "named_in_model", "named_on_disk", "tensors_of"]
 
 
 class Cut(NamedTuple):
@@ -60,7 +33,12 @@ class Cut(NamedTuple):
     dim: int | None
     """The dimension that gets shorter; None keeps the weight whole."""
     ranges: tuple[tuple[int, int], ...] = ()
-    """What stays along it: (first, end), ascending and not touching."""
+    """What stays along it: (first, end), ascending and not touching; none of them where nothing stays."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing stays."""
+        return self.dim is not None and not self.ranges
 
     def of(self, weight: Any) -> Tensor:
         """The part that stays of a tensor, or of a safetensors slice; whole tensors are handed back as they are."""
@@ -70,16 +48,49 @@ class Cut(NamedTuple):
         return kept[0] if len(kept) == 1 else torch.cat(kept, self.dim)
 
 
-def empty_model(config: Any) -> OPTForCausalLM | PrunedOPTForCausalLM:
-    """The model of `config` on the meta device: names and shapes, no memory."""
-    from transformers import OPTForCausalLM
+WHOLE = Cut(None)
 
-    from lm_eval_prune.decoders.pruned_opt import PrunedOPTForCausalLM
-    from lm_eval_prune.decoders.pruned_opt_config import PrunedOPTConfig
+
+def cuts_of(places: Places, mask: PruningMask) -> dict[str, Cut]:
+    """By their names in the model, the weights of which `mask` leaves a part, or nothing; all others stay whole."""
+    names = {id(module): name for name, module in places.model.named_modules()}
+    cuts = {}
+    for index in sorted({*mask.pruned_heads, *mask.pruned_ffns}):
+        block = places.layers[index].module
+        gone: dict[str, list[Part]] = defaultdict(list)
+        for part in parts_of(places, index):
+            if part.goes(mask, index):
+                gone[part.name].append(part)
+        for name, parts in gone.items():
+            cuts[f"{names[id(block)]}.{name}"] = _without(parts, block.get_parameter(name).shape)
+    return cuts
+
+
+def _without(parts: list[Part], shape: torch.Size) -> Cut:
+    dim = parts[0].dim
+    if dim is None:
+        return Cut(0)
+    ranges, place = [], 0
+    for part in sorted(parts, key=lambda part: part.start):
+        if part.start > place:
+            ranges.append((place, part.start))
+        place = part.stop
+    if place < shape[dim]:
+        ranges.append((place, shape[dim]))
+    return Cut(dim, tuple(ranges))
+
+
+def empty_model(config: Any) -> Any:
+    """The causal language model of `config` on the meta device: names and shapes, no memory."""
+    from transformers import AutoModelForCausalLM
+
+    from lm_eval_prune.decoders.compacted import compacted_class
 
     try:
         with torch.device("meta"):
-            return PrunedOPTForCausalLM(config) if isinstance(config, PrunedOPTConfig) else OPTForCausalLM(config)
+            if isinstance(config, CompactedConfig):
+                return compacted_class(config)(config)
+            return AutoModelForCausalLM.from_config(config)
     except Exception as error:  # of many kinds: an activation that does not exist, numbers that do not fit
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UnsupportedModelError(
@@ -87,35 +98,41 @@ def empty_model(config: Any) -> OPTForCausalLM | PrunedOPTForCausalLM:
         ) from error
 
 
-def parameter_cuts(config: Any, new_config: PrunedOPTConfig) -> Iterator[tuple[str, Tensor, Cut, torch.Size]]:
-    """(name, empty parameter, what stays of the original's, the original's shape) of each weight of the smaller model.
-
-    Tied weights come once.
-    """
-    shapes = {name: parameter.shape for name, parameter in empty_model(config).named_parameters()}
-    for name, parameter in empty_model(new_config).named_parameters():
-        yield name, parameter, cut_of(name, config, new_config), shapes[name]
+def tensors_of(model: Any) -> dict[str, Tensor]:
+    """What a checkpoint of a model holds, by name: tied weights once, and numbers that are no weights."""
+    stored = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
+    return {**dict(model.named_parameters()), **buffers}
 
 
-def cut_of(name: str, config: Any, new_config: Any) -> Cut:
-    """What stays of the weight `name` of the model of `config` in the smaller one of `new_config`."""
-    owner = owner_of(name)
-    if owner.component != "heads":
-        return Cut(None)
-    there, kept = (removed_from(one).kept_heads(owner.layer) for one in (config, new_config))
-    if len(kept) == len(there):
-        return Cut(None)
-    return Cut(owner.dim, kept_ranges(there, kept, config.hidden_size // config.num_attention_heads))
+def named_in_model(model: Any, keys: Iterable[str]) -> dict[str, str | None]:
+    """For names in the model, those that a checkpoint with `keys` has for them, as `from_pretrained` takes them: also
+    of the base model alone, and of a weight tied to it. None for weights that are stored in parts (of experts, say)."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    conversions = get_model_conversion_mapping(model)
+    renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
+    converters = [each for each in conversions if isinstance(each, WeightConverter)]
+    names, there = {}, model.state_dict()
+    for key in keys:
+        name, in_parts = rename_source_key(key, renamings, converters, model.base_model_prefix, there)
+        names[name] = None if in_parts else key
+    tied: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied[id(parameter)].append(name)
+    for group in tied.values():
+        found = next((names[name] for name in group if name in names), "")
+        names.update({name: found for name in group if name not in names and found != ""})
+    return names
 
 
-def kept_ranges(there: Sequence[int], kept: Sequence[int], width: int) -> tuple[tuple[int, int], ...]:
-    """Where the `kept` of the heads `there`, which lie side by side, are: (first, end), ascending and not touching."""
-    staying = set(kept)
-    ranges: list[tuple[int, int]] = []
-    for place, head in enumerate(there):
-        if head in staying:
-            start = place * width
-            if ranges and ranges[-1][1] == start:
-                start = ranges.pop()[0]
-            ranges.append((start, (place + 1) * width))
-    return tuple(ranges)
+def named_on_disk(model: Any, names: Iterable[str]) -> dict[str, str]:
+    """For names in the model, those that `save_pretrained` writes."""
+    from transformers.conversion_mapping import PrefixChange, get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    conversions = reversed(get_model_conversion_mapping(model, add_legacy=False))
+    renamings = [each.reverse_transform() for each in conversions if not isinstance(each, PrefixChange)]
+    renamings = [each for each in renamings if isinstance(each, WeightRenaming)]
+    return {name: rename_source_key(name, renamings, [], reverse=True)[0] for name in names}

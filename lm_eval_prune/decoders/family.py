@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import UnsupportedModelError
@@ -122,7 +123,6 @@ FAMILIES = {
     "mistral": COMMON,
     "olmo2": NORMS_BEHIND,
     "opt": OPT,
-    "pruned_opt": OPT,
     "qwen2": COMMON,
     "qwen3": COMMON,
     "smollm3": COMMON,
@@ -147,8 +147,9 @@ def text_config(config: Any) -> Any:
 
 
 def model_type_of(config: Any) -> str:
-    """The family's name as transformers has it; "" where a configuration has none."""
-    return getattr(text_config(config), "model_type", None) or ""
+    """The family's name as transformers has it, a compacted model's that of its original; "" where there is none."""
+    text = text_config(config)
+    return getattr(getattr(text, "stock", text), "model_type", None) or ""
 
 
 def is_known(config: Any) -> bool:
@@ -175,10 +176,10 @@ def family_of(config: Any, base: nn.Module) -> Family:
 
 
 def submodule(parent: Any, path: str) -> Any:
-    """The module at `path` below `parent`, or None."""
+    """The module at `path` below `parent`, or None: also where compaction has put a function in its place."""
     for name in filter(None, path.split(".")):
         parent = getattr(parent, name, None)
-    return parent
+    return None if isinstance(parent, FunctionType) else parent
 
 
 def _common_shape(base: nn.Module) -> Family:

@@ -118,8 +118,14 @@ def places_of(model: nn.Module) -> Places:
 
 def _places(model: Any) -> Places:
     config = text_config(model.config)
+    removed = removed_from(model.config)
+    whole = None
+    if getattr(model.config, "removed", None) is not None:
+        from lm_eval_prune.decoders.skeleton import skeleton_of
+
+        whole = skeleton_of(model.config)
     base = getattr(model, "base_model", model)
-    family = family_of(model.config, base)
+    family = whole.family if whole else family_of(model.config, base)
     blocks = submodule(base, family.layers)
     if blocks is None:  # a text decoder within a model of text and more
         base = submodule(base, "language_model") or base
@@ -132,32 +138,27 @@ def _places(model: Any) -> Places:
     if len(blocks) != config.num_hidden_layers:
         raise UnsupportedModelError(f"{len(blocks)} layers found, but {config.num_hidden_layers} in its configuration")
     heads = config.num_attention_heads
-    head_dim = _head_dim(config, family, blocks)
     layers = tuple(_layer(block, family, index) for index, block in enumerate(blocks))
-    groups = _key_value_heads(layers, config, family, heads, head_dim)
-    removed = removed_from(model.config)
-    places = Places(model, base, family, layers, heads, groups, head_dim, removed)
-    if removed.is_dense:
-        for index, layer in enumerate(layers):
-            _check(places, index, layer)
+    if whole:
+        return Places(model, base, family, layers, heads, whole.num_key_value_heads, whole.head_dim, removed)
+    head_dim = _head_dim(heads, family, blocks)
+    places = Places(model, base, family, layers, heads, _key_value_heads(layers, family, heads, head_dim), head_dim, removed)
+    for index, layer in enumerate(layers):
+        _check(places, index, layer)
     return places
 
 
-def _head_dim(config: Any, family: Family, blocks: Any) -> int:
-    if getattr(config, "removed", None) is not None:
-        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def _head_dim(heads: int, family: Family, blocks: Any) -> int:
     output = submodule(blocks[0], family.output)
     if output is None:
         raise UnsupportedModelError(f"layer 0 has no {family.output}")
-    width, rest = divmod(width_in(output), config.num_attention_heads)
+    width, rest = divmod(width_in(output), heads)
     if rest:
-        raise UnsupportedModelError(f"{config.num_attention_heads} heads do not divide {family.output}'s input")
+        raise UnsupportedModelError(f"{heads} heads do not divide {family.output}'s input")
     return width
 
 
-def _key_value_heads(layers: tuple[Layer, ...], config: Any, family: Family, heads: int, head_dim: int) -> int:
-    if getattr(config, "removed", None) is not None:
-        return getattr(config, "num_key_value_heads", None) or heads
+def _key_value_heads(layers: tuple[Layer, ...], family: Family, heads: int, head_dim: int) -> int:
     first = layers[0]
     if family.fused == "heads":
         return heads

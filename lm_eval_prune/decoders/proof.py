@@ -41,7 +41,7 @@ _refusals: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 def require_proof(places: Places) -> None:
     """Raise UnsupportedModelError where a model that no test holds fails the proof; a model is proven once."""
-    if places.family.proven:
+    if places.family.proven or not places.removed.is_dense:  # compaction has asked of the original
         return
     model = places.model
     if model not in _refusals:

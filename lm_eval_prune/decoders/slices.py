@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["Part", "Sizes", "num_gone", "num_products", "parts_of", "products_gone", "sizes_of"]
+__all__ = ["Part", "Sizes", "norms_over_heads", "num_gone", "num_products", "parts_of", "products_gone", "sizes_of"]
 
 
 class Part(NamedTuple):
@@ -103,18 +103,20 @@ def _touched(mask: PruningMask) -> list[int]:
 def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]:
     family, width = places.family, places.head_dim
     there = places.removed.kept_heads(index)
-    own: list[tuple[int, ...]] = [(head,) for head in there]
-    groups = dict.fromkeys(map(places.group_of, there))
-    members = [tuple(head for head in there if places.group_of(head) == group) for group in groups]
+    own, members = _owners(places, there, there)
     if family.fused == "heads":
         blocks = {family.queries: [heads for heads in own for _ in range(3)]}
     elif family.fused == "kinds":
         blocks = {family.queries: own + members + members}
     else:
         blocks = {family.queries: own, family.keys: members, family.values: members}
+    everyone = _owners(places, tuple(range(places.num_attention_heads)), there)
+    tying = norms_over_heads(layer, width)
     for path, serves in blocks.items():
-        module = submodule(layer.module, path)
-        tied = there if _tied_by_norm(layer, module, width) else None
+        module, tied = submodule(layer.module, path), None
+        for kind, whole in zip(("queries", "keys"), everyone, strict=True):
+            if kind in tying and module is getattr(layer, kind):
+                tied, serves = there, whole
         yield from _blocks(path, "weight", module, out_dim(module), width, serves, tied)
         if getattr(module, "bias", None) is not None:
             yield from _blocks(path, "bias", module, 0, width, serves, tied)
@@ -127,15 +129,25 @@ def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]
         yield from _whole(places, layer, path, there, ffn=True)
 
 
-def _tied_by_norm(layer: Layer, module: nn.Module, width: int) -> bool:
-    """Whether one norm runs over all heads' queries, or keys, of a token together."""
-    kinds = {id(layer.queries): "q", id(layer.keys): "k"}
-    for name in ("norm", "layernorm"):
-        norm = getattr(layer.attention, f"{kinds.get(id(module), '')}_{name}", None)
-        weight = getattr(norm, "weight", None)
-        if weight is not None and weight.dim() == 1 and len(weight) == width_out(module) > width:
-            return True
-    return False
+def norms_over_heads(layer: Layer, width: int) -> dict[str, str]:
+    """Of "queries" and "keys" those over all of which, of a token, one norm runs, and its name in the attention."""
+    found = {}
+    for kind in ("queries", "keys"):
+        for name in (f"{kind[0]}_norm", f"{kind[0]}_layernorm"):
+            weight, module = getattr(getattr(layer.attention, name, None), "weight", None), getattr(layer, kind)
+            if weight is not None and module is not None and weight.dim() == 1:
+                if len(weight) == width_out(module) > width:
+                    found[kind] = name
+    return found
+
+
+def _owners(
+    places: Places, heads: tuple[int, ...], there: tuple[int, ...]
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """For each of `heads`, and for each of their groups, the query heads of it that are there."""
+    groups = dict.fromkeys(map(places.group_of, heads))
+    own = [(head,) if head in there else () for head in heads]
+    return own, [tuple(head for head in there if places.group_of(head) == group) for group in groups]
 
 
 def _other_attention_parts(places: Places, layer: Layer, there: tuple[int, ...], maps: set[str]) -> Iterator[Part]:

@@ -13,7 +13,7 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["NUM_HEADS", "NUM_LAYERS", "VOCABULARY", "causal_lm_types", "tiny_config", "tiny_model"]
+__all__ = ["NUM_HEADS", "NUM_LAYERS", "VOCABULARY", "causal_lm_types", "shrunk", "tiny_config", "tiny_model"]
 
 NUM_LAYERS = 4
 NUM_HEADS = 4
@@ -96,7 +96,7 @@ def causal_lm_types() -> tuple[str, ...]:
     """Every model type for which the installed transformers has a causal language model, in its order."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    return tuple(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if not name.startswith("pruned_"))
 
 
 def tiny_config(model_type: str) -> PreTrainedConfig:
@@ -108,6 +108,15 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
         return config_class(**{**_shrunk(config_class().to_dict()), **_ODD.get(model_type, {})})
     except Exception as error:  # whatever a class of another library raises for dimensions that do not fit
         raise UnsupportedModelError(f"{model_type}: no small configuration can be made: {_line(error)}") from error
+
+
+def shrunk(kind: Any, settings: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration of class `kind` with `settings`, but small dimensions. Raises UnsupportedModelError."""
+    small = {key: value for key, value in settings.items() if key not in ("model_type", "auto_map", "dtype")}
+    try:
+        return kind(**{**small, **_shrunk(settings), **_ODD.get(kind.model_type, {})})
+    except Exception as error:
+        raise UnsupportedModelError(f"{kind.model_type}: no small configuration can be made: {_line(error)}") from error
 
 
 def tiny_model(config: str | PreTrainedConfig, *, seed: int = 0, **kwargs: Any) -> PreTrainedModel:

@@ -1,0 +1,67 @@
+"""Whether models of a family can be compacted: tried on a small random one, where no test holds the family.
+
+The small model has the same classes and the same settings but for its dimensions. It is compacted by a mask that leaves
+layers with all, some and none of their heads, unlike numbers of a group, and layers without FFN.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from lm_eval_prune.decoders.family import FAMILIES, model_type_of
+from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.text import one_line
+
+__all__ = ["require_compactable"]
+
+TOKENS, TOLERANCE = 24, 1e-4
+
+
+def require_compactable(config: Any) -> None:
+    """Raise UnsupportedModelError unless compact models of this family compute what masked ones do."""
+    config = getattr(config, "original_config", config)
+    if model_type_of(config) in FAMILIES:
+        return
+    if reason := _refusal(type(config), json.dumps(config.to_dict(), default=str, sort_keys=True)):
+        raise UnsupportedModelError(f"model type {config.model_type!r} cannot be compacted: {reason}")
+
+
+@functools.cache
+def _refusal(kind: Any, content: str) -> str | None:
+    import torch
+
+    from lm_eval_prune.ablation import masked
+    from lm_eval_prune.compaction.memory import compacted
+    from lm_eval_prune.decoders.tiny import VOCABULARY, shrunk, tiny_model
+
+    try:
+        model = tiny_model(shrunk(kind, json.loads(content)))
+        mask = _mask(model)
+        ids = torch.randint(3, VOCABULARY - 1, (2, TOKENS), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad(), masked(model, mask):
+            expected = model(ids).logits
+        with torch.no_grad():
+            found = compacted(model, mask)(ids).logits
+    except UnsupportedModelError as error:
+        return one_line(error)
+    except Exception as error:  # whatever a model of any shape raises when its parts are not where they were
+        return f"{type(error).__name__}: {one_line(error)[:200]}"
+    if (found - expected).abs().max() > TOLERANCE * (1 + expected.abs().max()):
+        return "without the heads and FFNs that a mask prunes, a small model of it computes something else"
+    return None
+
+
+def _mask(model: Any) -> PruningMask:
+    from lm_eval_prune.decoders import shape_of
+
+    layers, heads = shape_of(model.config)
+    pruned = {1: (0,), 2: range(heads), 3: range(1, heads)}
+    return PruningMask(
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        pruned_heads={layer: tuple(of) for layer, of in pruned.items() if layer < layers},
+        pruned_ffns=tuple(range(0, layers, 3)),
+    )
