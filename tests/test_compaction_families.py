@@ -1,6 +1,5 @@
 """Compaction of every proven family and variation: what the masked model computes, in memory and from files."""
 
-import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 

@@ -369,7 +369,7 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
     }
     for name, content in contents.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    configs = {"gpt2": {"model_type": "gpt2"}, "broken": {"model_type": "opt", "hidden_size": "large"}}
+    configs = {"mamba": {"model_type": "mamba"}, "broken": {"model_type": "opt", "hidden_size": "large"}}
     settings = json.loads((checkpoint / "config.json").read_text())
     for name, content in {**configs, "bare": settings, "odd": {**settings, "hidden_size": 30}}.items():
         (tmp_path / name).mkdir()
@@ -385,7 +385,7 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
         *(
             (["-a", f"pretrained={tmp_path / name}", "--mask", tmp_path / "mask.json"], message)
             for name, message in {
-                "gpt2": "gpt2: model type 'gpt2' cannot be compacted",
+                "mamba": "model type 'mamba' is not supported: it has no heads to mask",
                 "broken": 'broken: its configuration: "hidden_size" is "large"',
                 "bare": "bare: no weights found; expected model.safetensors or pytorch_model.bin",
                 "odd": "odd: its configuration: 4 heads do not divide a width of 30",

@@ -166,7 +166,7 @@ def test_odd_values_of_results_do_not_end_the_card(value, tmp_path):
         ({"dtype": -0.0}, "dtype"),
         ({"torch_dtype": 16}, "torch_dtype"),
         ({"enable_bias": "yes"}, '"enable_bias" is "yes"'),
-        ({"model_type": "gpt2"}, "gpt2"),
+        ({"model_type": "bert"}, "bert"),
         ({"model_type": ["opt"]}, "model_type"),
         ({"dropout": None, "init_std": "x"}, "configuration"),
     ],

@@ -113,7 +113,10 @@ def test_the_command_and_the_card_say_what_it_is(checkpoint, mask, tmp_path, cap
     assert not ended.value.code
     assert "the others without effect" in capsys.readouterr().out
     card = (tmp_path / "zeroed" / "README.md").read_text()
-    assert "6 of its 12 attention heads and 1 of its 3 feed-forward networks (FFNs) set to zero: a plain checkpoint" in card
+    assert (
+        "6 of its 12 attention heads and 1 of its 3 feed-forward networks (FFNs) set to zero: a plain checkpoint"
+        in card
+    )
     config = AutoConfig.from_pretrained(tmp_path / "zeroed")
     assert (config.model_type, config.architectures) == ("opt", ["OPTForCausalLM"])
     assert PruningMask.from_dict(config.zeroed_mask) == mask

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.compaction.sources import copy_kept_files, require_own
+from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
 from lm_eval_prune.compaction.zeroed import zeroed_weights
-from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters, shape_of
 from lm_eval_prune.decoders.configuration import find_file, read_configuration
 from lm_eval_prune.errors import ArgumentError, FileFormatError

@@ -67,7 +67,9 @@ def _copy_buffers(model: Any, smaller: Any) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             found = buffers.get(f"{path}.{name}" if path else name)
             device, dtype = model.device, model.dtype
-            module._buffers[name] = torch.ones_like(buffer, device=device, dtype=dtype) if found is None else found.clone()
+            module._buffers[name] = (
+                torch.ones_like(buffer, device=device, dtype=dtype) if found is None else found.clone()
+            )
 
 
 def _require_plain(model: Any) -> None:

@@ -25,7 +25,8 @@ def require_compactable(config: Any) -> None:
     config = getattr(config, "original_config", config)
     if model_type_of(config) in FAMILIES:
         return
-    if reason := _refusal(type(config), json.dumps(config.to_dict(), default=str, sort_keys=True)):
+    kind: Any = type(config)
+    if reason := _refusal(kind, json.dumps(config.to_dict(), default=str, sort_keys=True)):
         raise UnsupportedModelError(f"model type {config.model_type!r} cannot be compacted: {reason}")
 
 

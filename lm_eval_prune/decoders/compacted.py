@@ -26,7 +26,7 @@ class _Cut:
     """`from_pretrained` in one line where a checkpoint is broken, and never with weights that were drawn at random."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         cut(self)
         self.post_init()  # type: ignore[attr-defined]
 
@@ -95,7 +95,7 @@ def is_stock(model: Any) -> bool:
     anything."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind = type(getattr(model, "config", None))
+    kind: Any = type(getattr(model, "config", None))
     return MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None) is type(model)
 
 
@@ -106,7 +106,7 @@ def compacted_config(config: Any, mask: PruningMask, name: str | None = None) ->
     """
     content = config.to_dict()
     removed = config.removed if isinstance(config, CompactedConfig) else None
-    stock = config.stock if isinstance(config, CompactedConfig) else type(config)
+    stock: Any = config.stock if isinstance(config, CompactedConfig) else type(config)
     name = content.pop("original_model", None) or _public(name or getattr(config, "_name_or_path", ""))
     for key in (*OWN, *FOREIGN):
         content.pop(key, None)
@@ -127,8 +127,8 @@ def plain_config(config: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     content = {key: value for key, value in config.to_dict().items() if key not in (*OWN, *FOREIGN)}
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[config.stock].__name__
-    return config.stock(**content, zeroed_mask=config.pruning_mask, architectures=[architecture])
+    causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config.stock]
+    return config.stock(**content, zeroed_mask=config.pruning_mask, architectures=[causal.__name__])
 
 
 def _public(name: str | None) -> str | None:
@@ -149,6 +149,6 @@ def __getattr__(name: str) -> Any:
         ):
             for model_type, found in names.items():
                 if found == stock:
-                    own = classes_of(configuration_auto.CONFIG_MAPPING[model_type])
-                    return next(each for each in own if each.__name__ == name)
+                    configuration: Any = configuration_auto.CONFIG_MAPPING[model_type]
+                    return next(each for each in classes_of(configuration) if each.__name__ == name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -43,6 +43,8 @@ class CompactedConfig:
     """transformers' class for the original."""
     class_names: tuple[str, str]
     """Of the base model and of the causal language model."""
+    original_model: str | None
+    layer_head_num: list[int] | None
 
     def __post_init__(self: Any, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
@@ -101,11 +103,11 @@ def config_class(stock: Any) -> Any:
     own, original = PREFIX + stock.model_type, stock
 
     @strict
-    class Compacted(CompactedConfig, stock):  # type: ignore[misc]
+    class Compacted(CompactedConfig, stock):
         model_type = own
         stock = original
 
-        pruning_mask: dict[str, Any] | None = None
+        pruning_mask: dict[str, Any] | None = None  # type: ignore[assignment]
         """What was removed, in the original model's coordinates: the content of a mask file. None removes nothing."""
         original_model: str | None = None
         """Name or folder of the model that was compacted."""

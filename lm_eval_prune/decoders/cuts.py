@@ -133,6 +133,6 @@ def named_on_disk(model: Any, names: Iterable[str]) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
     conversions = reversed(get_model_conversion_mapping(model, add_legacy=False))
-    renamings = [each.reverse_transform() for each in conversions if not isinstance(each, PrefixChange)]
-    renamings = [each for each in renamings if isinstance(each, WeightRenaming)]
+    reverted = [each.reverse_transform() for each in conversions if not isinstance(each, PrefixChange)]
+    renamings = [each for each in reverted if isinstance(each, WeightRenaming)]
     return {name: rename_source_key(name, renamings, [], reverse=True)[0] for name in names}

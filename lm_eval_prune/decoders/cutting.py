@@ -25,7 +25,7 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_prune.decoders.places import Layer, Places
+    from lm_eval_prune.decoders.places import Places
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["cut"]
@@ -120,9 +120,9 @@ def _make_fewer(block: Any, whole: Places, index: int, removed: PruningMask) -> 
     for kind, name in norms_over_heads(whole.layers[index], whole.head_dim).items():
         norm = getattr(attention, name)
         norm.chosen = _ranges(heads if kind == "queries" else groups, whole.head_dim)
-        norm.__class__ = _joined(_OfSomeHeads, type(norm))
+        norm.__class__ = _joined(_OfSomeHeads, norm.__class__)
     attention.place, attention.kept_groups, attention.key_places = index, groups, places
-    attention.__class__ = _joined(_FewerHeads, type(attention))
+    attention.__class__ = _joined(_FewerHeads, attention.__class__)
 
 
 def _left(whole: Places, index: int, removed: PruningMask) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -137,7 +137,7 @@ def _ranges(heads: tuple[int, ...], width: int) -> tuple[tuple[int, int], ...]:
 
 
 @functools.cache
-def _joined(ours: type, stock: type) -> type:
+def _joined(ours: Any, stock: Any) -> Any:
     """A class of transformers that computes in our way: still one to whoever looks for its kind."""
     return type(f"{ours.__name__.strip('_')}{stock.__name__}", (ours, stock), {"__module__": __name__})
 
@@ -193,7 +193,7 @@ def _make_headless(block: Any, whole: Places, index: int) -> None:
     setattr(attention, name, OutputBias(width_out(layer.output), bias))
     attention.place, attention.output_name = index, name
     attention.counts_tokens = _is_asked_for_tokens(text_config(whole.model.config), index)
-    attention.__class__ = _joined(_Headless, type(attention))
+    attention.__class__ = _joined(_Headless, attention.__class__)
 
 
 def _is_asked_for_tokens(config: Any, index: int) -> bool:

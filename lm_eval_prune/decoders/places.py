@@ -142,7 +142,9 @@ def _places(model: Any) -> Places:
     if whole:
         return Places(model, base, family, layers, heads, whole.num_key_value_heads, whole.head_dim, removed)
     head_dim = _head_dim(heads, family, blocks)
-    places = Places(model, base, family, layers, heads, _key_value_heads(layers, family, heads, head_dim), head_dim, removed)
+    places = Places(
+        model, base, family, layers, heads, _key_value_heads(layers, family, heads, head_dim), head_dim, removed
+    )
     for index, layer in enumerate(layers):
         _check(places, index, layer)
     return places

@@ -55,7 +55,7 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, *args: Any, **told: Any
 ) -> Any:
     stock = next(each for each in type(module).__mro__ if each.__module__.startswith("transformers."))
-    eager = getattr(sys.modules[stock.__module__], "eager_attention_forward", None)
+    eager: Any = getattr(sys.modules[stock.__module__], "eager_attention_forward", None)
     computed = ALL_ATTENTION_FUNCTIONS.get_interface(module.config.implementation, eager)
     places = list(module.key_places)
     return computed(module, query, key[:, places], value[:, places], attention_mask, *args, **told)

@@ -35,8 +35,9 @@ class _OnDemand(dict[str, Any]):
         from lm_eval_prune.decoders.compacted import classes_of
         from lm_eval_prune.errors import UnsupportedModelError
 
+        original: Any = CONFIG_MAPPING[key.removeprefix(PREFIX)]
         try:
-            self[key] = classes_of(CONFIG_MAPPING[key.removeprefix(PREFIX)])[0]
+            self[key] = classes_of(original)[0]
         except UnsupportedModelError as error:
             raise KeyError(key) from error
         return self[key]

@@ -134,10 +134,10 @@ def norms_over_heads(layer: Layer, width: int) -> dict[str, str]:
     found = {}
     for kind in ("queries", "keys"):
         for name in (f"{kind[0]}_norm", f"{kind[0]}_layernorm"):
-            weight, module = getattr(getattr(layer.attention, name, None), "weight", None), getattr(layer, kind)
-            if weight is not None and module is not None and weight.dim() == 1:
-                if len(weight) == width_out(module) > width:
-                    found[kind] = name
+            module, norm = getattr(layer, kind), getattr(layer.attention, name, None)
+            shape = tuple(getattr(getattr(norm, "weight", None), "shape", ()))
+            if module is not None and shape == (width_out(module),) and width_out(module) > width:
+                found[kind] = name
     return found
 
 
@@ -146,7 +146,7 @@ def _owners(
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """For each of `heads`, and for each of their groups, the query heads of it that are there."""
     groups = dict.fromkeys(map(places.group_of, heads))
-    own = [(head,) if head in there else () for head in heads]
+    own: list[tuple[int, ...]] = [(head,) if head in there else () for head in heads]
     return own, [tuple(head for head in there if places.group_of(head) == group) for group in groups]
 
 
