@@ -141,8 +141,9 @@ class Part(NamedTuple):
 
 def located(weights: Weights, config: Any, new_config: Any, where: object) -> dict[str, Part]:
     """By name, every weight of the smaller model. Raises FileFormatError for the first that is missing or misshapen."""
-    from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, empty_model, tensors_of
+    from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, tensors_of
     from lm_eval_prune.decoders.places import places_of
+    from lm_eval_prune.decoders.skeleton import empty_model
 
     source = empty_model(config)
     cuts, places = cuts_of(places_of(source), new_config.removed), weights.places(source, where)

@@ -10,8 +10,9 @@ import torch
 from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.decoders import check_fits, require_supported, shape_of
 from lm_eval_prune.decoders.compacted import compacted_config, is_stock
-from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, empty_model
+from lm_eval_prune.decoders.cuts import WHOLE, cuts_of
 from lm_eval_prune.decoders.places import places_of
+from lm_eval_prune.decoders.skeleton import empty_model
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def compacted(model: Any, mask: PruningMask) -> Any:
     new_config = compacted_config(config, mask)
     new_config._attn_implementation = config._attn_implementation
     smaller = empty_model(new_config)
+    smaller.config.dtype = config.dtype
     cuts = cuts_of(places_of(model), new_config.removed)
     weights = {
         name: cuts.get(name, WHOLE).of(model.get_parameter(name).detach()).clone(memory_format=torch.contiguous_format)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
-from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, empty_model, named_on_disk, tensors_of
+from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, named_on_disk, tensors_of
 from lm_eval_prune.decoders.places import places_of
-from lm_eval_prune.decoders.skeleton import skeleton_of
+from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask

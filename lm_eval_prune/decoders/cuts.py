@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from lm_eval_prune.decoders.compacted_config import CompactedConfig
 from lm_eval_prune.decoders.slices import parts_of
-from lm_eval_prune.errors import UnsupportedModelError
-from lm_eval_prune.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.slices import Part
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["WHOLE", "Cut", "cuts_of", "empty_model", "named_in_model", "named_on_disk", "tensors_of"]
+__all__ = ["WHOLE", "Cut", "cuts_of", "named_in_model", "named_on_disk", "tensors_of"]
 
 
 class Cut(NamedTuple):
@@ -78,24 +75,6 @@ def _without(parts: list[Part], shape: torch.Size) -> Cut:
     if place < shape[dim]:
         ranges.append((place, shape[dim]))
     return Cut(dim, tuple(ranges))
-
-
-def empty_model(config: Any) -> Any:
-    """The causal language model of `config` on the meta device: names and shapes, no memory."""
-    from transformers import AutoModelForCausalLM
-
-    from lm_eval_prune.decoders.compacted import compacted_class
-
-    try:
-        with torch.device("meta"):
-            if isinstance(config, CompactedConfig):
-                return compacted_class(config)(config)
-            return AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # of many kinds: an activation that does not exist, numbers that do not fit
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UnsupportedModelError(
-            f"{config.name_or_path}: no model can be made of its configuration: {reason}"
-        ) from error
 
 
 def tensors_of(model: Any) -> dict[str, Tensor]:

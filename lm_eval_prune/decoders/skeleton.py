@@ -59,10 +59,11 @@ def empty_model(config: Any) -> Any:
             model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
             model.tie_weights()
             return model
-    except (ValueError, TypeError, AttributeError, ImportError, KeyError, RuntimeError) as error:
+    except Exception as error:  # of many kinds: an activation that does not exist, numbers that do not fit
         reason = " ".join(str(error).split())
         raise UnsupportedModelError(
-            f"model type {config.model_type!r} is not supported: no model can be made of its configuration: {reason}"
+            f"{config.name_or_path or 'the model'}: model type {config.model_type!r} is not supported: "
+            f"no model can be made of its configuration: {reason}"
         ) from error
 
 
