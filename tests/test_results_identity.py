@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import lm_eval.evaluator
 import pytest
@@ -56,6 +57,13 @@ def manager(tmp_path_factory):
 def compacted(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compact") / "c"
     compact_checkpoint(str(checkpoint), MASK, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zeroed(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zeroed") / "z"
+    compact_checkpoint(checkpoint, replace(MASK, provenance={"ranking": "mine"}), folder, zeroed=True)
     return folder
 
 
@@ -135,17 +143,18 @@ def test_arguments_of_an_object_are_recorded(checkpoint, manager, tmp_path):
     assert other.model.endswith("(mixed_precision_dtype=bfloat16, truncation=True)")
 
 
-@pytest.mark.parametrize("road", ["by name", "HFLM(folder)", "HFLM(model)", "pruned-opt", "pruned-hf"])
+ROADS = {
+    "HFLM(folder)": lambda folder: build(HFLM, folder),
+    "HFLM(model)": lambda folder: HFLM(**in_memory(folder), batch_size=2),
+    "pruned-opt": lambda folder: build(PrunedOPT, folder),
+    "pruned-hf": lambda folder: build(PrunedModel, folder),
+}
+
+
+@pytest.mark.parametrize("road", ["by name", *ROADS])
 def test_a_compact_checkpoint_is_never_dense(checkpoint, compacted, manager, tmp_path, road):
-    arguments = f"pretrained={compacted},dtype=float32"
-    lm = {
-        "by name": lambda: "hf",
-        "HFLM(folder)": lambda: build(HFLM, compacted),
-        "HFLM(model)": lambda: HFLM(**in_memory(compacted), batch_size=2),
-        "pruned-opt": lambda: build(PrunedOPT, compacted),
-        "pruned-hf": lambda: build(PrunedModel, compacted),
-    }[road]()
-    asked = {"model_args": arguments, "device": "cpu"} if isinstance(lm, str) else {}
+    lm = "hf" if road == "by name" else ROADS[road](compacted)
+    asked = {"model_args": f"pretrained={compacted},dtype=float32", "device": "cpu"} if lm == "hf" else {}
     found = results_of(lm, manager, **asked)
     assert {key: found["pruning"][key] for key in REMOVED} == REMOVED
     assert found["config"]["model_num_parameters"] == found["pruning"]["num_parameters_left"]
@@ -156,6 +165,49 @@ def test_a_compact_checkpoint_is_never_dense(checkpoint, compacted, manager, tmp
     left = AutoModelForCausalLM.from_pretrained(compacted).num_parameters()
     assert (entry.cost.parameters, entry.cost.parameters_total) == (left, whole)
     assert entry.model == str(compacted)
+
+
+@pytest.mark.parametrize("road", ["by name", *ROADS])
+def test_a_zeroed_checkpoint_is_never_dense(zeroed, manager, tmp_path, road):
+    lm = "hf" if road == "by name" else ROADS[road](zeroed)
+    asked = {"model_args": f"pretrained={zeroed},dtype=float32", "device": "cpu"} if lm == "hf" else {}
+    found = results_of(lm, manager, **asked)
+    assert {key: found["pruning"][key] for key in REMOVED} == {**REMOVED, "compacted": False}
+    assert PruningMask.from_dict(found["pruning"]["mask"]) == MASK
+    (entry,) = written(tmp_path, results=found).entries
+    assert not entry.is_dense
+    assert (entry.prune_heads, entry.prune_ffns) == ("0.1667", "0.3333")
+    assert entry.ranking == "mine"
+
+
+def bring_everything_back(layers):
+    layers[0].fc2.weight.fill_(1)
+    layers[1].self_attn.out_proj.weight[0].fill_(1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "heads", "ffns"),
+    [
+        (lambda layers: layers[1].self_attn.out_proj.weight[0, 17].fill_(1), 1, 1),
+        (lambda layers: layers[0].fc2.bias[3].fill_(1), 2, 0),
+        (lambda layers: layers[1].self_attn.q_proj.weight.fill_(1), 2, 1),
+        (bring_everything_back, 0, 0),
+    ],
+    ids=["a head's output", "an FFN's bias", "queries alone", "all"],
+)
+def test_zeros_that_were_trained_away_are_no_pruning(zeroed, manager, changed, heads, ffns):
+    lm = HFLM(**in_memory(zeroed), batch_size=2)
+    with torch.no_grad():
+        changed(lm.model.model.decoder.layers)
+    found = results_of(lm, manager).get("pruning", {"heads_pruned": 0, "ffns_pruned": 0})
+    assert (found["heads_pruned"], found["ffns_pruned"]) == (heads, ffns)
+
+
+@pytest.mark.parametrize("said", [5, {}, {"pruned_heads": {"0": [1]}}, {"num_hidden_layers": 9}, "x"], ids=str)
+def test_a_zeroed_mask_of_another_program_is_passed_over(checkpoint, manager, said):
+    lm = HFLM(**in_memory(checkpoint), batch_size=2)
+    lm.model.config.zeroed_mask = said
+    assert "pruning" not in results_of(lm, manager)
 
 
 def test_plain_models_of_the_harness_have_no_pruning_block(checkpoint, manager):

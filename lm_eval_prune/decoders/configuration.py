@@ -135,4 +135,4 @@ def effective_mask(config: Any, requested: PruningMask | None, name: str) -> Pru
     if requested is not None:
         check_fits(requested, *shape, where=name)
     mask, removed = requested or PruningMask.dense(*shape), removed_from(config)
-    return mask if removed.is_dense else replace(mask | removed, provenance=mask.provenance)
+    return mask if removed.is_dense else replace(mask | removed, provenance=mask.provenance or removed.provenance)

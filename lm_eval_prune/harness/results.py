@@ -14,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune.decoders import flops_per_token, num_pruned_parameters, num_removed_parameters, removed_from
 from lm_eval_prune.decoders.configuration import model_folder
+from lm_eval_prune.decoders.zeroed import zeroed_in
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.files import plain_json
@@ -28,11 +29,11 @@ __all__ = ["identity_block", "name_of", "package_versions", "pruning_block", "wi
 def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
     """The block for a loaded model of `num_parameters` parameters; JSON values only.
 
-    What compaction has removed counts as pruned, from the original model.
+    What compaction has removed, or set to zero, counts as pruned, from the original model.
     """
-    removed = removed_from(lm.config)
+    removed, zeroed = removed_from(lm.config), zeroed_in(lm.model)
     own = getattr(lm, "mask", removed)
-    mask = replace(own | removed, provenance=own.provenance)
+    mask = replace(own | removed | zeroed, provenance=own.provenance or zeroed.provenance)
     masked = num_pruned_parameters(lm.config, mask)
     probe_ids = lm.tok_encode(PROBE)
     return {
@@ -75,7 +76,8 @@ def with_identity(lm: HFLM, info: dict[str, Any]) -> dict[str, Any]:
     """The harness's `get_model_info`, with an `identity` block, and a `pruning` block where anything may be gone."""
     identity = identity_block(lm, info.get("model_sha") or "")
     known = {**info, "identity": identity}
-    if not isinstance(getattr(lm, "mask", None) or getattr(lm.config, "removed", None), PruningMask):
+    may_be_pruned = isinstance(getattr(lm, "mask", None) or getattr(lm.config, "removed", None), PruningMask)
+    if not may_be_pruned and (not hasattr(lm.config, "zeroed_mask") or zeroed_in(lm.model).is_dense):
         return known
     block = pruning_block(lm, info["model_num_parameters"])
     return {**known, "model_num_parameters": block["num_parameters_left"], "pruning": block}
