@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from tests import isolation
@@ -22,6 +23,7 @@ import torch
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.random_opt import save_random_opt
+from lm_eval_prune.sweep import stopping
 from tests import families, fixture_data
 
 TINY = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "ffn_dim": 48, "vocab_size": 512}
@@ -46,6 +48,18 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_unconfigure():
     if FIRST:
         isolation.remove_own_home()
+
+
+SIGNALS = {number: signal.getsignal(number) for number in stopping.STOP_SIGNALS}
+
+
+@pytest.fixture(autouse=True)
+def no_stop_signals():
+    """A sweep's command handles stop signals until its process ends, which here is that of further tests."""
+    yield
+    for number, handler in SIGNALS.items():
+        signal.signal(number, handler)
+    stopping.forget()
 
 
 @pytest.fixture(scope="session")

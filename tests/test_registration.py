@@ -87,6 +87,8 @@ def test_the_task_manager_keeps_its_own_arguments(tmp_path):
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
     assert manager.all_tasks == ["mine"]
     assert manager.include_path == str(tmp_path)
+    manager = TaskManager(None, str(tmp_path), False, {"size": 3})  # all of them by their places
+    assert (manager.all_tasks, manager.metadata) == (["mine"], {"size": 3})
 
 
 def test_the_modules_watched_keep_their_own_loader():

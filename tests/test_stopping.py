@@ -51,13 +51,9 @@ def test_a_signal_stops_wherever_it_arrives(tmp_path, number, where, lines):
 
 @pytest.fixture
 def handlers():
-    """The sweep's are there inside; afterwards what was there before."""
-    before = {number: signal.getsignal(number) for number in stopping.STOP_SIGNALS}
+    """The sweep's, in a process that has handled others before."""
     stopping.raise_on_stop_signals()
-    yield before
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    stopping._before.clear()
+    stopping.raise_on_stop_signals()
 
 
 def handled(_=None):
@@ -91,11 +87,12 @@ def test_no_handler_of_ours_lives_in_workers_of_a_data_set(handlers):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_that_reaches_a_child_before_its_own_handlers_ends_it(handlers, number):
+@pytest.mark.parametrize("before", [{}, dict.fromkeys(stopping.STOP_SIGNALS, signal.SIG_DFL)], ids=["unknown", "known"])
+def test_a_signal_that_reaches_a_child_before_its_own_handlers_ends_it(handlers, number, before):
     child = os.fork()
     if not child:
         try:
-            stopping._before.update(dict.fromkeys(stopping.STOP_SIGNALS, signal.SIG_DFL))
+            stopping._before.update(before)
             for each in stopping.STOP_SIGNALS:  # as they are in the moment of the fork
                 signal.signal(each, stopping._raise)
             os.kill(os.getpid(), number)

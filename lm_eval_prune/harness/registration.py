@@ -58,11 +58,16 @@ def add_tasks(manager: ModuleType) -> None:
 def _indexing_ours(original: Any) -> Any:
     @functools.wraps(original)
     def init(
-        self: Any, verbosity: Any = None, include_path: Any = None, include_defaults: bool = True, **kwargs: Any
+        self: Any,
+        verbosity: Any = None,
+        include_path: Any = None,
+        include_defaults: bool = True,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         paths = list(include_path) if isinstance(include_path, list | tuple) else [include_path] if include_path else []
         ours = [tasks_folder()] if include_defaults else []
-        original(self, verbosity, [*ours, *paths] or None, include_defaults, **kwargs)
+        original(self, verbosity, [*ours, *paths] or None, include_defaults, *args, **kwargs)
         self.include_path = include_path
 
     init.lm_eval_prune = True  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import os
 import signal
 from typing import Any
 
-__all__ = ["Stopped", "check", "ignore_stop_signals", "raise_on_stop_signals", "was_asked"]
+__all__ = ["STOP_SIGNALS", "Stopped", "check", "forget", "ignore_stop_signals", "raise_on_stop_signals", "was_asked"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,6 +54,16 @@ def was_asked() -> bool:
     return _asked
 
 
+def forget() -> None:
+    """As in a process that was never asked to stop, and has no handlers of ours."""
+    global _asked
+    _asked = False
+    for number in STOP_SIGNALS:
+        if number in _before or signal.getsignal(number) is _raise:
+            signal.signal(number, _before.get(number, signal.SIG_DFL))
+    _before.clear()
+
+
 def _handle(handler: Any) -> None:
     global _process
     _process = os.getpid()
@@ -66,21 +76,12 @@ def _handle(handler: Any) -> None:
 def _raise(number: int, frame: Any) -> None:
     global _asked
     if os.getpid() != _process:  # it came to a child before the child had its own handlers back
-        _give_back()
+        forget()
         os.kill(os.getpid(), number)
         return
     _asked = True
     raise Stopped
 
 
-def _give_back() -> None:
-    """In a child that was forked: its handlers are what they were before ours."""
-    global _asked
-    _asked = False
-    for number, handler in _before.items():
-        signal.signal(number, handler)
-    _before.clear()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_give_back)
+    os.register_at_fork(after_in_child=forget)

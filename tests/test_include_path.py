@@ -1,0 +1,67 @@
+"""`--include_path`: a folder of task definitions, in every command that takes one, or one line that says it is none."""
+
+import inspect
+
+import pytest
+from click.testing import CliRunner
+from fixtures_importance import save_checkpoint, write_tasks
+from lm_eval.tasks import TaskManager
+
+from lm_eval_prune.cli.main import cli
+from lm_eval_prune.errors import PruneError
+
+COMMANDS = {
+    "importance": ["--method", "random", "--num_fewshot", "0"],
+    "sweep": ["--prune_heads", "0", "--num_fewshot", "0"],
+    "run": ["--batch_size", "1"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("include")
+    write_tasks(folder / "tasks")
+    save_checkpoint(folder / "model")
+    (folder / "empty").mkdir()
+    (folder / "file.yaml").write_text("task: mine\n")
+    (folder / "nowhere").symlink_to("absent")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_tasks(monkeypatch):
+    """The harness's own thousands, which take seconds to index, stay out."""
+    original = TaskManager.__init__
+
+    def init(self, *args, **kwargs):
+        call = inspect.signature(original, follow_wrapped=False).bind(self, *args, **kwargs)
+        call.arguments["include_defaults"] = False
+        original(*call.args, **call.kwargs)
+
+    monkeypatch.setattr(TaskManager, "__init__", init)
+
+
+def invoked(command, folder, tmp_path, include_path, task):
+    arguments = ["--model_args", f"pretrained={folder / 'model'}", "--device", "cpu", "--limit", "2", "--tasks", task]
+    arguments += ["--include_path", str(include_path), "-o", str(tmp_path / "out"), *COMMANDS[command]]
+    return CliRunner().invoke(cli, [command, *arguments])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["absent", "file.yaml", "nowhere", "tasks\n/../x"])
+def test_what_is_no_folder_is_one_line_and_nothing_is_written(command, name, folder, tmp_path):
+    found = invoked(command, folder, tmp_path, folder / name, "toy_choice")
+    assert isinstance(found.exception, PruneError)
+    assert f"include_path={folder / name}: no such folder" in str(found.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tasks_are_found_in_it_and_nowhere_else(command, folder, tmp_path):
+    found = invoked(command, folder, tmp_path, folder / "empty", "toy_choice")
+    assert found.exception is not None
+    assert "toy_choice" in f"{found.exception} {found.output}"
+    assert not (tmp_path / "out").exists()
+    found = invoked(command, folder, tmp_path, folder / "tasks", "toy_choice")
+    assert found.exit_code == 0, found.exception
+    assert (tmp_path / "out").exists()
