@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -389,3 +390,12 @@ def test_the_harness_model_takes_the_same_files(tmp_path, checkpoint, caplog):
         assert f"{name}: read as" in caplog.text
     mask = select_mask(mask=tmp_path / "text.txt", shape=lambda: (layers, heads))
     assert mask.provenance["read_as"] == "layer:head,head descriptors, counted from 0"
+
+
+@pytest.mark.parametrize("part", ["1,", "1 ", "0:1 ", "x"])
+def test_a_text_larger_than_any_mask_costs_little(part, tmp_path):
+    (tmp_path / "mask.txt").write_text("0:" + part * (17 * 2**20 // len(part)))
+    start = time.process_time()
+    with pytest.raises(FileFormatError, match="more than a mask of any model"):
+        read_mask(tmp_path / "mask.txt", (12, 12))
+    assert time.process_time() - start < 2

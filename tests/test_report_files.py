@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,32 @@ def test_samples_beyond_the_bounds_are_refused_and_never_cut(bound, tmp_path, mo
             read(path)
     board = compare(read_collection([folder]))
     assert {problem.kind for problem in board.problems} == {"damaged samples", "unpaired documents"}
+
+
+@pytest.mark.parametrize("spread", ["in one line", "over lines", "named by nobody"])
+def test_samples_of_a_thousand_metrics_are_refused(spread, tmp_path):
+    keys = {"doc_hash": "a", "prompt_hash": "b"}
+    names = [f"m{number}" for number in range(1001)]
+    lines = {
+        "in one line": [{"metrics": names}],
+        "over lines": [{"metrics": [name]} for name in names],
+        "named by nobody": [dict.fromkeys(names, 0.5)],
+    }[spread]
+    path = tmp_path / "samples_t_1.jsonl"
+    path.write_text("".join(json.dumps({"doc_id": number, **keys, **line}) + "\n" for number, line in enumerate(lines)))
+    with pytest.raises(FileFormatError, match="more than 1,000 metrics"):
+        read_columns(path)
+
+
+def test_models_that_differ_in_thousands_of_settings_have_short_names(tmp_path):
+    odd = file_of()
+    odd["config"] |= {f"setting{number}": "unknown" for number in range(20_000)}
+    start = time.process_time()
+    board = compare(read_collection([written(tmp_path / "a", odd).parent, written(tmp_path / "b", file_of())]))
+    names = {entry.model for entry in board.entries}
+    assert len(names) == 2
+    assert max(map(len, names)) < 1500
+    assert time.process_time() - start < 10
 
 
 # -- what is no file ----------------------------------------------------------------------------------------------

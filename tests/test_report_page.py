@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+import time
 import zlib
 from html.parser import HTMLParser
 
@@ -259,6 +260,21 @@ def test_strange_names_are_text(tmp_path):
 def test_scripts_cannot_end_early():
     source = 'a = "</script><!--"; b = /<\\/SCRIPT/; c = x </d/.source.length'
     assert in_script(source) == 'a = "<\\/script><\\!--"; b = /<\\/SCRIPT/; c = x </d/.source.length'
+
+
+@pytest.mark.parametrize("text", ["END" + "_" * 2_000_000, "END\nEND_\nrm -rf", "END"], ids=["long", "lines", "short"])
+def test_nothing_in_a_sweeps_settings_ends_its_file_early(text, tmp_path):
+    folder = sweep(tmp_path / "sweep", grid(heads=("0.3",)), ("piqa",), count=10)
+    (path,) = plan_paths(folder)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "config": {**content["config"], "model_args": text}}))
+    collection = read_collection([folder])
+    start = time.process_time()
+    (command,) = run_commands(compare(collection), collection)
+    assert time.process_time() - start < 5
+    marker, settings = re.fullmatch(r"cat > sweep.yaml <<'(END_*)'\n(.*?)\n\1\n.*", command.text, re.DOTALL).groups()
+    assert marker not in settings.split("\n")
+    assert yaml.safe_load(settings)["model_args"].split() == text.split()
 
 
 def test_commands_repeat_what_was_run(folder, tmp_path):

@@ -24,6 +24,8 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 """What configurations call the two numbers of a shape."""
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib"}
+MAX_TEXT = 16 * 2**20
+"""Bytes of a file that is neither JSON nor an array."""
 DESCRIPTOR = re.compile(r"([0-9]{1,9}):([0-9]{1,9}(?:,[0-9]{1,9})*)")
 NO_MASK = (
     'no mask; expected "format": "lm-eval-prune-mask", {"0": [1, 3]} (pruned heads by layer), rows of 0 and 1, '
@@ -78,6 +80,8 @@ def foreign_mask(data: bytes, content: Any, path: Path, shape: Shape | None) -> 
     if (arrays := arrays_of(data, path)) is not None:
         heads, ffns = arrays
         return _of_matrix(heads, ffns)
+    if len(data) > MAX_TEXT:
+        raise FileFormatError(f"{path}: {len(data) / 2**20:,.0f} MiB of text, more than a mask of any model; not read")
     text = decoded(data, path, "a mask")
     if pairs := _descriptors(text.replace(";", " ").split()):
         return ForeignMask(DESCRIPTORS, heads=pairs)

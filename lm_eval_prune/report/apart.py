@@ -16,6 +16,9 @@ Identity = tuple[tuple[str, str], ...]
 FOLLOWS = ("probe_token_ids", "peft_sha", "delta_sha", "weights", "bos_prepended", "max_length", "dtype")
 """Settings that often only follow from another: left out of a name where the rest says what differs."""
 LONGEST = 40
+"""Characters of a value in a name."""
+MOST = 20
+"""Settings in a name: where more differ, and these do not tell, a number does."""
 
 
 def told_apart(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
@@ -56,10 +59,13 @@ def _frozen(identity: Mapping[str, str]) -> Identity:
 
 
 def _telling(identities: Sequence[Identity]) -> list[str]:
-    """As few settings as tell all of them apart, by name."""
+    """As few settings as tell all of them apart, by name; at most MOST."""
     known = [dict(identity) for identity in identities]
     every = {name for identity in known for name in identity}
     settings = sorted(name for name in every if len({identity.get(name) for identity in known}) > 1)
+    if len(settings) > MOST:
+        follows = [name for name in FOLLOWS if name in settings]
+        settings = [*(name for name in settings if name not in FOLLOWS), *follows][:MOST]
     doubtful = [name for name in settings if any(identity.get(name) == UNKNOWN for identity in known)]
     for name in [*doubtful, *(name for name in FOLLOWS if name in settings and name not in doubtful)]:
         rest = [other for other in settings if other != name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ __all__ = ["Columns", "read_columns"]
 
 NO_METRICS = {"doc", "target", "arguments", "resps", "filtered_resps", "target_hash"}
 """What a line holds beside `SampleLine`'s own fields and the metrics."""
+
+
+MOST_METRICS = 1000
+"""Of a file: each takes memory on every line."""
 
 
 class SampleLine(BaseModel):
@@ -87,8 +92,10 @@ def read_columns(path: Path, unit_field: str = "") -> Columns | None:
             columns.doc_id.append(sample.doc_id)
             columns.filter.append(sample.filter)
             columns.unit.append(_unit(sample, unit_field))
-            for name in sample.named:
+            for name in islice(sample.named, MOST_METRICS + 1):
                 columns.metrics.setdefault(name, [None] * number).append(sample.value(name))
+            if len(columns.metrics) > MOST_METRICS:
+                raise FileFormatError(f"{path}: line {number + 1}: more than {MOST_METRICS:,} metrics; not read")
             for values in columns.metrics.values():
                 if len(values) <= number:
                     values.append(None)

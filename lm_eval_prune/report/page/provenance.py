@@ -111,8 +111,8 @@ def _sweep_command(path: Path, config: Mapping[str, Any]) -> Command:
     }
     settings = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     command = _shell(["lm-eval-prune", "sweep", "--config", "sweep.yaml", "--output_path", str(folder)])
-    marker = "END"
-    while marker in settings:
+    marker, lines = "END", set(settings.split("\n"))
+    while marker in lines:
         marker += "_"
     return _command(f"The sweep in {folder}", f"cat > sweep.yaml <<'{marker}'\n{settings}{marker}\n{command}")
 
