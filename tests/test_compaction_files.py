@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lm_eval
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,7 @@ from lm_eval_prune.cli.main import main
 from lm_eval_prune.compaction import checkpoint as module
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskShapeError
 from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.registration import register
 from tests.helpers import TEXTS, build, requests
 
 IDS = torch.randint(3, 61, (2, 17), generator=torch.Generator().manual_seed(3))
@@ -447,28 +449,34 @@ def test_importing_the_package_is_enough_and_costs_nothing(first, checkpoint, ma
 
 
 @pytest.mark.slow
-def test_the_stock_harness_evaluates_it_as_hf_and_as_pruned_opt(checkpoint, mask, benchmarks_folder, tmp_path):
+def test_the_stock_harness_evaluates_it_as_hf_and_as_pruned_opt(
+    checkpoint, mask, in_benchmarks, task_manager, tmp_path
+):
+    """`hf` in a process of its own, where nothing but the start-up hook has imported us."""
     compact_checkpoint(checkpoint, mask, tmp_path / "small")
     mask.save(tmp_path / "mask.json")
-    common = ["--tasks", "copa", "--limit", "4", "--device", "cpu", "--batch_size", "2"]
-    found = {}
-    for name, model, arguments in [
-        ("hf", "hf", f"pretrained={tmp_path / 'small'}"),
-        ("ours", "pruned-opt", f"pretrained={tmp_path / 'small'}"),
-        ("masked", "pruned-opt", f"pretrained={checkpoint},mask={tmp_path / 'mask.json'}"),
-    ]:
-        options = ["--model", model, "--model_args", arguments, *common, "--output_path", str(tmp_path / name)]
-        done = subprocess.run(
-            [sys.executable, "-m", "lm_eval", *options],
-            cwd=benchmarks_folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "neither marked as CausalLM" not in done.stderr
-        found[name] = json.loads(next((tmp_path / name).rglob("results_*.json")).read_text(encoding="utf-8"))
+    options = [
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={tmp_path / 'small'}",
+        "--output_path",
+        str(tmp_path / "hf"),
+    ]
+    options += ["--tasks", "copa", "--limit", "4", "--device", "cpu", "--batch_size", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lm_eval", *options], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "neither marked as CausalLM" not in done.stderr
+    found = {"hf": json.loads(next((tmp_path / "hf").rglob("results_*.json")).read_text(encoding="utf-8"))}
+    register()
+    for name, arguments in {
+        "ours": f"pretrained={tmp_path / 'small'}",
+        "masked": f"pretrained={checkpoint},mask={tmp_path / 'mask.json'}",
+    }.items():
+        asked = {"model": "pruned-opt", "model_args": arguments, "device": "cpu", "batch_size": 2}
+        found[name] = lm_eval.simple_evaluate(**asked, tasks=["copa"], limit=4, task_manager=task_manager)
     assert found["hf"]["results"] == found["ours"]["results"] == found["masked"]["results"]
     left = {name: content["config"]["model_num_parameters"] for name, content in found.items()}
     assert left["hf"] == left["ours"] == left["masked"]

@@ -365,13 +365,12 @@ def test_a_task_with_functions_is_the_same_task_in_every_process(tmp_path):
     assert function != yaml
     (tmp_path / "own.yaml").write_text(function + "fewshot_split: test\n")
     found = []
-    for ending in ("'!'", "'?'"):
+    for ending, number in (("'!'", 1), ("'!'", 2), ("'?'", 1)):
         (tmp_path / "utils.py").write_text(f"def text(doc):\n    return doc['text'] + {ending}\n")
-        one, other = (identity_of_own_task(tmp_path, number) for number in (1, 2))
-        assert one == other
-        assert ending in json.dumps(one)
-        found.append(one)
-    assert found[0] != found[1]  # what a function does counts
+        found.append(identity_of_own_task(tmp_path, number))
+        assert ending in json.dumps(found[-1])
+    assert found[0] == found[1]
+    assert found[1] != found[2]  # what a function does counts
 
 
 def test_importance_of_another_model_is_refused_before_there_is_a_plan(tmp_path, monkeypatch):
