@@ -1,12 +1,13 @@
 """How fast the packed scorer is against the harness's `hf`, and how exact.
 
-    python benchmarks/bench_scoring.py --pretrained DIR [--benchmarks_data DIR] [--output_path FILE]
+    python benchmarks/bench_scoring.py [--benchmarks_data DIR] [--models opt-125m,llama-125m] [--output_path DIR]
 
-Both scorers get the same tokenised requests in the same process, `hf` at the fastest of `--batch_sizes`; runs
-alternate, and medians count. `hf` serves one-token answers to one context from one pass, by its logits cache: there it
-is also timed with `logits_cache=False`, which reads the context for every choice. Every finished (task, shots) is
-written to the JSON at once; the same command continues a file that is there. With `--extras` also: a 70 % heads + 20 %
-FFNs mask against its FLOPs, and all FFN knockouts.
+Without `--pretrained`, random models of OPT-125m's dimensions and of a Llama's of the same size with three query
+heads a key. Both scorers get the same tokenised requests in the same process, `hf` at the fastest of
+`--batch_sizes`; runs alternate, and medians count. `hf` serves one-token answers to one context from one pass, by
+its logits cache: there it is also timed with `logits_cache=False`, which reads the context for every choice. Every
+finished (task, shots) is written to the JSON at once; the same command continues a file that is there. With
+`--extras` also: a 70 % heads + 20 % FFNs mask against its FLOPs, and all FFN knockouts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import tempfile
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,28 +25,62 @@ import click
 import torch
 from common import RESULTS, machine, versions
 from scoring_measure import Scorers, extras, matmul_peak, measure
-from scoring_requests import TASKS, generated_requests, real_documents
+from scoring_requests import TASKS, generated_requests, real_documents, training_texts
+from transformers import LlamaConfig
 
 from lm_eval_prune.files import read_json, write_json
+from lm_eval_prune.random_opt import opt_config, save_random_model
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "opt-125m": lambda: opt_config("opt-125m"),
+    "llama-125m": lambda: LlamaConfig(
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+        hidden_size=768,
+        intermediate_size=2048,
+        vocab_size=50272,
+        max_position_embeddings=2048,
+    ),
+}
+"""Name -> the configuration of a random model of these dimensions."""
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--pretrained", required=True, help="A checkpoint folder: python -m lm_eval_prune.random_opt makes one.")
+@click.option("--pretrained", help="A checkpoint folder, in the place of --models.")
+@click.option("--models", default=",".join(MODELS), help=f"Commas between some of {', '.join(MODELS)}.")
 @click.option("--benchmarks_data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--tasks", default=",".join(TASKS), help="Commas between task names.")
 @click.option("--num_fewshot", default="0,5", help="Commas between numbers of shots.")
-@click.option("--limit", type=int, default=16, help="Documents of a task.")
+@click.option("--limit", type=int, default=8, help="Documents of a task.")
 @click.option("--repeats", type=int, default=3)
-@click.option("--batch_sizes", default="1,4,8,16", help="Tried for hf; the packed scorer gets the fastest one, too.")
+@click.option("--batch_sizes", default="1,4,16", help="Tried for hf; the packed scorer gets the fastest one, too.")
 @click.option("--dtype", default="float32")
 @click.option("--device", default="cpu")
 @click.option("--memory/--no-memory", default=True, help="Peak memory, each scorer in a process of its own.")
 @click.option("--extras", "with_extras", is_flag=True, help="Masked and knockout speed on the first task and shots.")
-@click.option("--output_path", type=click.Path(dir_okay=False, path_type=Path))
-def main(pretrained: str, output_path: Path | None, **settings: Any) -> None:
+@click.option("--output_path", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="A folder.")
+def main(pretrained: str | None, models: str, output_path: Path, **settings: Any) -> None:
     """Compare the packed scorer with hf, task by task."""
-    default = RESULTS / f"scoring-{settings['device']}-{settings['dtype']}-{date.today()}.json"
-    output_path = (output_path or default).resolve()
+    output_path = output_path.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [Path(pretrained).name] if pretrained else models.split(","):
+            place = pretrained or str(_random_model(name, Path(folder), settings["benchmarks_data"]))
+            kind = f"{name}-{settings['device']}-{settings['dtype']}"
+            click.echo(f"\n## {name}\n")
+            _run(place, output_path / f"scoring-{kind}-{date.today()}.json", settings)
+
+
+def _random_model(name: str, folder: Path, benchmarks_data: Path | None) -> Path:
+    if name not in MODELS:
+        raise click.UsageError(f"--models {name}: unknown; expected some of {', '.join(MODELS)}")
+    texts = training_texts(benchmarks_data) if benchmarks_data else ()
+    config = MODELS[name]()
+    return save_random_model(folder / name, config, texts=texts, num_tokens=config.vocab_size)
+
+
+def _run(pretrained: str, output_path: Path, settings: dict[str, Any]) -> None:
+    """All cells of one model that `output_path` does not have yet."""
     results = read_json(output_path) if output_path.exists() else _new_results(settings)
     command = " ".join(["python", "benchmarks/bench_scoring.py", *_without_paths(sys.argv[1:])])
     results["commands"] = list(dict.fromkeys([*results.get("commands", []), command]))
@@ -135,6 +172,8 @@ def _table(results: dict[str, Any]) -> str:
             f"| **geometric mean of {len(cells)}** | {shots} | | | **{ratio:.2f}** | {bound:.2f} | "
             f"{without_cache:.2f} | | | | | |"
         )
+    shares = [cell["ratio"] / cell["ratio_by_flops"] for cell in results["cells"]]
+    lines += ["", f"{statistics.geometric_mean(shares):.2f} of what FLOPs allow, geometric mean of all"]
     if "extras" in results:
         lines += ["", *(f"- {name}: {value}" for name, value in results["extras"].items())]
     return "\n".join(lines)

@@ -16,10 +16,10 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.decoders import flops_per_token
+from lm_eval_prune.decoders import flops_per_token, linear_weights
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.decoders.linear import linear
-from lm_eval_prune.harness.model import PrunedOPT
+from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops
 from lm_eval_prune.scoring.trie import build_trie
@@ -33,14 +33,14 @@ class Scorers:
     def __init__(self, pretrained: str, device: str, dtype: str) -> None:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         self.arguments = (str(Path(pretrained).resolve()), device, dtype)
-        first = PrunedOPT(self.arguments[0], device=device, dtype=dtype)
+        first = PrunedModel(self.arguments[0], device=device, dtype=dtype)
         self.model, self.tokenizer, self.device = first.model, first.tokenizer, torch.device(device)
 
     def hf(self, batch_size: int, *, logits_cache: bool = True) -> HFLM:
         return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, logits_cache=logits_cache)
 
-    def packed(self, batch_size: int | str, mask: PruningMask | None = None) -> PrunedOPT:
-        return PrunedOPT(
+    def packed(self, batch_size: int | str, mask: PruningMask | None = None) -> PrunedModel:
+        return PrunedModel(
             pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, mask=mask, scorer="packed"
         )
 
@@ -119,7 +119,8 @@ def _hf_flops(config: Any, inputs: Iterable[Sequence[int]]) -> float:
     """
     dense = PruningMask.dense(config.num_hidden_layers, config.num_attention_heads)
     lengths = [len(tokens) for tokens in inputs]
-    attention = config.num_hidden_layers * 4 * config.hidden_size * sum(n * (n + 1) / 2 for n in lengths)
+    inside = config.num_attention_heads * linear_weights(config).head_dim
+    attention = config.num_hidden_layers * 4 * inside * sum(n * (n + 1) / 2 for n in lengths)
     return flops_per_token(config, dense) * sum(lengths) + attention
 
 

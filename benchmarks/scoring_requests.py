@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["TASKS", "generated_requests", "real_documents"]
+__all__ = ["TASKS", "generated_requests", "real_documents", "training_texts"]
 
 Request = tuple[None, list[int], list[int]]
 
@@ -44,6 +44,11 @@ def real_documents(lm: Any, folder: Path, tasks: list[str], limit: int | None) -
         return _tokenised(lm, built.instances)
 
     return requests
+
+
+def training_texts(folder: Path) -> list[str]:
+    """What a tokenizer may learn its merges from: the rows of the training splits, as they lie in the folder."""
+    return [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("train*.json*")) if path.suffix != ".gz"]
 
 
 def _tokenised(lm: Any, instances: list[Any]) -> list[Request]:

@@ -1,4 +1,4 @@
-"""An OPT of true dimensions with random weights, and a small tokenizer: for tests, benchmarks and dry runs.
+"""An OPT of true dimensions, or any decoder, with random weights and a small tokenizer: for tests and benchmarks.
 
     python -m lm_eval_prune.random_opt --size opt-125m --output_path DIR
 
@@ -16,9 +16,9 @@ import click
 from lm_eval_prune.decoders.known_sizes import SIZES, opt_config, opt_settings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-__all__ = ["SIZES", "opt_config", "opt_settings", "save_random_opt", "small_tokenizer"]
+__all__ = ["SIZES", "opt_config", "opt_settings", "save_random_model", "save_random_opt", "small_tokenizer"]
 
 BOS, PAD = "</s>", "<pad>"
 
@@ -58,26 +58,38 @@ def save_random_opt(
     dtype: str = "float32",
     **changes: Any,
 ) -> Path:
-    """Write a checkpoint with seeded random weights and its tokenizer to the folder `output_path`, and return it.
+    """`save_random_model` of a public OPT's dimensions, with `changes` of its configuration on top."""
+    return save_random_model(output_path, opt_config(size, **changes), seed=seed, texts=texts, dtype=dtype)
 
-    Weights are drawn as OPT initialises them, except that biases and layer norms, which start as zeros and ones, get
-    noise too: a mistake in their handling then shows in the outputs.
+
+def save_random_model(
+    output_path: str | Path,
+    config: PreTrainedConfig,
+    *,
+    seed: int = 0,
+    texts: Iterable[str] = (),
+    dtype: str = "float32",
+    num_tokens: int = 4096,
+) -> Path:
+    """Write a decoder of any family with seeded random weights, and its tokenizer, to the folder `output_path`.
+
+    Weights are drawn as the family initialises them, except that biases and norms, which start as zeros and ones, get
+    noise too: a mistake in their handling then shows in the outputs. The tokenizer has `num_tokens` tokens at most, and
+    no more than the model. Returns the folder.
     """
     import torch
-    from transformers import OPTForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = opt_config(size, **changes)
-    random_state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    model = OPTForCausalLM(config)
-    torch.random.set_rng_state(random_state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    spread = getattr(config, "init_std", getattr(config, "initializer_range", 0.02))
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.dim() == 1:
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data += config.init_std * noise
+            parameter.data += spread * torch.randn(parameter.shape, generator=generator)
     model.to(getattr(torch, dtype)).save_pretrained(output_path)
-    small_tokenizer(texts, vocab_size=min(4096, config.vocab_size)).save_pretrained(output_path)
+    small_tokenizer(texts, vocab_size=min(num_tokens, config.vocab_size)).save_pretrained(output_path)
     return Path(output_path)
 
 

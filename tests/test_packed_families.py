@@ -1,10 +1,18 @@
 """Packed answers of every family equal the padded ones: windows, caps, grouped keys, any masks at once."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload, dispatch_model
+from accelerate.hooks import AlignDevicesHook
+from accelerate.utils import offload_state_dict
 
 from lm_eval_prune import PruningMask, masked
+from lm_eval_prune.decoders import is_offloaded
 from lm_eval_prune.decoders.forward import DecoderForward, why_not
+from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.scoring.scorer import score_packs
 from lm_eval_prune.scoring.trie import build_trie
 from tests import families
@@ -72,3 +80,75 @@ def test_answers_do_not_depend_on_masks_and_requests_beside_them(tiny_model):
     for row, one in zip(together, packed(tiny_model, masks, batch_size=1), strict=True):
         likelihoods = [answer.log_likelihood for answer in one]
         assert [answer.log_likelihood for answer in row] == pytest.approx(likelihoods, abs=1e-4)
+
+
+HALF = ("llama", "qwen3", "gemma2, windows and caps", "gpt_neox", "gpt2", "olmo2")
+
+
+@pytest.mark.parametrize("variant", HALF)
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "autocast"])
+def test_in_half_precision_packs_stay_as_close_to_float32_as_the_model_does(variant, kind):
+    exact = families.made(variant)
+    mask = several(exact)[2]
+    expected = np.array(plain(exact, mask))
+    model = exact if kind == "autocast" else families.made(variant).to(getattr(torch, kind))
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+        theirs = np.array(plain(model, mask))
+        (row,) = packed(model, [mask])
+    ours = np.array([answer.log_likelihood for answer in row])
+    assert np.abs(ours - theirs).max() > 0  # else nothing was rounded
+    assert np.abs(ours - expected).max() <= max(2 * np.abs(theirs - expected).max(), 0.05)
+
+
+@pytest.mark.parametrize("where", ["spread", "memory", "disk"])
+@pytest.mark.parametrize("variant", ["llama", "gemma2, windows and caps", "gpt_neox", "gpt2"])
+def test_weights_that_accelerate_moves_give_the_same_answers(variant, where, tmp_path):
+    model = families.made(variant)
+    masks = several(model)
+    expected = packed(model, masks)
+    if where == "spread":
+        model = dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    elif where == "memory":
+        model = cpu_offload(model, "cpu")
+    else:
+        offload_state_dict(tmp_path, model.state_dict())
+        model = disk_offload(model, tmp_path, "cpu")
+    assert why_not(model) is None
+    assert packed(model, masks) == expected
+    assert is_offloaded(model) == (where != "spread")
+
+
+@pytest.mark.parametrize("variant", ["llama", "gemma2, windows and caps", "gpt_neox", "gpt2"])
+def test_offloaded_weights_are_brought_in_once_a_pack(variant, tmp_path, monkeypatch):
+    loads = Counter()
+    original = AlignDevicesHook.pre_forward
+
+    def counted(hook, module, *args, **kwargs):
+        loads[module] += hook.offload
+        return original(hook, module, *args, **kwargs)
+
+    monkeypatch.setattr(AlignDevicesHook, "pre_forward", counted)
+    model = families.made(variant)
+    offload_state_dict(tmp_path, model.state_dict())
+    model = disk_offload(model, tmp_path, "cpu")
+    packed(model, several(model)[:1])
+    layers = Trunk(model).layers
+    weighted = {module for layer in layers for module in layer.modules() if list(module.parameters(recurse=False))}
+    assert {loads[module] for module in weighted} == {1}
+
+
+@pytest.mark.parametrize("variant", families.VARIANTS)
+def test_stages_are_the_layers_to_the_last_bit(variant):
+    model = families.made(variant)
+    trunk, mask = Trunk(model), PruningMask(**families.shape(model), pruned_ffns=(1,))
+    stream, calls = trunk.embed(torch.tensor([families.tokens(20), families.tokens(20, 1)]))
+    divided = variant != "gpt_neox"
+    assert len(trunk.stages) == families.LAYERS * (2 if divided else 1)
+    with torch.no_grad():
+        found = stream
+        for stage in trunk.stages:
+            found = trunk.stage(stage, found, calls, mask)
+        with masked(model, mask):
+            for layer in range(families.LAYERS):
+                stream = trunk.layer(layer, stream, calls)
+    assert torch.equal(found, stream)
