@@ -3,7 +3,7 @@
     {"format": "lm-eval-prune-mask", "version": 1, "num_hidden_layers": 12, "num_attention_heads": 12,
      "pruned_heads": {"0": [1, 3], "1-2": "0-5", "3": "all"}, "pruned_ffns": [5], "provenance": {}}
 
-`PruningMask.load` reads them; masks in the forms of other projects are read by `foreign_masks.py`.
+`PruningMask.load` reads them; masks in the forms of other projects are read by `foreign_masks/`.
 """
 
 from __future__ import annotations

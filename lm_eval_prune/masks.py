@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import MaskError, MaskShapeError
 from lm_eval_prune.files import json_line, read_json, require_ours, write_json
-from lm_eval_prune.fractions import number_pruned, parse_fraction
+from lm_eval_prune.fractions import parse_fraction
+from lm_eval_prune.scores import lowest, plain, score_rows
 
 if TYPE_CHECKING:
     import torch
@@ -125,8 +126,8 @@ class PruningMask:
         its heads', and the fraction is of the `num_key_value_heads` groups of all layers.
         Raises FractionError, MaskShapeError for scores of the wrong shape, MaskError for scores that are not finite.
         """
-        head_rows = None if head_scores is None else _score_rows(head_scores, "head_scores")
-        ffn_row = None if ffn_scores is None else _score_rows([_plain(ffn_scores)], "ffn_scores")[0]
+        head_rows = None if head_scores is None else score_rows(head_scores, "head_scores")
+        ffn_row = None if ffn_scores is None else score_rows([plain(ffn_scores)], "ffn_scores")[0]
         for scores, fraction, name in ((head_rows, head_fraction, "head"), (ffn_row, ffn_fraction, "ffn")):
             if scores is None and parse_fraction(fraction, f"{name}_fraction"):
                 raise MaskError(f"{name}_fraction={fraction} needs {name}_scores")
@@ -143,14 +144,14 @@ class PruningMask:
         share = heads_per_unit(unit, heads_per_layer, num_key_value_heads)
         flat = [math.fsum(row[at : at + share]) for row in head_rows or () for at in range(0, len(row), share)]
         pruned: dict[int, list[int]] = {}
-        for index in _lowest(flat, parse_fraction(head_fraction, "head_fraction")):
+        for index in lowest(flat, parse_fraction(head_fraction, "head_fraction")):
             layer, group = divmod(index, heads_per_layer // share)
             pruned.setdefault(layer, []).extend(range(group * share, (group + 1) * share))
         return cls(
             num_hidden_layers=num_layers,
             num_attention_heads=heads_per_layer,
             pruned_heads={layer: tuple(heads) for layer, heads in pruned.items()},
-            pruned_ffns=tuple(_lowest(ffn_row or [], parse_fraction(ffn_fraction, "ffn_fraction"))),
+            pruned_ffns=tuple(lowest(ffn_row or [], parse_fraction(ffn_fraction, "ffn_fraction"))),
             provenance=provenance or {},
         )
 
@@ -312,31 +313,3 @@ def checked_components(values: Iterable[int], limit: int, where: str) -> tuple[i
             raise MaskError(f"{where} {value} is repeated")
         seen.add(value)
     return tuple(sorted(seen))
-
-
-def _plain(scores: Any) -> Any:
-    """Nested lists of Python numbers from a tensor, an array or lists."""
-    return scores.tolist() if hasattr(scores, "tolist") else scores
-
-
-def _score_rows(scores: Any, name: str) -> list[list[float]]:
-    rows = _plain(scores)
-    try:
-        checked = [[float(score) for score in row] for row in rows]
-    except TypeError:
-        shape = "(num_hidden_layers, num_attention_heads)" if name == "head_scores" else "(num_hidden_layers,)"
-        raise MaskShapeError(f"{name}: expected numbers of shape {shape}") from None
-    if not checked or not checked[0] or any(len(row) != len(checked[0]) for row in checked):
-        raise MaskShapeError(f"{name}: rows are empty or of different lengths")
-    for layer, row in enumerate(checked):
-        for index, score in enumerate(row):
-            if not math.isfinite(score):
-                place = f"layer {layer}, head {index}" if name == "head_scores" else f"layer {index}"
-                raise MaskError(f"{name}: {place} is {score}; scores must be finite")
-    return checked
-
-
-def _lowest(scores: list[float], fraction: Fraction) -> list[int]:
-    """Indices of the floor(fraction * n) lowest scores, ascending; of equal scores the lower index goes first."""
-    ranked = sorted(range(len(scores)), key=lambda index: (scores[index], index))
-    return sorted(ranked[: number_pruned(fraction, len(scores))])

@@ -25,6 +25,7 @@ LAYERS = [
         "budget",
         "units",
         "variants",
+        "scores",
     ],
     ["model_args", "identity"],
     ["masks", "mask_files", "foreign_masks"],
