@@ -39,7 +39,7 @@ def command(
 
     \b
     lm-eval-prune compact --model_args pretrained=facebook/opt-1.3b --mask mask.json --output_path opt-1.3b-pruned
-    lm_eval --model pruned-opt --model_args pretrained=opt-1.3b-pruned --tasks piqa
+    lm_eval --model pruned-hf --model_args pretrained=opt-1.3b-pruned --tasks piqa
 
     Reads and writes shard by shard: memory holds one new shard, whatever the model's size. With --zeroed the model
     keeps its size and its class, and loads in every tool: what the mask prunes is zero.

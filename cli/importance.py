@@ -21,7 +21,7 @@ from lm_eval_prune.cli.options import (
 
 
 @click.command("importance", cls=WordsCommand)
-@model_args("As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
+@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
 @tasks("Harness tasks, groups or tags.")
 @click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots, such as 0,1,5. Default: the task's own.")
 @click.option("--component", type=click.Choice(["heads", "ffns"]), default="heads", show_default=True)

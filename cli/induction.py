@@ -11,7 +11,7 @@ from lm_eval_prune.cli.options import SEED, WordsCommand, device, load_model_of,
 
 
 @click.command("induction", cls=WordsCommand)
-@model_args("As for pruned-opt, such as pretrained=facebook/opt-125m,dtype=float32.")
+@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
 @click.option(
     "--num_sequences", type=click.IntRange(min=1), default=100, show_default=True, help="Of 25, 27, ... tokens."
 )

@@ -17,7 +17,7 @@ class Shape(Protocol):
     @property
     def hidden_size(self) -> int: ...
     @property
-    def ffn_dim(self) -> int: ...
+    def ffn_width(self) -> int: ...
 
 
 MOST_TOKENS = {"cpu": 4096}
@@ -55,7 +55,7 @@ def token_budget(shape: Shape, device_type: str, longest: int, batch_size: int |
     if batch_size is None:
         return most
     left = batch_size * longest * (shape.vocab_size // 2 + 2 * shape.num_hidden_layers * shape.hidden_size)
-    always, in_slice = (8 + COPIES) * shape.hidden_size, 2 * shape.hidden_size + 2 * shape.ffn_dim
+    always, in_slice = (8 + COPIES) * shape.hidden_size, 2 * shape.hidden_size + 2 * shape.ffn_width
     one_slice, more = left // (always + in_slice), (left - slice_rows(device_type) * in_slice) // always
     return max(1, min(most, max(one_slice, more)))
 

@@ -48,7 +48,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch):
     monkeypatch.setattr(diagnosis, "_seen_by_the_harness", lambda: {"model_error": "ValueError: unknown", "tasks": []})
     found = CliRunner().invoke(cli, ["doctor"])
     assert found.exit_code == 1
-    assert "Problem: the harness does not find pruned-opt (ValueError: unknown); reinstall" in found.output
+    assert "Problem: the harness does not find pruned-hf (ValueError: unknown); reinstall" in found.output
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """The weights of a checkpoint by name: found, checked against what the model needs, and read a part at a time.
 
-Safetensors files, whole or sharded, are read slice by slice; PyTorch's .bin files (what the Hub holds of OPT) are
+Safetensors files, whole or sharded, are read slice by slice; PyTorch's .bin files, of older models, are
 mapped into memory and read as tensors alone, so that no code in them is run.
 """
 

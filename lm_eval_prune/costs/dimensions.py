@@ -91,7 +91,7 @@ class Dimensions:
         return getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None) or sys.maxsize
 
     @property
-    def ffn_dim(self) -> int:
+    def ffn_width(self) -> int:
         """Inner width of the widest FFN; of a mixture of experts, of those together that a token meets."""
         return max(self.weights.ffns) // (2 if self.ffn_maps < 2 else 3) // self.hidden_size
 

@@ -46,7 +46,7 @@ def keys_and_values(model: Dimensions, layers: Iterable[int], tokens: int, dtype
 
 def layer_activations(model: Dimensions, tokens: int, dtype: str) -> int:
     """One layer without gradients: stream, norm, queries, keys, values, outputs; or the FFN's inner widths."""
-    attention, ffn = _attention_width(model, outputs=1), (1 + model.ffn_maps) * model.ffn_dim
+    attention, ffn = _attention_width(model, outputs=1), (1 + model.ffn_maps) * model.ffn_width
     return tokens * (2 * model.hidden_size + max(attention, ffn)) * bytes_of(dtype)
 
 
@@ -61,7 +61,7 @@ def saved_for_backward(model: Dimensions, tokens: int, dtype: str) -> int:
     The inputs of two norms, queries, keys, values, the heads' outputs twice, and the FFN's inner width: three times
     where it is gated (both maps' outputs, and the gate behind its activation).
     """
-    inner = model.ffn_dim * (1 if model.ffn_maps < 2 else 3)
+    inner = model.ffn_width * (1 if model.ffn_maps < 2 else 3)
     return tokens * (2 * model.hidden_size + _attention_width(model, outputs=2) + inner) * bytes_of(dtype)
 
 

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "scorer": "packed",
     "importance_limit": 200,
 }
+THE_STUDYS = "facebook/opt-66b"
 SHORTEST = 2
 """Tokens that an input must have at least."""
 
@@ -145,7 +146,7 @@ def _length(dimensions: Dimensions, grid: Grid, max_length: int | None) -> int:
 def _described(dimensions: Dimensions) -> dict[str, Any]:
     names = (
         *("name", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size"),
-        *("ffn_dim", "vocab_size", "max_position_embeddings", "num_heads", "num_ffns", "num_parameters"),
+        *("ffn_width", "vocab_size", "max_position_embeddings", "num_heads", "num_ffns", "num_parameters"),
         *("parameters_per_head", "parameters_per_group", "parameters_per_ffn", "parameters_in_heads"),
         "parameters_in_ffns",
     )
@@ -220,7 +221,7 @@ def _title(grid: Grid) -> str:
 
 
 def _paper(dimensions: Dimensions, grid: Grid) -> list[str]:
-    if dimensions.name != "facebook/opt-66b" or "0.7" not in grid.prune_heads or "0.2" not in grid.prune_ffns:
+    if dimensions.name != THE_STUDYS or "0.7" not in grid.prune_heads or "0.2" not in grid.prune_ffns:
         return []
     return [
         "Bansal et al. 2023 say about 15.7 billion parameters for 70 % of the heads and about 8.5 billion for 20 % of "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.trunk import Trunk
 
 __all__ = [
+    "ORIGINAL_TYPE",
     "Decoder",
     "LinearWeights",
     "check_fits",
@@ -39,6 +40,10 @@ __all__ = [
     "trunk_of",
     "unwrapped",
 ]
+
+
+ORIGINAL_TYPE = "opt"
+"""The family of the study that this package comes from."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,10 @@ def require_supported(config: Any, name: str | None = None) -> None:
 
 
 def is_original_family(config: Any) -> bool:
-    """Whether a transformers `config` is an OPT's, of the study that this package comes from, or a compacted one's."""
+    """Whether a transformers `config` is of the study's family, compacted or not."""
     from lm_eval_prune.decoders.family import model_type_of
 
-    return model_type_of(config) == "opt"
+    return model_type_of(config) == ORIGINAL_TYPE
 
 
 def decoder_of(model: nn.Module) -> Decoder:

@@ -49,7 +49,7 @@ class DecoderForward:
         self.hidden_size = self.trunk.hidden_size
         self.vocab_size = self.trunk.vocab_size
         widths = [sum(map(width_out, layer.up)) for layer in self.places.layers]
-        self.ffn_dim: int = max(widths) or getattr(text_config(self.model.config), "intermediate_size", 0) or 0
+        self.ffn_width: int = max(widths) or getattr(text_config(self.model.config), "intermediate_size", 0) or 0
         """Inner width of an FFN, of all the maps that it begins with."""
         self.stages = self.trunk.stages
 

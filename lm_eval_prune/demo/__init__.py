@@ -1,4 +1,4 @@
-"""The bundled model: a small OPT that learns in context. How it was trained is in `training/` of the repository."""
+"""The bundled model: a small decoder that learns in context. How it was trained is in `training/` of the repository."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The start-up hook: the stock `lm_eval` finds `pruned-opt` and our tasks with no flag.
+"""The start-up hook: the stock `lm_eval` finds our models and our tasks with no flag.
 
 Released harnesses (0.4.13) discover neither models nor tasks of other packages. The wheel therefore installs a `.pth`
 line (startup.py) that calls `install()` when lm_eval is first imported, to act once the harness's registry and its task

@@ -1,7 +1,7 @@
 """The harness's response cache, made safe: one cache file holds each pruned model's answers apart.
 
 `--use_cache` keys an answer by the request's text alone, so a second mask with the same cache file would be served the
-first one's answers. Each `pruned-opt` therefore reads and writes a table of its own inside the file, named by a hash
+first one's answers. Each of our models therefore reads and writes a table of its own inside the file, named by a hash
 of everything that decides an answer (`fingerprint.py`), taken anew for each batch of requests: a program may have given
 the model another mask or other weights since. Answers are stored as JSON, so that reading a file runs no code from it.
 """

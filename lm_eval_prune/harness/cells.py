@@ -1,6 +1,6 @@
 """A task at a number of shots, under many masks: requests built and encoded once, results those of the harness.
 
-Each mask's results are what `lm_eval --model pruned-opt --tasks TASK` writes for it: the harness's own `evaluate` runs
+Each mask's results are what `lm_eval --model pruned-hf --tasks TASK` writes for it: the harness's own `evaluate` runs
 on the same requests, over answers that were computed for several masks together.
 """
 

@@ -188,7 +188,7 @@ def _evaluate(
     results = (
         lm_eval.evaluator.evaluate(pruned, tasks, limit=limit, bootstrap_iters=BOOTSTRAP_ITERS, log_samples=True) or {}
     )
-    config = {"model": "pruned-opt", "batch_size": BATCH_SIZE, "device": "cpu", "limit": limit, "fewshot_seed": seed}
+    config = {"model": lm.harness_name, "batch_size": BATCH_SIZE, "device": "cpu", "limit": limit, "fewshot_seed": seed}
     block = pruning_block(pruned, lm.model.num_parameters())
     return {**results, "config": config, "date": start, "pruning": block}
 

@@ -10,17 +10,20 @@ import sys
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from lm_eval_prune.model_names import OURS
+
 __all__ = ["Diagnosis", "diagnose"]
 
 PACKAGES = ("lm-eval-prune", "lm_eval", "torch", "transformers", "accelerate", "datasets", "click")
 
 _PROBE = """
 import json
+from lm_eval_prune.model_names import OURS
 seen = {}
 try:
     import lm_eval.api.registry as registry
     seen["discovers"] = hasattr(registry, "load_plugins")
-    seen["models"] = [registry.get_model(name).__module__ for name in ("pruned-hf", "pruned-opt")]
+    seen["models"] = [registry.get_model(name).__module__ for name in OURS]
 except Exception as error:
     seen["model_error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 try:
@@ -56,9 +59,9 @@ def diagnose() -> Diagnosis:
     seen = _seen_by_the_harness()
     if "models" in seen:
         road = "the harness's entry points" if seen["discovers"] else "the start-up hook"
-        facts.append(("models pruned-hf, pruned-opt", f"found, through {road}"))
+        facts.append((f"models {', '.join(OURS)}", f"found, through {road}"))
     else:
-        facts.append(("models pruned-hf, pruned-opt", "not found"))
+        facts.append((f"models {', '.join(OURS)}", "not found"))
         problems.append(f"the harness does not find pruned-hf ({seen.get('model_error', 'no answer')}); {_mend()}")
     tasks = seen.get("tasks", [])
     facts.append(("tasks", f"{len(tasks)} found: {', '.join(tasks)}" if tasks else "none found"))

@@ -1,4 +1,4 @@
-"""`pruned-hf`: the harness's own `hf` model, with heads and FFNs pruned; `pruned-opt` is the same, of OPT alone.
+"""`pruned-hf`: the harness's own `hf` model, with heads and FFNs pruned; `pruned-opt` is the same, of one family.
 
 `PrunedModel` takes every argument of `HFLM` and the mask's. The mask is on the model only while a request is computed,
 so that a model handed over from Python comes back as it was.
@@ -18,7 +18,14 @@ from safetensors import SafetensorError
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
-from lm_eval_prune.decoders import decoder_of, input_device, is_original_family, removed_from, require_supported
+from lm_eval_prune.decoders import (
+    ORIGINAL_TYPE,
+    decoder_of,
+    input_device,
+    is_original_family,
+    removed_from,
+    require_supported,
+)
 from lm_eval_prune.decoders.configuration import (
     configuration_errors,
     effective_mask,
@@ -33,6 +40,7 @@ from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
 from lm_eval_prune.scoring.finite import ADVICE, require_finite
 from lm_eval_prune.selection import select_mask
 from lm_eval_prune.text import message_of
@@ -135,7 +143,7 @@ class PrunedModel(HFLM):
     @property
     def harness_name(self) -> str:
         """The harness model that files name for this one's results, whichever of the two it was made as."""
-        return "pruned-opt" if is_original_family(self.config) else "pruned-hf"
+        return ORIGINAL_FAMILY if is_original_family(self.config) else ANY_FAMILY
 
     @property
     def model_name(self) -> str:
@@ -243,12 +251,13 @@ class PrunedModel(HFLM):
 
 
 class PrunedOPT(PrunedModel):
-    """The harness model `pruned-opt`: of OPT alone, the family of the study that it comes from."""
+    """The harness model `pruned-opt`: of the study's family alone."""
 
     def _take_configuration(self, config: Any, name: str) -> None:
         require_supported(config, name)
         if not is_original_family(config):
             raise UnsupportedModelError(
-                f"{name}: pruned-opt takes OPT models, and this one's type is {config.model_type!r}; use pruned-hf"
+                f"{name}: {ORIGINAL_FAMILY} takes models of type {ORIGINAL_TYPE!r}, and this one's type is "
+                f"{config.model_type!r}; use {ANY_FAMILY}"
             )
         super()._take_configuration(config, name)

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MODELS", "MODEL_NAME", "add_tasks", "register", "register_model", "tasks_folder"]
+from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
 
-MODEL_NAME = "pruned-hf"
-"""The model of every supported family."""
+__all__ = ["MODELS", "add_tasks", "register", "register_model", "tasks_folder"]
+
 MODELS = {
-    MODEL_NAME: "lm_eval_prune.harness.model:PrunedModel",
-    "pruned-opt": "lm_eval_prune.harness.model:PrunedOPT",
+    ANY_FAMILY: "lm_eval_prune.harness.model:PrunedModel",
+    ORIGINAL_FAMILY: "lm_eval_prune.harness.model:PrunedOPT",
 }
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -27,7 +27,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def register() -> None:
-    """Make `pruned-hf`, `pruned-opt` and our tasks known to the harness in this process; twice is once."""
+    """Make our models and our tasks known to the harness in this process; twice is once."""
     import lm_eval.api.registry
     import lm_eval.tasks.manager
 

@@ -18,6 +18,7 @@ from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.arguments import require_device, require_folder
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
 from lm_eval_prune.text import message_of
 
 __all__ = ["run_harness"]
@@ -55,15 +56,15 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _model_name(settings: dict[str, Any]) -> str:
-    """`pruned-opt` for an OPT, `pruned-hf` for another family; one model under two names. Raises PruneError."""
+    """Which of its two names the model goes by, by its family. Raises PruneError."""
     arguments = parse_model_args(settings.get("model_args"))
     if settings.get("trust_remote_code"):
         arguments["trust_remote_code"] = True
     if arguments.get("pretrained") is None:
-        return "pruned-opt"
+        return ORIGINAL_FAMILY
     where = {name: arguments.get(name) for name in PLACES}
     config = read_configuration(arguments["pretrained"], **where)
-    return "pruned-opt" if is_original_family(config) else registration.MODEL_NAME
+    return ORIGINAL_FAMILY if is_original_family(config) else ANY_FAMILY
 
 
 def _check(settings: dict[str, Any]) -> None:

@@ -13,12 +13,10 @@ from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.identity import UNKNOWN, identity_of_record, known_weights, said, spelt
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.model_names import ORIGINAL_FAMILY, OURS
 from lm_eval_prune.text import printable
 
 __all__ = ["identified", "identified_cell"]
-
-OURS = ("pruned-opt", "pruned-hf")
-"""Backends of this package: without `pretrained` they load the bundled model."""
 
 
 def identified(results: Mapping[str, Any], config: Mapping[str, Any], pruning: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def identified_cell(
             "num_processes": None if processes == 1 else processes,
         }
     )
-    return _fields(name, "pruned-opt", weights, identity, ways)
+    return _fields(name, ORIGINAL_FAMILY, weights, identity, ways)
 
 
 def _fields(
@@ -103,7 +101,7 @@ def _named(results: Mapping[str, Any], config: Mapping[str, Any], given: Mapping
     backend = config.get("model")
     if named := given.get("pretrained") or given.get("model"):
         return named
-    if backend in OURS:
+    if backend in OURS:  # which load it without `pretrained`
         return BUNDLED_NAME
     if config.get("model_args") is None or "model_args" in given:
         # A model object: there the harness writes the model's own name where the backend's stands otherwise.
@@ -112,8 +110,10 @@ def _named(results: Mapping[str, Any], config: Mapping[str, Any], given: Mapping
 
 
 def _backend(config: Mapping[str, Any], ours: bool) -> Any:
+    if config.get("model") in OURS:
+        return ORIGINAL_FAMILY  # one class under two names
     if config.get("model_args") is None and ours:  # a model object, whose name stands in the backend's place
-        return OURS[0]
+        return ORIGINAL_FAMILY
     return config.get("model") or UNKNOWN
 
 

@@ -90,7 +90,7 @@ class Run:
     model: str
     """Its name; with what tells it apart, where runs of one name are of several models or questions."""
     backend: str
-    """The harness's name of the model class: `pruned-opt`, `hf`, `vllm`, ..."""
+    """The harness's name of the model class: `hf`, `vllm`, ...; ours is NATIVE."""
     variant: Variant
     task: str
     num_fewshot: int

@@ -42,7 +42,7 @@ class SweepConfig(BaseModel):
     output_path: Path
     """The sweep's folder."""
     model_args: str = ""
-    """As for `pruned-opt`; without `pretrained` the bundled model. Masks come from the grid, not from here."""
+    """As for `pruned-hf`; without `pretrained` the bundled model. Masks come from the grid, not from here."""
     tasks: tuple[str, ...] = Field(min_length=1)
     """Harness tasks, groups or tags."""
     num_fewshot: tuple[Annotated[int, Field(ge=0, le=10_000)] | None, ...] = Field((None,), min_length=1)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lm_eval_prune.model_args import model_args_text
+from lm_eval_prune.model_names import OURS
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig
 from lm_eval_prune.report.reading import Collection
@@ -128,8 +129,9 @@ def _is_default(name: str, value: Any) -> bool:
 
 def _harness_command(path: Path, runs: Sequence[Run]) -> str:
     settings = runs[0].settings
-    words = ["lm-eval-prune", "run"] if runs[0].backend == "pruned-opt" else ["lm_eval", "run"]
-    if runs[0].backend != "pruned-opt":
+    ours = runs[0].backend in OURS  # `run` finds the name by itself
+    words = ["lm-eval-prune", "run"] if ours else ["lm_eval", "run"]
+    if not ours:
         words += ["--model", runs[0].backend]
     if arguments := settings.get("model_args"):
         words += ["--model_args", _model_args(arguments)]
