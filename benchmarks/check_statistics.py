@@ -3,10 +3,11 @@
     python benchmarks/check_statistics.py [--replicates 2000] [--only averages] [--processes 2]
 
 Each shape is a study as users have them: tasks of their true sizes, averages, documents that share passages, several
-draws, boards of many rows. A replicate draws its answers and judges them; beside that, the percentile bootstrap of
-paired differences that the leaderboard had before. Written as a dated JSON, a line a shape, in percent of the
-replicates: `within` the margin (wrongly, at a loss of the margin or more), `shown` to be worse or better (wrongly, at
-no loss), `covered` by the interval, and the first and last for the bootstrap; then a table of the worst of each group.
+draws, boards of many rows, walks from the smallest share pruned to the largest. A replicate draws its answers and
+judges them; beside that, the percentile bootstrap of paired differences that the leaderboard had before. Written as a
+dated JSON, a line a shape, in percent of the replicates: `within` the margin (wrongly, at a loss of the margin or more;
+of a walk: a minimal decline that claims such a share), `shown` to be worse or better (wrongly, at no loss), `covered`
+by the interval, and the first and last for the bootstrap; then a table of the worst of each group.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Shape:
     """`own`: every draw changes other documents; `same`: all change the same ones."""
     rows: int = 1
     """Rows of the board, none with a loss, over which p-values are corrected."""
+    walk: tuple[float, ...] = ()
+    """True losses, in margins, of a ranking's shares pruned; each loses what the one before it lost, and more."""
 
     def __str__(self) -> str:
         default = Shape("", (), 0, 0)
@@ -89,6 +92,10 @@ def shapes() -> Iterator[Shape]:
     for documents in (56, 277, 1000):
         for gained in (0.01, 0.05):
             yield Shape("rows", (documents,), gained, 0.0, rows=20)
+    for sizes in ((405,), (500,), (1838,), (172,) * 5, (200,) * 14, (1000,) * 14, ICL14):
+        for gained in (0.0, 0.01, 0.05):
+            for walk in ((0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0), (1.0,) * 9):
+                yield Shape("walks", sizes, gained, 1.0, walk=walk)
 
 
 def losses(shape: Shape) -> np.ndarray:
@@ -192,6 +199,35 @@ def of_rows(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, An
     return {"shown": round(100 * float(np.mean(shown)), 2)}
 
 
+def of_walks(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    within = walked(shape, number, rng)
+    first = next(place for place, loss in enumerate(shape.walk) if loss >= 1)
+    return {"within": round(100 * float(np.mean(within[:, : first + 1].all(1))), 2)}
+
+
+def walked(shape: Shape, number: int, rng: np.random.Generator) -> np.ndarray:
+    """(number, shares): whether each share's average is within the margin."""
+    counts = walk_counts(shape, number, rng)
+    within = []
+    for share in range(len(shape.walk)):
+        lost, gained, documents = counts[:, share, :, 0], counts[:, share, :, 2], counts[:, share].sum(-1)
+        low, _, least = judged(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
+        within.append((low >= -MARGIN) & (least <= MARGIN))
+    return np.column_stack(within)
+
+
+def walk_counts(shape: Shape, number: int, rng: np.random.Generator) -> np.ndarray:
+    """(number, shares, tasks, 3): answers lost, unchanged and gained."""
+    steps = MARGIN * np.diff([0.0, *shape.walk])
+    tasks = []
+    for documents in shape.documents:
+        chances = [shape.gained, shape.gained, *steps, 1 - 2 * shape.gained - steps.sum()]
+        gained, either, *more = rng.multinomial(documents, chances, size=number).T.astype(float)
+        lost = either + np.cumsum(more[:-1], axis=0)
+        tasks.append(np.stack([lost, documents - lost - gained, np.broadcast_to(gained, lost.shape)], axis=-1))
+    return np.stack(tasks, axis=2).swapaxes(0, 1)
+
+
 def _row(
     shape: Shape, within: np.ndarray, low: np.ndarray, high: np.ndarray, before: np.ndarray | None
 ) -> dict[str, Any]:
@@ -204,7 +240,7 @@ def _row(
     return {name: round(100 * float(np.mean(value)), 2) for name, value in found.items()}
 
 
-KINDS = {"passages": of_passages, "draws": of_draws, "rows": of_rows}
+KINDS = {"passages": of_passages, "draws": of_draws, "rows": of_rows, "walks": of_walks}
 
 
 def simulated(given: tuple[Shape, int]) -> dict[str, Any]:
@@ -249,7 +285,7 @@ def _range(rows: Any, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicates", type=int, default=2000)
-    parser.add_argument("--only", default="", help="a group: tasks, averages, passages, draws, rows")
+    parser.add_argument("--only", default="", help="a group: tasks, averages, passages, draws, rows, walks")
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
     chosen = [shape for shape in shapes() if given.only in ("", shape.group)]

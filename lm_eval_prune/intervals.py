@@ -3,7 +3,8 @@
 A *unit* is what was drawn independently of the rest: a document, or all documents that share a passage. Functions take
 numbers or arrays that broadcast; limits are at `z` standard errors of a normal distribution, 1.96 for 95 %.
 
-Sources: Tango, Statistics in Medicine 17 (1998) 891-908, the score interval of a difference of paired proportions;
+Sources: Tango, Statistics in Medicine 17 (1998) 891-908, the score interval of a difference of paired proportions, here
+with a small correction for continuity (CONTINUITY);
 Wilson, JASA 22 (1927) 209-212, that of one proportion; Rao and Scott, Biometrics 48 (1992) 577-585, variances of
 clustered answers by a design effect; Durkalski et al., Statistics in Medicine 22 (2003) 2417-2428, and Obuchowski,
 Statistics in Medicine 17 (1998) 1495-1507, McNemar's test of clustered pairs, which the score statistic is at 0.
@@ -40,6 +41,10 @@ __all__ = [
 
 Z = float(ndtri(0.975))
 """Standard errors to each side of a 95 % interval."""
+CONTINUITY = 0.125
+"""Documents by which the distance of a difference is taken to be smaller, as outcomes are whole documents. Yates's half
+makes intervals too wide; with an eighth, by enumeration, no size and discordance has more than 5 % false differences,
+and 95 % intervals cover at least 94 % wherever 5 % of the answers change."""
 POWER = 0.8
 ROUNDS = 100
 """At most, of the search for a limit; about ten are needed."""
@@ -107,16 +112,17 @@ def score_statistic(changes: Changes, difference: ArrayLike) -> Floats:
 
     Tango's statistic, its variance at the maximum-likelihood estimate under `difference`, times the design effect: the
     units' variance around `difference` over that of as many unrelated documents. At 0 it is McNemar's (Durkalski's,
-    for units of several documents).
+    for units of several documents). Its numerator is nearer to 0 by CONTINUITY documents, times the design effect.
     """
-    scale = np.sqrt(_variance(changes, np.asarray(difference, dtype=float)))
+    variance, correction = _spread(changes, np.asarray(difference, dtype=float))
     gap = changes.difference - np.asarray(difference, dtype=float)
+    corrected = np.sign(gap) * np.maximum(np.abs(gap) - correction, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(gap == 0, 0.0, gap / scale)
+        return np.where(corrected == 0, 0.0, corrected / np.sqrt(variance))
 
 
 def score_p(changes: Changes) -> Floats:
-    """Two-sided p-value of no change: McNemar's score test, without correction for continuity."""
+    """Two-sided p-value of no change: McNemar's test, corrected for continuity by CONTINUITY."""
     return 2 * ndtr(-np.abs(score_statistic(changes, 0.0)))
 
 
@@ -127,7 +133,8 @@ def score_limits(changes: Changes, z: ArrayLike = Z) -> tuple[Floats, Floats]:
     side = np.array([-1.0, 1.0])
 
     def beyond(difference: Floats) -> Floats:
-        return (difference - mean) * side - z * np.sqrt(_variance(changes, difference))
+        variance, correction = _spread(changes, difference)
+        return (difference - mean) * side - correction - z * np.sqrt(variance)
 
     shape = np.broadcast_shapes(side.shape, np.shape(z), *(value.shape for value in changes))
     near = np.broadcast_to(np.clip(mean + side * CLOSEST, -1, 1), shape)
@@ -135,8 +142,8 @@ def score_limits(changes: Changes, z: ArrayLike = Z) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _variance(changes: Changes, difference: Floats) -> Floats:
-    """Of the mean change, if it were `difference` in expectation."""
+def _spread(changes: Changes, difference: Floats) -> tuple[Floats, Floats]:
+    """(variance of the mean change, its correction for continuity), if it were `difference` in expectation."""
     n, gained, lost = changes.documents, changes.gained, changes.lost
     # The chance of a loss under the constraint: the root of 2n q^2 + linear q - lost * difference * (1 - difference).
     linear = (2 * n - gained + lost) * difference - gained - lost
@@ -147,8 +154,8 @@ def _variance(changes: Changes, difference: Floats) -> Floats:
     alone = gained + lost - 2 * difference * (gained - lost) + n * difference**2
     with np.errstate(divide="ignore", invalid="ignore"):
         effect = np.where(alone > 0, together / alone, 1.0)
-    result: Floats = variance * np.maximum(effect, changes.least_effect) / n
-    return result
+    effect = np.maximum(effect, changes.least_effect)
+    return variance * effect / n, CONTINUITY * effect / n
 
 
 def concentrated_limit(sums: ArrayLike, sizes: ArrayLike, z: float = Z) -> float:
@@ -163,13 +170,13 @@ def concentrated_limit(sums: ArrayLike, sizes: ArrayLike, z: float = Z) -> float
     values, weights = pairs.real, counts / counts.sum()
     documents, number = pairs.imag, int(counts.sum())
     size, typical = float(weights @ documents), float(weights @ documents**2 / (weights @ documents))
-    mean = float(weights @ values) / size
+    mean, correction = float(weights @ values) / size, CONTINUITY * typical / (number * size)
 
     def beyond(difference: Floats) -> Floats:
         gaps = values - documents * float(difference[0])
         lost = max(typical * (1 + float(difference[0])), -float(gaps.min()), CLOSEST)
         variance = _tilted_variance(gaps, weights, lost)
-        return np.array([mean - float(difference[0]) - z * math.sqrt(variance / number) / size])
+        return np.array([mean - float(difference[0]) - correction - z * math.sqrt(variance / number) / size])
 
     found = root_between(beyond, np.array([CLOSEST - 1]), np.array([mean - CLOSEST]), tolerance=1e-8)
     return max(float(found[0]), -1.0)
@@ -232,7 +239,10 @@ def wilson_limits(share: ArrayLike, count: ArrayLike, z: ArrayLike = Z) -> tuple
 
 def smallest_margin(units: ArrayLike, z: float = Z) -> Floats:
     """The smallest loss that `units` can exclude, where none of them changes."""
-    return z**2 / (np.asarray(units, dtype=float) + z**2)
+    count = np.asarray(units, dtype=float)
+    linear = z**2 + 2 * CONTINUITY
+    found: Floats = (linear + np.sqrt(linear**2 - 4 * (count + z**2) * CONTINUITY**2 / count)) / (2 * (count + z**2))
+    return found
 
 
 def documents_needed(margin: float, changed: float = 0.0, power: float = POWER) -> int:
@@ -241,9 +251,12 @@ def documents_needed(margin: float, changed: float = 0.0, power: float = POWER) 
     As many are gained as lost. With `changed=0` the number below which no outcome can show it.
     """
     share = changed / 2
-    variance = float(_variance(Changes(1.0, share, share, changed, 0.0, 1.0), np.asarray(-margin)))
+    variance = float(_spread(Changes(1.0, share, share, changed, 0.0, 1.0), np.asarray(-margin))[0])
     reach = Z * math.sqrt(variance) + float(ndtri(power)) * math.sqrt(changed)
-    return math.ceil(max((reach / margin) ** 2, Z**2 * (1 - margin) / margin) - 1e-9)
+    enough = (reach + math.sqrt(reach**2 + 4 * margin * CONTINUITY)) / (2 * margin)
+    linear = Z**2 * (1 - margin) + 2 * CONTINUITY
+    least = (linear + math.sqrt(linear**2 - 4 * CONTINUITY**2)) / (2 * margin)  # `smallest_margin` is the margin
+    return math.ceil(max(enough**2, least) - 1e-9)
 
 
 def margin_shown(units: float, changed: float = 0.0, power: float = POWER) -> float:
@@ -268,5 +281,6 @@ def detectable_loss(changes: Changes, power: float = POWER) -> float:
         loss = (low + high) / 2
         spread = max(discordance, loss)
         reach = Z * math.sqrt(spread) + float(ndtri(power)) * math.sqrt(max(spread - loss**2, 0.0))
+        reach += CONTINUITY / math.sqrt(units)
         low, high = (loss, high) if loss * math.sqrt(units) < reach else (low, loss)
     return high

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lm_eval_prune.intervals import Changes
+from lm_eval_prune.report.averages import declines
+from lm_eval_prune.report.cells import difference_of
 from lm_eval_prune.report.statistics import Estimate, paired_part
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -35,6 +38,23 @@ def test_all_replicates_at_once_are_judged_as_one_by_one():
         assert least == pytest.approx(estimate.least())
 
 
+def test_a_walk_is_the_minimal_decline_of_the_board():
+    shape = Shape("walks", (500, 700), 0.002, 1.0, walk=(0.0, 0.2, 0.5, 1.0, 2.0))
+    within = simulation.walked(shape, 12, np.random.default_rng(0))
+    counts = simulation.walk_counts(shape, 12, np.random.default_rng(0)).astype(int)
+    assert within.any()
+    assert not within.all()
+    for passed, shares in zip(within, counts, strict=True):
+        entries = []
+        for share, tasks in enumerate(shares, 1):
+            estimate = Estimate([(1 / 2, paired_part(np.repeat([-1.0, 0.0, 1.0], task))) for task in tasks])
+            average = SimpleNamespace(difference=difference_of(estimate, "paired score", 1200, ""))
+            named = {"model": "m", "ranking": "own", "oracle": False, "is_dense": False, "num_fewshot": 0}
+            entries.append(SimpleNamespace(prune_heads=f"0.{share}", prune_ffns="0", average=average, **named))
+        (decline,) = declines(entries, 0.01)
+        assert float(decline.fraction) == pytest.approx(0.1 * np.cumprod(passed).sum())
+
+
 FALSE = [
     Shape("tasks", (56,), 0.0, 1.0),
     Shape("tasks", (104,), 0.01, 1.0),
@@ -44,6 +64,8 @@ FALSE = [
     Shape("passages", (83 * 58,), 0.01, 1.0, passage=58, passages="mixed"),
     Shape("passages", (400 * 10,), 0.01, 1.0, passage=10, passages="mixed"),
     Shape("draws", (200,), 0.03, 1.0, draws=3, between=0.005),
+    Shape("walks", (500,), 0.0, 1.0, walk=(0.0, 0.5, 1.0, 2.0)),
+    Shape("walks", (200,) * 14, 0.01, 1.0, walk=(1.0,) * 9),
 ]
 
 
@@ -67,6 +89,6 @@ def test_power_is_that_of_a_test_that_knows_the_variance():
 def test_all_shapes_that_users_have_are_there():
     found = list(simulation.shapes())
     assert len(set(map(str, found))) == len(found)
-    assert {shape.group for shape in found} == {"tasks", "averages", "passages", "draws", "rows"}
+    assert {shape.group for shape in found} == {"tasks", "averages", "passages", "draws", "rows", "walks"}
     assert {shape.passage for shape in found} >= {1, 58}
     assert {shape.draws for shape in found} >= {1, 2, 5}

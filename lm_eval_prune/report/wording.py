@@ -165,8 +165,9 @@ def notes_of(board: Board) -> list[str]:
         "± is the standard error as the results file has it (over passages, where documents share them); for random "
         "rankings the value is the mean over seeds and ± the standard deviation over them.",
         f"After it, the difference to the dense model at the same number of shots, and a verdict: {signs}.",
-        "Differences are paired on the hashes of document and prompt, with Tango's score interval (95 %); its p-value "
-        "is McNemar's, and for documents that share a passage Durkalski's. Metrics without bounds take Student's t. "
+        "Differences are paired on the hashes of document and prompt, with Tango's score interval (95 %), corrected "
+        "for continuity by an eighth of a document; its p-value is McNemar's, and for documents that share a passage "
+        "Durkalski's. Metrics without bounds take Student's t. "
         "p-values are Holm-corrected over the variants of a task, and over the averages, at one number of shots; "
         "worse and better mean a corrected p below 0.05.",
         f"Within the margin: the interval does not go below {lowest(board.margin)}; that is said wrongly at most "
