@@ -87,10 +87,9 @@ class PrunedModel(HFLM):
         **kwargs: Any,
     ) -> None:
         scorer = scorer or self.default_scorer
-        if scorer not in SCORERS:
-            raise ArgumentError(f"scorer={scorer}: unknown; expected {' or '.join(SCORERS)}")
-        if load not in LOADS:
-            raise ArgumentError(f"load={load}: unknown; expected {' or '.join(LOADS)}")
+        for name, value, known in (("scorer", scorer, SCORERS), ("load", load, LOADS)):
+            if value not in known:
+                raise ArgumentError(f"{name}={value}: unknown; expected {' or '.join(known)}")
         if load == "compact" and (given := [name for name in NOT_COMPACT if kwargs.get(name)]):
             raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
         check_arguments(kwargs)
@@ -120,8 +119,17 @@ class PrunedModel(HFLM):
             self._take_configuration(pretrained.config, "the given model")
         else:
             pretrained = os.fspath(pretrained)
+        self._load(pretrained, kwargs)
+        decoder_of(self.model)
+        leave_group_at_exit()
+        if self.device.type == "meta":  # a model handed over, with its first weights offloaded
+            self._device = input_device(self.model)
+        recording.record_evaluator(lm_eval.evaluator)
+
+    def _load(self, pretrained: str | torch.nn.Module, arguments: dict[str, Any]) -> None:
+        """What `hf` does when it is made. Raises PruneError for whatever goes wrong."""
         try:
-            super().__init__(pretrained, **kwargs)
+            super().__init__(pretrained, **arguments)
         except PruneError:
             raise
         except Exception as error:  # of many kinds: no tokenizer, no weights, arguments that the model does not know
@@ -129,11 +137,6 @@ class PrunedModel(HFLM):
             if "unexpected keyword argument" in reason:
                 reason += " (from model_args; it takes those of `hf`)"
             raise PruneError(f"the model cannot be loaded: {type(error).__name__}: {reason}") from error
-        decoder_of(self.model)
-        leave_group_at_exit()
-        if self.device.type == "meta":  # a model handed over, with its first weights offloaded
-            self._device = input_device(self.model)
-        recording.record_evaluator(lm_eval.evaluator)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
