@@ -118,7 +118,6 @@ def places_of(model: nn.Module) -> Places:
 
 def _places(model: Any) -> Places:
     config = text_config(model.config)
-    removed = removed_from(model.config)
     whole = None
     if getattr(model.config, "removed", None) is not None:
         from lm_eval_prune.decoders.skeleton import skeleton_of
@@ -137,7 +136,7 @@ def _places(model: Any) -> Places:
             raise UnsupportedModelError(f"its configuration has no one {name}")
     if len(blocks) != config.num_hidden_layers:
         raise UnsupportedModelError(f"{len(blocks)} layers found, but {config.num_hidden_layers} in its configuration")
-    heads = config.num_attention_heads
+    heads, removed = config.num_attention_heads, removed_from(model.config)
     layers = tuple(_layer(block, family, index) for index, block in enumerate(blocks))
     if whole:
         return Places(model, base, family, layers, heads, whole.num_key_value_heads, whole.head_dim, removed)
