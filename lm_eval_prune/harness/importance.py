@@ -37,7 +37,7 @@ from lm_eval_prune.masks import PruningMask
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["ImportanceConfig", "Outcome", "compute_importance", "processes_of"]
+__all__ = ["ImportanceConfig", "Outcome", "compute_importance", "finished_scores", "processes_of", "scores_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +119,29 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     # One bar over the files; within each, one of its own.
     for cell in tqdm(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
         if cell.path.exists() and not config.overwrite:
-            _require_same(config, cell)
+            _require_same(config, cell, "--overwrite computes it again")
             yield Outcome(cell.path, False)
             continue
         require_ours(cell.path)
         if lm is None:
             require_writable(config.output_path)
             lm = load_model()
-        scores, settings = _scores(config, cell, lm)
-        if processes_of(lm).rank == 0:
-            heads = lm.mask.num_attention_heads
-            ImportanceScores.from_tensor(scores, num_attention_heads=heads, settings=settings).save(cell.path)
+        scores = _computed(config, cell, lm)
+        if scores is not None:
+            scores.save(cell.path)
             yield Outcome(cell.path, True)
+
+
+def scores_of(config: ImportanceConfig, lm: PrunedModel) -> ImportanceScores | None:
+    """The scores of one task at one number of shots, as a value; None in all processes but the first."""
+    (cell,) = _cells(config)
+    return _computed(config, cell, lm)
+
+
+def finished_scores(config: ImportanceConfig, hint: str) -> ImportanceScores:
+    """The same from the file that is there. Raises PruneError, which ends in `hint`, where it is another's."""
+    (cell,) = _cells(config)
+    return _require_same(config, cell, hint)
 
 
 def processes_of(lm: PrunedModel) -> Processes:
@@ -156,9 +167,8 @@ def _cells(config: ImportanceConfig) -> list[_Cell]:
     return list(cells.values())
 
 
-def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
-    """Raise ArgumentError where the file that is there answers another question."""
-    hint = "--overwrite computes it again"
+def _require_same(config: ImportanceConfig, cell: _Cell, hint: str) -> ImportanceScores:
+    """What the file holds. Raises ArgumentError where it answers another question."""
     try:
         found = ImportanceScores.load(cell.path, config.component)
     except FileFormatError as error:
@@ -176,6 +186,14 @@ def _require_same(config: ImportanceConfig, cell: _Cell) -> None:
             raise ArgumentError(f"{cell.path}: computed with {key}={there}, now {json_line(value)}; {hint}")
     if config.model is not None:
         require_same_model(cell.path, found.settings, config.model)
+    return found
+
+
+def _computed(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> ImportanceScores | None:
+    scores, settings = _scores(config, cell, lm)
+    if processes_of(lm).rank > 0:
+        return None
+    return ImportanceScores.from_tensor(scores, num_attention_heads=lm.mask.num_attention_heads, settings=settings)
 
 
 def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[torch.Tensor, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.cells import CellResult
-from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+from lm_eval_prune.harness.importance import ImportanceConfig, finished_scores
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.sweep import folder as disk
@@ -93,11 +93,9 @@ class ImportanceQueue:
             return False
         try:
             with quiet_harness():
-                list(compute_importance(self._settings(job), _never))
-            self.found[job] = ImportanceScores.load(path, job.component)
+                self.found[job] = finished_scores(self._settings(job), "delete the file, or give another --output_path")
         except PruneError as error:
-            message = str(error).replace("; --overwrite computes it again", "")
-            raise ArgumentError(f"{message}; delete the file, or give another --output_path") from None
+            raise ArgumentError(str(error)) from None
         self.missing.pop(job.name, None)
         return True
 
@@ -221,7 +219,3 @@ class CellQueue:
         row = self.row_of[cell]
         draw = f", draw {row.fewshot_seed}" if len(self.config.fewshot_seeds) > 1 else ""
         return f"{row.variant} on {row.task}, {row.num_fewshot}-shot{draw}"
-
-
-def _never() -> Any:
-    raise AssertionError("the file was there a moment ago")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING
 from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
 from lm_eval_prune.harness.cells import CellResult, TaskRun
-from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+from lm_eval_prune.harness.importance import ImportanceConfig, scores_of
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.tasks import Seeds, task_metadata
-from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
@@ -96,9 +94,8 @@ class Worker:
     def _importance(self, job: ImportanceJob) -> Outcome:
         start = time.perf_counter()
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                settings = importance_config(self.config, job, Path(folder))
-                scores = [ImportanceScores.load(found.path) for found in compute_importance(settings, self.model)]
+            settings = importance_config(self.config, job, self.config.output_path)
+            scores = scores_of(settings, self.model())
         except Exception as error:
             if Processes.current().world_size > 1 and (
                 isinstance(error, ScoreError) or not isinstance(error, PruneError)
@@ -106,7 +103,7 @@ class Worker:
                 raise  # it may be this process's alone, and the others wait for its share
             free_memory()
             return Outcome(job.name, Failure.of(error), time.perf_counter() - start)
-        value = scores[0] if scores else Failure("Elsewhere", "the first process has the scores")
+        value = scores or Failure("Elsewhere", "the first process has the scores")
         return Outcome(job.name, value, time.perf_counter() - start)
 
 
