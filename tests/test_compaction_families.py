@@ -1,11 +1,24 @@
 """Compaction of every proven family and variation: what the masked model computes, in memory and from files."""
 
+import pickle
+
+import peft
+import pytest
 import torch
+from lm_eval.models.huggingface import HFLM
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from transformers import AutoModel, AutoModelForCausalLM
 
-from lm_eval_prune import PruningMask, compact, compact_checkpoint, masked
+from lm_eval_prune import PruningMask, compact, compact_checkpoint, head_importance, masked, prefix_matching_scores
 from lm_eval_prune.decoders import decoder_of, num_pruned_parameters
+from lm_eval_prune.decoders.tiny import tiny_model as tiny_of_type
+from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.harness.model import PrunedModel
+from lm_eval_prune.importance.methods import magnitude
+from lm_eval_prune.random_opt import small_tokenizer
+from lm_eval_prune.scoring import score
 from tests import families
+from tests.helpers import requests
 
 IDS = torch.tensor([families.tokens(20), families.tokens(20, 1)])
 
@@ -99,3 +112,119 @@ def test_zeroed_it_is_a_plain_model_of_the_original(tiny_model, tmp_path):
         assert type(zeroed) is type(tiny_model)
         with torch.no_grad(), masked(tiny_model, expected):
             torch.testing.assert_close(zeroed(IDS).logits, tiny_model(IDS).logits, rtol=1e-5, atol=1e-5)
+
+
+EXAMPLES = [(families.tokens(9, 1), families.tokens(3, 2)), (families.tokens(14, 3), families.tokens(1, 4))]
+
+
+def test_scores_are_the_masked_models_and_0_for_what_is_gone(tiny_model):
+    mask, *_ = masks_of(tiny_model)
+    smaller, kept = compact(tiny_model, mask), torch.tensor(mask.head_mask)
+    sequences = [list(range(5, 25)), list(range(40, 8, -2))]
+    with masked(tiny_model, mask):
+        gradients = head_importance(tiny_model, EXAMPLES)
+        prefixes = prefix_matching_scores(tiny_model, sequences)
+    torch.testing.assert_close(head_importance(smaller, EXAMPLES), gradients * kept, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(prefix_matching_scores(smaller, sequences), prefixes * kept, rtol=1e-5, atol=1e-6)
+    assert (magnitude(smaller, "heads")[~kept] == 0).all()
+    knockouts = PruningMask(**families.shape(tiny_model), pruned_heads={2: (1,)}, pruned_ffns=(0,))
+    for asked in (PruningMask(**families.shape(tiny_model)), knockouts):
+        answers = score(smaller, EXAMPLES, [asked])[0]
+        for (context, continuation), answer in zip(EXAMPLES, answers, strict=True):
+            ids = torch.tensor([[*context, *continuation]])
+            with torch.no_grad(), masked(tiny_model, mask | asked):
+                rows = tiny_model(ids[:, :-1]).logits[0, len(context) - 1 :].double().log_softmax(-1)
+            expected = float(rows[range(len(continuation)), continuation].sum())
+            assert float(answer[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_every_layer_has_its_own_attention_weights(tiny_model):
+    tiny_model.set_attn_implementation("eager")
+    for mask in masks_of(tiny_model):
+        with torch.no_grad():
+            with masked(tiny_model, mask):
+                expected = tiny_model(IDS, output_attentions=True).attentions
+            found = compact(tiny_model, mask)(IDS, output_attentions=True).attentions
+        for layer, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            torch.testing.assert_close(ours, theirs[:, list(mask.kept_heads(layer))], rtol=0, atol=1e-5)
+
+
+def test_adapters_find_every_map_that_is_left_and_change_no_headless_layer(tiny_model):
+    mask, second, *_ = masks_of(tiny_model)
+    for each in (mask, second):
+        smaller = compact(tiny_model, each)
+        maps = {
+            name.rpartition(".")[2] for name, module in smaller.named_modules() if "Linear" in type(module).__name__
+        }
+        config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=sorted(maps - {"lm_head"}) or ["c_proj"])
+        adapted = peft.get_peft_model(smaller, config)
+        with torch.no_grad(), masked(tiny_model, each):
+            torch.testing.assert_close(adapted(IDS).logits, tiny_model(IDS).logits, rtol=1e-5, atol=1e-5)
+        adapted(IDS, labels=IDS).loss.backward()
+    if tiny_model.config.model_type in LORA_TARGETS:
+        adapted = peft.get_peft_model(compact(tiny_model, mask), peft.LoraConfig(task_type="CAUSAL_LM"))
+        assert adapted.targeted_module_names
+
+
+@pytest.mark.parametrize("model_type", ["cohere", "granite", "mixtral", "olmo", "phi3", "qwen3_moe", "stablelm"])
+def test_families_that_no_table_names_are_tried_and_computed(model_type, tmp_path):
+    model = families.of_type(model_type)
+    heads, shape = model.config.num_attention_heads, families.shape(model)
+    for pruned in ({0: range(heads), 1: (0,)}, {0: (0, 2), 1: range(heads)}):
+        mask = PruningMask(**shape, pruned_heads=pruned, pruned_ffns=(1,))
+        smaller = compact(model, mask)
+        require_equal(smaller, model, mask, ["sdpa"])
+        smaller.save_pretrained(tmp_path)
+        with torch.no_grad():
+            assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, smaller(IDS).logits)
+
+
+@pytest.mark.parametrize("model_type", ["gpt_bigcode", "mamba", "deepseek_v2"])
+def test_what_cannot_be_compacted_is_refused_in_one_line(model_type):
+    model = tiny_of_type(model_type)
+    with pytest.raises(UnsupportedModelError) as caught:
+        compact(model, PruningMask.dense(4, 4))
+    assert "\n" not in str(caught.value)
+    assert model_type in str(caught.value).lower() or "not supported" in str(caught.value)
+
+
+QUICK = ("gemma2, windows and caps", "gpt2", "llama")
+
+
+@pytest.mark.parametrize(
+    "variant", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in families.VARIANTS]
+)
+def test_the_harness_answers_as_the_masked_model(variant, tmp_path, monkeypatch):
+    prefix, fields = families.VARIANTS[variant]
+    monkeypatch.setitem(families.VARIANTS, variant, (prefix, {**fields, "vocab_size": 300}))
+    model, tokenizer = families._made.__wrapped__(variant), small_tokenizer(vocab_size=300)
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "whole")
+    mask, *_ = masks_of(model)
+    compact_checkpoint(tmp_path / "whole", mask, tmp_path / "small")
+    settings = {"device": "cpu", "dtype": "float32", "batch_size": 2}
+    expected = answers(PrunedModel(str(tmp_path / "whole"), mask=mask, scorer="padded", **settings))
+    for lm in (
+        PrunedModel(str(tmp_path / "small"), **settings),
+        PrunedModel(str(tmp_path / "whole"), mask=mask, load="compact", **settings),
+        HFLM(str(tmp_path / "small"), **settings),
+    ):
+        assert answers(lm) == pytest.approx(expected, abs=1e-4)
+
+
+def answers(lm):
+    return [
+        found[0]
+        for found in lm.loglikelihood(requests("loglikelihood", [("the cat", " sat"), ("a dog sat", " on the mat")]))
+    ]
+
+
+def test_the_code_beside_checkpoints_of_earlier_versions_finds_its_classes():
+    from lm_eval_prune.decoders import compacted, pruned_opt, pruned_opt_config
+
+    assert pruned_opt.PrunedOPTForCausalLM is compacted.PrunedOPTForCausalLM
+    assert pruned_opt.PrunedOPTModel is compacted.PrunedOPTModel
+    assert pruned_opt_config.PrunedOPTConfig is compacted.PrunedOPTConfig
+    model = families.made("llama")
+    smaller = compact(model, next(masks_of(model)))
+    assert pickle.loads(pickle.dumps(type(smaller))) is type(smaller)

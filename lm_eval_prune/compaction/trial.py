@@ -10,7 +10,7 @@ import functools
 import json
 from typing import Any
 
-from lm_eval_prune.decoders.family import FAMILIES, model_type_of
+from lm_eval_prune.decoders.family import FAMILIES, model_type_of, text_config
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
@@ -36,12 +36,13 @@ def _refusal(kind: Any, content: str) -> str | None:
 
     from lm_eval_prune.ablation import masked
     from lm_eval_prune.compaction.memory import compacted
-    from lm_eval_prune.decoders.tiny import VOCABULARY, shrunk, tiny_model
+    from lm_eval_prune.decoders.tiny import shrunk, tiny_model
 
     try:
         model = tiny_model(shrunk(kind, json.loads(content)))
         mask = _mask(model)
-        ids = torch.randint(3, VOCABULARY - 1, (2, TOKENS), generator=torch.Generator().manual_seed(0))
+        vocabulary = text_config(model.config).vocab_size
+        ids = torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
         with torch.no_grad(), masked(model, mask):
             expected = model(ids).logits
         with torch.no_grad():

@@ -147,8 +147,10 @@ def __getattr__(name: str) -> Any:
             modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
             modeling_auto.MODEL_MAPPING_NAMES,
         ):
-            for model_type, found in names.items():
+            for model_type, found in list(names.items()):
                 if found == stock:
                     configuration: Any = configuration_auto.CONFIG_MAPPING[model_type]
-                    return next(each for each in classes_of(configuration) if each.__name__ == name)
+                    ours = next(each for each in classes_of(configuration) if each.__name__ == name)
+                    if getattr(ours.__mro__[2], "config_class", configuration) is configuration:
+                        return ours
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
