@@ -7,12 +7,13 @@ values; before that documents have no hashes, and are not paired.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes that of the standard library from Python 3.12 on
 
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import opened
@@ -23,42 +24,29 @@ from lm_eval_prune.units import unit_of
 
 __all__ = ["Columns", "read_columns"]
 
+MOST_METRICS = 1000
+"""Of a file: each takes memory on every line."""
 NO_METRICS = {"doc", "target", "arguments", "resps", "filtered_resps", "target_hash"}
 """What a line holds beside `SampleLine`'s own fields and the metrics."""
 
 
-MOST_METRICS = 1000
-"""Of a file: each takes memory on every line."""
+class SampleLine(TypedDict, total=False):
+    """One document's outcome, a dict: files hold hundreds of thousands of them."""
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
 
-class SampleLine(BaseModel):
-    """One document's outcome."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    doc_id: int | None = None
-    doc_hash: str | None = None
-    prompt_hash: str | None = None
-    filter: str = "none"
-    unit: str | None = None
+    doc_id: int | None
+    doc_hash: str | None
+    prompt_hash: str | None
+    filter: str
+    unit: str | None
     """What a sweep says that the document was drawn with."""
-    metrics: list[str] | None = None
+    metrics: list[str] | None
     """Their names; the values stand under these."""
 
-    def value(self, name: str) -> float | None:
-        """None where the line has no number of that name."""
-        found = (self.model_extra or {}).get(name)
-        with contextlib.suppress(OverflowError):
-            return float(found) if isinstance(found, int | float) else None
-        return None
 
-    @property
-    def named(self) -> Iterable[str]:
-        """Its metrics; where it does not say, all that are numbers."""
-        if self.metrics is not None:
-            return self.metrics
-        extra = self.model_extra or {}
-        return [name for name, value in extra.items() if name not in NO_METRICS and isinstance(value, int | float)]
+FIELDS = set(SampleLine.__annotations__)
+SCHEMA = TypeAdapter(SampleLine)
 
 
 class Columns(NamedTuple):
@@ -83,38 +71,53 @@ def read_columns(path: Path, unit_field: str = "") -> Columns | None:
     """
     columns = Columns([], [], [], [], [], {})
     with contextlib.closing(sample_lines(path) if path.suffix == ".json" else _lines(path)) as lines:
-        for number, line in enumerate(lines):
-            sample = _sample(line, f"{path}: line {number + 1}")
-            if sample.doc_hash is None or sample.prompt_hash is None or sample.doc_id is None:
+        for number, text in enumerate(lines):
+            try:
+                line = SCHEMA.validate_json(text)
+            except ValidationError as error:
+                raise FileFormatError(f"{path}: line {number + 1}: {fault_of(error)}") from None
+            doc_hash, prompt_hash, doc_id = line.get("doc_hash"), line.get("prompt_hash"), line.get("doc_id")
+            if doc_hash is None or prompt_hash is None or doc_id is None:
                 return None
-            columns.doc_hash.append(sample.doc_hash)
-            columns.prompt_hash.append(sample.prompt_hash)
-            columns.doc_id.append(sample.doc_id)
-            columns.filter.append(sample.filter)
-            columns.unit.append(_unit(sample, unit_field))
-            for name in islice(sample.named, MOST_METRICS + 1):
-                columns.metrics.setdefault(name, [None] * number).append(sample.value(name))
+            columns.doc_hash.append(doc_hash)
+            columns.prompt_hash.append(prompt_hash)
+            columns.doc_id.append(doc_id)
+            columns.filter.append(line.get("filter", "none"))
+            columns.unit.append(_unit(line, unit_field))
+            _add_metrics(columns.metrics, line, number)
             if len(columns.metrics) > MOST_METRICS:
                 raise FileFormatError(f"{path}: line {number + 1}: more than {MOST_METRICS:,} metrics; not read")
-            for values in columns.metrics.values():
-                if len(values) <= number:
-                    values.append(None)
     return columns if columns.doc_id else None
 
 
-def _unit(sample: SampleLine, unit_field: str) -> str | None:
+def _add_metrics(metrics: dict[str, list[float | None]], line: Mapping[str, object], number: int) -> None:
+    """Add the values of line `number`, from 0: of the metrics that it names, or of all that are numbers."""
+    named = line.get("metrics")
+    if not isinstance(named, list):
+        others = line.keys() - FIELDS - NO_METRICS
+        named = [name for name in line if name in others and isinstance(line[name], int | float)]
+    for name in islice(named, MOST_METRICS + 1):
+        if name not in metrics:
+            metrics[name] = [None] * number
+        if len(metrics[name]) == number:  # else named twice
+            metrics[name].append(None if name in FIELDS else _number(line.get(name)))
+    for values in metrics.values():
+        if len(values) <= number:
+            values.append(None)
+
+
+def _number(value: object) -> float | None:
+    with contextlib.suppress(OverflowError):
+        return float(value) if isinstance(value, int | float) else None
+    return None
+
+
+def _unit(line: Mapping[str, object], unit_field: str) -> str | None:
     """From the document where the file has it, else as the sweep wrote it."""
     if not unit_field:
         return None
-    found = unit_of((sample.model_extra or {}).get("doc"), unit_field)
-    return sample.unit if found is None else found
-
-
-def _sample(line: bytes, where: str) -> SampleLine:
-    try:
-        return SampleLine.model_validate_json(line)
-    except ValidationError as error:
-        raise FileFormatError(f"{where}: {fault_of(error)}") from None
+    found, written = unit_of(line.get("doc"), unit_field), line.get("unit")
+    return written if found is None and isinstance(written, str) else found
 
 
 def _lines(path: Path) -> Generator[bytes, None, None]:

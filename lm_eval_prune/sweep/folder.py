@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -247,7 +248,7 @@ def sample_lines(path: Path) -> Generator[bytes, None, None]:
     """The same as the JSON lines that they are, one after another. Raises FileFormatError."""
     content = read_cell(path, samples=False)
     with _checked_samples(path, content["cell"]["samples"]["sha256"]) as packed, gzip.GzipFile(fileobj=packed) as file:
-        yield from bounded_lines(file, _samples_path(path))
+        yield from bounded_lines(io.BufferedReader(file), _samples_path(path))
 
 
 @contextlib.contextmanager
