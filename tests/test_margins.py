@@ -24,6 +24,7 @@ def test_every_one_of_the_14_tasks_and_the_average_is_listed():
     assert rows["cb"]["unchanged"] == pytest.approx(float(smallest_margin(56)))
     assert rows["piqa"]["needed"] == {f"{m:g}": documents_needed(m, 0.04) for m in (0.005, 0.01, 0.02)}
     assert rows["icl14_multirc"]["units"] == 74
+    assert [task for task, row in rows.items() if row["units_unknown"]] == ["icl14_record"]
     assert rows["icl14_multirc"]["needed"]["0.01"] > 50 * rows["piqa"]["needed"]["0.01"]
     parts = [row for task, row in rows.items() if task != "average"]
     assert rows["average"]["unchanged"] == pytest.approx(math.hypot(*(row["unchanged"] for row in parts)) / 14)
@@ -57,6 +58,7 @@ def test_the_command_prints_the_table_whole_on_80_columns(monkeypatch):
     assert "Documents for a margin" in shown.output
     (line,) = (line for line in shown.output.splitlines() if "icl14_multirc" in line)
     assert "4,848 (74)" in line
+    assert "10,000 (?)" in shown.output
     assert "…" not in line
 
 

@@ -15,10 +15,11 @@ __all__ = ["CHANGED", "MARGINS", "margins_of"]
 MARGINS = (0.005, 0.01, 0.02)
 CHANGED = 0.04
 """Share of the answers that pruning changes, where nothing is said: as many gained as lost."""
-UNITS = {"boolq": 2525, "icl14_multirc": 74, "icl14_record": 7133}
+UNITS = {"boolq": 2525, "icl14_multirc": 74}
 """Task -> passages of equal size that tell as much, if all documents of a passage change together: counted on the
-validation splits of BoolQ (2,939 passages) and MultiRC (83); of ReCoRD the passages that its authors state (Zhang et
-al. 2018)."""
+validation splits of BoolQ (2,939 passages) and MultiRC (83)."""
+UNKNOWN_UNITS = {"icl14_record"}
+"""Tasks whose documents share passages too, how many is not known: documents are counted, and more are needed."""
 
 
 def margins_of(grid: Grid, changed: float = CHANGED) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def margins_of(grid: Grid, changed: float = CHANGED) -> dict[str, Any]:
                 "task": "average",
                 "documents": sum(row["documents"] for row in rows),
                 "units": None,
+                "units_unknown": False,
                 # As the leaderboard builds its interval from those of the tasks.
                 "unchanged": math.hypot(*(row["unchanged"] for row in rows)) / len(rows),
                 "shown": math.hypot(*(row["shown"] for row in rows)) / len(rows),
@@ -55,6 +57,7 @@ def _row(task: str, documents: int, units: float, shared: bool, changed: float) 
         "task": task,
         "documents": documents,
         "units": round(units) if shared else None,
+        "units_unknown": task in UNKNOWN_UNITS,
         "unchanged": float(smallest_margin(units)),
         "shown": margin_shown(units, changed),
         "needed": {

@@ -160,11 +160,12 @@ def _margins(margins: dict[str, Any]) -> Table:
     names = list(margins["rows"][0]["needed"])
     title = (
         "Documents for a margin: to be within it four times of five, if nothing is lost and "
-        f"{100 * margins['changed']:g} % of the answers change"
+        f"{100 * margins['changed']:g} % of the answers change (in brackets: passages that tell as much, ? unknown)"
     )
     table = _table(title, "task", "documents", "margin shown", *names)
     for row in margins["rows"]:
         passages = "" if row["units"] is None else f" ({row['units']:,})"
+        passages = " (?)" if row["units_unknown"] else passages
         needed = [f"{row['needed'][name]:,}" if row["needed"] else "" for name in names]
         table.add_row(row["task"], f"{row['documents']:,}{passages}", f"{row['shown']:.4f}", *needed)
     return table
