@@ -545,9 +545,10 @@ def test_a_wrong_flag_is_not_said_to_be_in_the_file(tmp_path):
     (tmp_path / "sweep.yaml").write_text("tasks: [a]\nprune_heads: [0, 0.5]\n")
     with pytest.raises(PruneError, match=r"^prune_heads: share=1.5: expected a number from 0 to 1"):
         load_config(tmp_path / "sweep.yaml", output_path=tmp_path, prune_heads="0,1.5")
-    (tmp_path / "sweep.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(PruneError, match=r"sweep.yaml: not a text file"):
-        load_config(tmp_path / "sweep.yaml", output_path=tmp_path)
+    for no_text in (b"\xff", b"tasks: [caf\xe9]\n", b"\xff\xfe\x00"):
+        (tmp_path / "sweep.yaml").write_bytes(no_text)
+        with pytest.raises(PruneError, match=r"sweep.yaml: not a text file"):
+            load_config(tmp_path / "sweep.yaml", output_path=tmp_path)
 
 
 def test_rankings_and_shares_are_read_as_written():
