@@ -25,7 +25,8 @@ from scipy.special import ndtr
 
 from lm_eval_prune.intervals import Changes, Z, concentrated_limit, score_limits, score_p, smallest_margin
 from lm_eval_prune.report.averages import LEVEL
-from lm_eval_prune.report.statistics import Estimate, Part, holm, paired_part
+from lm_eval_prune.report.parts import Part, paired_part
+from lm_eval_prune.report.statistics import Estimate, holm
 
 MARGIN = 0.01
 RESAMPLES = 400

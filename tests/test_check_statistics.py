@@ -12,7 +12,8 @@ import pytest
 from lm_eval_prune.intervals import Changes
 from lm_eval_prune.report.averages import declines
 from lm_eval_prune.report.cells import difference_of
-from lm_eval_prune.report.statistics import Estimate, paired_part
+from lm_eval_prune.report.parts import paired_part
+from lm_eval_prune.report.statistics import Estimate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 simulation = pytest.importorskip("check_statistics", reason="benchmarks/ is not beside the tests")

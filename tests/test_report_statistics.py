@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from lm_eval_prune.intervals import Z, score_limits
-from lm_eval_prune.report.statistics import Draws, Estimate, Mean, Paired, Proportion, holm, mean_part, paired_part
+from lm_eval_prune.report.parts import Draws, Mean, Paired, Proportion, mean_part, paired_part
+from lm_eval_prune.report.statistics import Estimate, holm
 
 
 def changed(gained, lost, documents):

@@ -12,8 +12,9 @@ import numpy as np
 from lm_eval_prune.report.board import Cell, Column, Difference, Flip
 from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.outcomes import Document, OutcomeReader, Outcomes, Pairs, pair
+from lm_eval_prune.report.parts import Draw, Draws, Mean, Part, Proportion, mean_part, paired_part
 from lm_eval_prune.report.runs import Problem, Run, Value
-from lm_eval_prune.report.statistics import Draw, Draws, Estimate, Mean, Part, Proportion, mean_part, paired_part
+from lm_eval_prune.report.statistics import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

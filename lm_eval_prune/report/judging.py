@@ -1,0 +1,83 @@
+"""Verdicts of a whole board: p-values corrected over its rows, and how many documents would be enough."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from lm_eval_prune.report.averages import average_estimate, average_of, averaged_columns, too_few, verdict_of
+from lm_eval_prune.report.board import Average, Column, Difference
+from lm_eval_prune.report.cells import Made
+from lm_eval_prune.report.grouping import RowKey
+from lm_eval_prune.report.runs import Run
+from lm_eval_prune.report.statistics import Estimate, holm
+
+__all__ = ["judged", "judged_averages"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def _corrected(p_values: Mapping[Key, float]) -> dict[Key, float]:
+    """Holm's correction over all; nan where there is no p-value."""
+    known = {key: p for key, p in p_values.items() if not math.isnan(p)}
+    return dict.fromkeys(p_values, math.nan) | dict(zip(known, holm(list(known.values())), strict=True))
+
+
+def judged(made: dict[RowKey, dict[Column, Made]], margin: float) -> dict[RowKey, dict[Column, Made]]:
+    """The same cells, p-values corrected over the variants of a task at one number of shots, with verdicts."""
+    families: dict[tuple[int, Column], dict[RowKey, float]] = defaultdict(dict)
+    for key, row in made.items():
+        for column, one in row.items():
+            if one.cell.difference is not None:
+                families[key.num_fewshot, column][key] = one.cell.difference.p
+    found = {key: dict(row) for key, row in made.items()}
+    for (_, column), p_values in families.items():
+        for key, p_holm in _corrected(p_values).items():
+            one = made[key][column]
+            difference = _completed(one.cell.difference, p_holm, one.difference, margin, one.cell.num_documents)
+            verdict = verdict_of(difference, column.higher_is_better, margin)
+            found[key][column] = replace(one, cell=replace(one.cell, difference=difference, verdict=verdict))
+    return found
+
+
+def judged_averages(
+    rows: Mapping[RowKey, Mapping[str, list[Run]]],
+    made: Mapping[RowKey, Mapping[Column, Made]],
+    columns: Sequence[Column],
+    margin: float,
+) -> dict[RowKey, Average]:
+    """Row -> its average, where it has one; p-values corrected over the rows at one number of shots."""
+    averages: dict[RowKey, Average] = {}
+    for key, by_task in rows.items():
+        runs = [run for column in columns for run in by_task.get(column.task, [])]
+        average = average_of(made[key], columns, runs)
+        if average is not None:
+            averages[key] = average
+    families: dict[int, dict[RowKey, float]] = defaultdict(dict)
+    for key, average in averages.items():
+        if average.difference is not None:
+            families[key.num_fewshot][key] = average.difference.p
+    better = averaged_columns(columns)[0].higher_is_better
+    for p_values in families.values():
+        for key, p_holm in _corrected(p_values).items():
+            estimate = average_estimate(made[key], columns)
+            difference = _completed(averages[key].difference, p_holm, estimate, margin)
+            averages[key] = replace(
+                averages[key], difference=difference, verdict=verdict_of(difference, better, margin)
+            )
+    return averages
+
+
+def _completed(
+    difference: Difference | None, p_holm: float, estimate: Estimate | None, margin: float, documents: int | None = None
+) -> Difference:
+    """The difference with its corrected p-value and, where its documents are too few, how many would do."""
+    assert difference is not None
+    needed = 0
+    if estimate is not None and too_few(difference, margin) and difference.least > margin:
+        times = estimate.times_needed(margin)
+        needed = math.ceil((difference.paired or documents or 0) * times - 1e-6) if math.isfinite(times) else 0
+    return difference._replace(p_holm=p_holm, needed=needed)
