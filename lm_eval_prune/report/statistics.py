@@ -2,9 +2,9 @@
 
 A part (`parts.py`) is what one task's documents say; an `Estimate` is a weighted sum of parts, such as the average over
 tasks. Its interval is built from the parts' own by the method of variance estimates recovery (Zou and Donner,
-Statistics in Medicine 27, 2008, 1693-1702), so that it keeps what they know of few documents. Draws (few-shot seeds, random masks)
-are a second source of variance, which all tasks may share. The p-value is the level at which the interval reaches 0, so
-that the two never contradict one another.
+Statistics in Medicine 27, 2008, 1693-1702), so that it keeps what they know of few documents. Draws (few-shot seeds,
+random masks) are a second source of variance, which all tasks may share. The p-value is the level at which the interval
+reaches 0, so that the two never contradict one another.
 """
 
 from __future__ import annotations
