@@ -76,7 +76,7 @@ def _write(cells: list[dict[str, Any]]) -> None:
         "command": " ".join(["python", "benchmarks/check_scoring.py", *(Path(part).name for part in sys.argv[1:])]),
         "cells": cells,
     }
-    write_json(RESULTS / f"scoring-exactness-{date.today()}.json", content)
+    write_json(RESULTS / f"scoring-exactness-families-{date.today()}.json", content)
 
 
 def _models(pretrained: str | None, folder: Path, benchmarks_data: Path) -> Iterator[Scorers]:
