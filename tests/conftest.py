@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 from tests import isolation
@@ -23,7 +24,6 @@ import torch
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.random_opt import save_random_opt
-from lm_eval_prune.sweep import stopping
 from tests import families, fixture_data
 
 TINY = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "ffn_dim": 48, "vocab_size": 512}
@@ -50,7 +50,7 @@ def pytest_unconfigure():
         isolation.remove_own_home()
 
 
-SIGNALS = {number: signal.getsignal(number) for number in stopping.STOP_SIGNALS}
+SIGNALS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,8 @@ def no_stop_signals():
     yield
     for number, handler in SIGNALS.items():
         signal.signal(number, handler)
-    stopping.forget()
+    if (stopping := sys.modules.get("lm_eval_prune.sweep.stopping")) is not None:
+        stopping.forget()
 
 
 @pytest.fixture(scope="session")

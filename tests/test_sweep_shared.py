@@ -64,6 +64,31 @@ def test_a_claim_has_one_owner_while_lock_files_are_removed_all_the_time(tmp_pat
     assert found == [0, 0, 0, 0]
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    made, mkdir = [], Path.mkdir
+
+    def gone_at_once(self, *args, **kwargs):
+        if self.name == "claims" and len(made) < 3:
+            made.append(self)
+            raise FileExistsError(errno.EEXIST, "File exists")  # it was there, and is no longer when it is looked at
+        return mkdir(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", gone_at_once)
+    with claim(tmp_path, "plan", wait=True) as mine:
+        assert mine
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("place", ["claims", "sweep", "above"])
+@pytest.mark.parametrize("kind", ["a file", "a link to nothing"])
+def test_a_place_that_is_no_folder_is_one_line(tmp_path, place, kind):
+    path = {"claims": tmp_path / "claims", "sweep": tmp_path / "sweep", "above": tmp_path / "above"}[place]
+    path.write_text("mine") if kind == "a file" else path.symlink_to("nowhere")
+    folder = {"claims": tmp_path, "sweep": path, "above": path / "sweep"}[place]
+    with pytest.raises(FileFormatError, match="cannot be written"), claim(folder, "plan", wait=True):
+        pass
+
+
 def test_a_forked_child_that_outlives_its_parent_holds_no_claim(tmp_path):
     reader, writer = os.pipe()
     if not (parent := os.fork()):

@@ -7,6 +7,7 @@ are empty and have names of ours; nothing else in the folder is touched, and a l
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -54,6 +55,11 @@ def _hold(path: Path, wait: bool) -> int | None:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            there = next(folder for folder in path.parents if os.path.lexists(folder))
+            if not there.is_dir():
+                raise FileFormatError(f"{there}: cannot be written: {error.strerror}") from None
+            continue  # it was there, and another process has cleared it away before it was looked at
         except OSError as error:
             raise FileFormatError(f"{path.parent}: cannot be written: {error.strerror or error}") from None
         if path.parent.is_symlink():
