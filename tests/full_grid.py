@@ -14,6 +14,7 @@ from lm_eval_prune.report.board import Average, Board, Cell, Column, Decline, Di
 from lm_eval_prune.report.harness_files import mask_text
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Cost, Run, Value
+from lm_eval_prune.report.schema import Mask
 from lm_eval_prune.variants import DENSE, Variant
 
 TASKS = (
@@ -43,7 +44,7 @@ def full_grid():
     ranked.sort(key=lambda entry: (entry.num_fewshot, entry.rank))
     sentence = "own, 0-shot: 30 % of heads can go with the average above dense -0.01; at 30 % it is +0.0000"
     declines = [Decline("facebook/opt-66b", "own", "heads", shots, "0.3", sentence) for shots in SHOTS]
-    board = Board(columns=COLUMNS, entries=ranked, problems=[], declines=declines, margin=0.01, seed=1234)
+    board = Board(columns=COLUMNS, entries=ranked, problems=[], declines=declines, margin=0.01)
     runs = [run for entry in ranked for run in entry.runs]
     return board, Collection(runs=runs, importance=list(_importance(draw)))
 
@@ -65,7 +66,7 @@ def _entry(variant, shots, draw):
         seeds=(), is_dense=dense, cost=cost, cells=cells,
         average=Average(
             value=value, low=value - 0.004, high=value + 0.004, method="bootstrap",
-            difference=None if dense else _difference(draw), verdict="" if dense else "tied",
+            difference=None if dense else _difference(draw), verdict="" if dense else "not shown",
         ),
         runs=[_run(variant, shots, column, cell, cost) for column, cell in cells.items()],
     )  # fmt: skip
@@ -73,7 +74,7 @@ def _entry(variant, shots, draw):
 
 def _cell(variant, value, draw):
     difference = None if variant == DENSE else _difference(draw)
-    verdict = "" if difference is None else draw.choice(["tied", "worse", "better", "within the margin"])
+    verdict = "" if difference is None else draw.choice(["not shown", "worse", "better", "within the margin"])
     return Cell(value=value, stderr=draw.random() / 50, num_documents=1838, difference=difference, verdict=verdict)
 
 
@@ -91,7 +92,7 @@ def _run(variant, shots, column, cell, cost):
         fewshot_seed=1234, values={column.metric: Value(cell.value, cell.stderr, True)}, task_version="1.0",
         task_config=None, limit=None, num_documents=1838, dtype="float16", scorer="packed", lm_eval="0.4.13", date=1.0,
         cost=cost, samples=None,
-        mask=mask_text({"mask": mask_of(variant, LAYERS, HEADS, column.task, shots)}),
+        mask=mask_text(Mask.model_validate(mask_of(variant, LAYERS, HEADS, column.task, shots))),
     )  # fmt: skip
 
 

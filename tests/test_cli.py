@@ -90,7 +90,7 @@ def bad(tmp_path_factory, checkpoint):
     model = f"pretrained={checkpoint}"
     return {
         "absent mask": (f"{model},mask={folder}/absent.json", f"{folder}/absent.json: no such file"),
-        "pickle": (f"{model},mask={folder}/pickle.json", "which is never loaded; expected a JSON text file"),
+        "pickle": (f"{model},mask={folder}/pickle.json", "a pickle, which runs what is in it and is never loaded"),
         "no decoder": (f"pretrained={folder}/t5", "model type 't5' is not supported"),
     }
 
