@@ -1,4 +1,7 @@
-"""What runs at every interpreter start: a finder that sees lm_eval asked for. autoload.py says why, and until when.
+"""What runs at every interpreter start: a finder that sees lm_eval or transformers asked for.
+
+autoload.py says why the first, and until when. With transformers, importing this package is enough: the Auto classes
+then load compacted models.
 
 The build backend writes this file, as one line, into the wheel's `.pth`. It therefore stands alone, imports nothing
 that the interpreter has not loaded already, and must never raise. It finds nothing itself and never steps aside: each
@@ -13,7 +16,11 @@ class LmEvalPruneStartup:
     @staticmethod
     def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
         try:
-            if name == "lm_eval" or name.startswith("lm_eval.") or "lm_eval.api.registry" in sys.modules:
+            if (
+                name in ("lm_eval", "transformers")
+                or name.startswith("lm_eval.")
+                or "lm_eval.api.registry" in sys.modules
+            ):
                 from lm_eval_prune.harness import autoload
 
                 autoload.install(name)
