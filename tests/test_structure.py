@@ -130,3 +130,12 @@ def test_our_models_names_stand_in_one_place():
 
 def _is_text(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_wheels_hold_every_folder_of_the_package():
+    root = Path(__file__).parents[1]
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    listed = ast.literal_eval(text.split("\npackages = ")[1].split("]")[0] + "]")
+    files = [file for folder in ("lm_eval_prune", "cli", "tasks") for file in (root / folder).rglob("__init__.py")]
+    names = [".".join(file.parent.relative_to(root).parts) for file in files]
+    assert sorted(listed) == sorted(n if n.startswith("lm_eval_prune") else f"lm_eval_prune.{n}" for n in names)
