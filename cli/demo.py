@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lm_eval_prune.cli.options import SEED
+from lm_eval_prune.cli.options import limit as limit_option
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.demo import DemoReport
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for results, scores and masks.",
 )
-@click.option("--limit", "-L", type=click.IntRange(min=1), default=60, show_default=True, help="Documents a task.")
+@limit_option("--limit", "-L", default="60", show_default=True, text="Documents a task, or their share below 1.")
 @click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws.")
-def command(output_path: Path, limit: int, seed: int) -> None:
+def command(output_path: Path, limit: float, seed: int) -> None:
     """Run the whole study on the bundled model, offline, in about a minute.
 
     Importance of every head and FFN from the tasks' training splits; then the dense model, pruned variants and random

@@ -11,7 +11,7 @@ from lm_eval_prune.cli.options import (
     SEED,
     WordsCommand,
     device,
-    fraction_or_count,
+    limit,
     load_model_of,
     metadata,
     model_args,
@@ -28,7 +28,7 @@ from lm_eval_prune.cli.options import (
 @click.option("--method", default="gradient", show_default=True, help="gradient, knockout, magnitude or random.")
 @click.option("--metric", help='For knockout: a metric of the task, or "loss". Default: acc, or em without it.')
 @click.option("--split", help="training, validation or test. Default: training, or validation where there is none.")
-@click.option("--limit", "-L", callback=fraction_or_count, help="Documents a task, or their share below 1.")
+@limit("--limit", "-L", text="Documents a task, or their share below 1.")
 @click.option("--batch_size", "-b", type=int, default=8, show_default=True)
 @click.option(
     "--checkpointing/--no-checkpointing",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import parse_model_args
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = [
     "WordsCommand",
     "WordsGroup",
     "device",
-    "fraction_or_count",
+    "limit",
     "load_model_of",
     "metadata",
     "model_args",
@@ -121,7 +121,6 @@ metadata = click.option(
 )
 SEED = click.IntRange(0, 2**63 - 1)
 """What every generator takes."""
-MOST_DOCUMENTS = 10**12
 device = click.option("--device", help="cuda, cuda:0, cpu, mps. Default: what the harness picks.")
 
 
@@ -135,17 +134,13 @@ def shots(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
         raise ArgumentError(f"num_fewshot={value}: expected whole numbers, such as 0,1,5") from None
 
 
-def fraction_or_count(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """A number above 0: whole from 1 on, a share below. Raises ArgumentError."""
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= MOST_DOCUMENTS or (number >= 1 and number != int(number)):
-        raise ArgumentError(f"{parameter.name}={value}: expected a whole number, or a share below 1")
-    return int(number) if number >= 1 else number
+def limit(*names: str, text: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option of documents: a whole number, or a share below 1. Raises ArgumentError."""
+    return click.option(*names, callback=_limit, metavar="DOCUMENTS", help=text, **settings)
+
+
+def _limit(ctx: click.Context, parameter: click.Parameter, value: Any) -> float | None:
+    return checked_limit(value, str(parameter.name))
 
 
 def load_model_of(arguments: dict[str, Any], batch_size: int, device: str | None) -> PrunedModel:

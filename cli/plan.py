@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, names, shots, tasks
+from lm_eval_prune.cli.options import WordsCommand, limit, names, shots, tasks
 from lm_eval_prune.text import printable
 
 
@@ -31,8 +31,8 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     "--config", "-C", type=click.Path(dir_okay=False, path_type=Path), help="A sweep's YAML settings, as defaults."
 )
 @click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
-@click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")
-@click.option("--importance_limit", type=int, help="Training documents a task for importance. Default: 200.")
+@limit("--limit", "-L", text="Documents a task, or their share below 1.")
+@limit("--importance_limit", text="Training documents a task for importance, or their share. Default: 200.")
 @click.option("--scorer", help="packed or padded. Default: packed.")
 @click.option("--tflops", type=float, help="10^12 operations a second that one device sustains; gives times.")
 @click.option("--measure", is_flag=True, help="Measure that with matrix products, on this machine.")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsGroup, metadata, model_args, tasks
+from lm_eval_prune.cli.options import WordsGroup, limit, metadata, model_args, tasks
 from lm_eval_prune.text import printable
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -31,8 +31,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "prunes the most important first, kv_group: before all that whole groups of heads. May be given several times.",
 )
 @click.option("--fewshot_seeds", help="Of several few-shot draws, such as 0,1,2. Default: 1234.")
-@click.option("--limit", "-L", type=float, help="Documents a task, or their share below 1.")
-@click.option("--importance_limit", type=float, help="Documents a task for importance. Default: 200.")
+@limit("--limit", "-L", text="Documents a task, or their share below 1.")
+@limit("--importance_limit", text="Documents a task for importance, or their share. Default: 200.")
 @click.option("--importance_split", help="training, validation or test. Default: training, or else validation.")
 @click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234.")
 @click.option("--batch_size", "-b", help="As for pruned-hf; a number or auto. Default: 8.")

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from lm_eval_prune.errors import FractionError
 
-__all__ = ["number_pruned", "parse_fraction"]
+__all__ = ["DECIMAL", "number_pruned", "parse_fraction"]
 
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 """What is read as a number. An exponent of more digits would be a number of gigabytes."""

@@ -277,7 +277,7 @@ def test_importance_under_a_mask(importance, folder, tmp_path):
         ([], "method gradient needs tasks, such as --tasks piqa"),
         (["--tasks", "toy_choice", "--metric", "acc"], "metric=acc is for knockout, not for gradient"),
         (["--tasks", "toy_choice", "--split", "dev"], "split 'dev': unknown; expected one of training"),
-        (["--tasks", "toy_choice", "--limit", "2.5"], "limit=2.5: expected a whole number, or a share below 1"),
+        (["--tasks", "toy_choice", "--limit", "2.5"], "limit=2.5: expected a whole number of documents"),
         (["--tasks", "toy_choice", "--limit", "-1"], "limit=-1: expected a whole number"),
         (["--tasks", "toy_choice", "--num_fewshot", "one"], "num_fewshot=one: expected whole numbers"),
         (["--tasks", "toy_choice", "--num_fewshot", "-2"], "num_fewshot=-2; expected 0 or more"),

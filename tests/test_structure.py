@@ -23,6 +23,7 @@ LAYERS = [
         "strict_yaml",
         "folders",
         "fractions",
+        "limits",
         "budget",
         "units",
         "variants",

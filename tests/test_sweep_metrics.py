@@ -55,7 +55,7 @@ metric_list:
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
+def tasks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("metrics")
     (folder / "utils.py").write_text(UTILS)
     for name, results in (("all", "all_of_them"), ("failing", "failing")):
@@ -64,8 +64,13 @@ def sweep(tmp_path_factory):
         for metric in METRICS[name]:
             text += f"  - {{metric: {metric}, aggregation: !function utils.{metric}, higher_is_better: true}}\n"
         (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tasks, tmp_path_factory):
     said = []
-    grid = {"tasks": ["all", "failing"], "num_fewshot": [0], "ranking": ["random:0"], "include_path": str(folder)}
+    grid = {"tasks": ["all", "failing"], "num_fewshot": [0], "ranking": ["random:0"], "include_path": str(tasks)}
     config = settings(tmp_path_factory.mktemp("sweep"), **grid)
     return run_sweep(config, say=said.append, progress=False), said, config
 
@@ -144,8 +149,40 @@ def test_the_harness_s_own_metrics_keep_value_and_error_or_fail_alone(name):
     plain, _ = evaluator_utils._compute_task_aggregations(task, raw, 200)
     with guarded(task) as failed:
         found, _ = evaluator_utils._compute_task_aggregations(task, raw, 200)
-        assert (found, failed) == (plain, {})
+        assert (found, failed) == (plain, {"made": {}})
         broken, _ = evaluator_utils._compute_task_aggregations(task, {**raw, ("m", "none"): bad}, 200)
     assert not math.isfinite(broken["m,none"])
-    assert list(take_failed(broken, failed)) == ["m,none"]
+    assert list(take_failed(broken, failed["made"])) == ["m,none"]
     assert broken == {key: value for key, value in plain.items() if key.startswith("mean")}
+
+
+def test_run_keeps_the_other_metrics_and_names_those_that_failed(tasks, caplog, monkeypatch):
+    import lm_eval
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.tasks import TaskManager
+
+    from lm_eval_prune.harness.run import run_harness
+
+    evaluated = []
+
+    def execute(self, options):  # without the index of all tasks, which takes longer than everything else
+        manager = TaskManager(include_defaults=False, include_path=options.include_path)
+        settings = {"model": options.model, "device": "cpu", "limit": 4, "verbosity": None}
+        evaluated.append(lm_eval.simple_evaluate(**settings, tasks=["all", "failing"], task_manager=manager))
+
+    monkeypatch.setattr("lm_eval.utils.setup_logging", lambda *args, **kwargs: None)
+    monkeypatch.setattr(HarnessCLI, "execute", execute)
+    run_harness(["--tasks=all,failing", f"--include_path={tasks}"])
+    found = evaluated[0]["results"]
+    assert found["all"]["count,none"] in (0, 4)
+    assert (found["all"]["mean,none"], found["all"]["mean_stderr,none"]) in ((0.0, 0.0), (1.0, 0.0))
+    assert found["all"]["large,none"] == math.inf
+    assert math.isnan(found["all"]["broken,none"])
+    assert math.isnan(found["failing"]["broken,none"])
+    said = [record.getMessage() for record in caplog.records if record.name == "lm_eval_prune.harness.metrics"]
+    assert sorted(line.partition(" unsupported")[0] for line in said) == [
+        "task all: no broken: ZeroDivisionError: no documents of this kind; its other metrics hold",
+        "task all: no large: OverflowError: math range error; its other metrics hold",
+        "task all: no undeclared: TypeError:",
+        "task failing: no broken: ZeroDivisionError: no documents of this kind; its other metrics hold",
+    ]

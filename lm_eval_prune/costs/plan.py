@@ -103,12 +103,10 @@ def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     settings = dict(DEFAULTS)
     if config is not None:
         sweep = load_config(config, output_path="unused")
-        names = ("tasks", "prune_heads", "prune_ffns", "ranking", "limit")
+        names = ("tasks", "prune_heads", "prune_ffns", "ranking", "limit", "importance_limit")
         settings |= {name: getattr(sweep, name) for name in names}
         settings["num_fewshot"] = tuple(shots or 0 for shots in sweep.num_fewshot)  # None: what the task fixes, or 0
         settings["fewshot_seeds"] = len(sweep.fewshot_seeds)
-        if sweep.importance_limit is not None and sweep.importance_limit >= 1:
-            settings["importance_limit"] = int(sweep.importance_limit)
         if isinstance(sweep.batch_size, int):
             settings["batch_size"] = sweep.batch_size
         arguments = parse_model_args(sweep.model_args)

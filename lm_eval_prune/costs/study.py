@@ -14,6 +14,7 @@ from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load, Workload
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.fractions import number_pruned, parse_fraction
+from lm_eval_prune.limits import checked_limit, number_limited
 from lm_eval_prune.sequences import FIRST_LENGTH, NUM_SEQUENCES, STEP
 
 if TYPE_CHECKING:
@@ -37,19 +38,19 @@ class Grid:
     fewshot_seeds: int = 1
     limit: float | None = None
     """Documents a task that are evaluated, or their share below 1; None is all."""
-    importance_limit: int = 200
-    """Training documents a task that importance is computed from."""
+    importance_limit: float | None = 200
+    """Training documents a task that importance is computed from, or their share below 1; None is all."""
     scorer: str = "packed"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
             raise ArgumentError(f"scorer={self.scorer}: unknown; expected {' or '.join(SCORERS)}")
-        for name in ("variants", "fewshot_seeds", "importance_limit", "batch_size"):
+        for name in ("variants", "fewshot_seeds", "batch_size"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)}; expected at least 1")
-        if self.limit is not None and not 0 < self.limit < float("inf"):
-            raise ArgumentError(f"limit={self.limit:g}; expected a number of documents, or a share below 1")
+        for name in ("limit", "importance_limit"):
+            checked_limit(getattr(self, name), name)
         for name in ("prune_heads", "prune_ffns"):
             for share in getattr(self, name):
                 parse_fraction(share, name)
@@ -72,9 +73,7 @@ class Grid:
 
     def documents(self, work: Workload) -> int:
         """How many documents of a task are evaluated."""
-        if self.limit is None:
-            return work.documents
-        return min(work.documents, int(self.limit) if self.limit >= 1 else -int(-self.limit * work.documents // 1))
+        return number_limited(work.documents, self.limit)
 
     def evaluation(self, work: Workload) -> Load:
         """One evaluation of a task."""
@@ -169,7 +168,7 @@ def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Sum:
     step = _Sum("head importance (gradient)")
     documents = 0
     for work in grid.workloads:
-        count = min(grid.importance_limit, work.training_documents)
+        count = number_limited(work.training_documents, grid.importance_limit)
         load = work.gold.times(count)
         documents += count
         step.tokens += load.tokens
@@ -187,7 +186,7 @@ def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Sum:
         load = work.packed if grid.scorer == "packed" else work.padded
         # Knockouts ask for the continuation's positions alone, however they are scored.
         asked = Load(load.tokens, load.pairs, work.packed.outputs, load.inputs, load.longest)
-        asked = asked.times(min(grid.importance_limit, work.training_documents))
+        asked = asked.times(number_limited(work.training_documents, grid.importance_limit))
         step.tokens += asked.tokens * passes
         step.flops += flops.knockouts(model, asked, component)
         step.batches += _batches(model, asked, grid, packs=grid.scorer == "packed") * passes

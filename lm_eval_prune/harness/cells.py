@@ -40,6 +40,7 @@ from lm_eval_prune.harness.tasks import (
     set_random_state,
 )
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.finite import named
 from lm_eval_prune.units import unit_field, unit_of
@@ -86,12 +87,14 @@ class TaskRun:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """`num_fewshot` None is the task's own; `metadata` is what `task_metadata` makes."""
-        self.lm, self.limit, self.seeds, self.bootstrap_iters = lm, limit, seeds, bootstrap_iters
+        self.lm, self.limit, self.seeds, self.bootstrap_iters = lm, checked_limit(limit), seeds, bootstrap_iters
         with seeded(seeds):
             self.task = _fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults, metadata)
             with quiet_harness():
                 self.task.build_all_requests(
-                    limit=lm_eval.evaluator.get_sample_size(self.task, limit), rank=lm.rank, world_size=lm.world_size
+                    limit=lm_eval.evaluator.get_sample_size(self.task, self.limit),
+                    rank=lm.rank,
+                    world_size=lm.world_size,
                 )
             self._drawn = random_state()
         self.task.build_all_requests = lambda **settings: None
@@ -119,7 +122,7 @@ class TaskRun:
                     bootstrap_iters=self.bootstrap_iters,
                     log_samples=True,
                 )
-                outcome = None if found is None else self._result(found, start, failed)
+                outcome = None if found is None else self._result(found, start, failed[self.task.task_name])
             if answers is None:
                 progress(1.0)
             yield outcome

@@ -26,6 +26,7 @@ from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import random_mask, select_mask
 
@@ -77,11 +78,12 @@ class _OneBar(PrunedOPT):
         return super().loglikelihood(requests, disable_tqdm=True)
 
 
-def run_demo(output_path: Path, *, limit: int = 60, seed: int = 1234, progress: bool = True) -> DemoReport:
-    """Run everything and write it below `output_path`; `limit` is documents a task, for scores and for evaluation.
+def run_demo(output_path: Path, *, limit: float | None = 60, seed: int = 1234, progress: bool = True) -> DemoReport:
+    """Run everything and write it below `output_path`; `limit` is documents a task, or a share; None is all.
 
     Scores come from the tasks' training splits, accuracies from their validation splits.
     """
+    limit = checked_limit(limit)
     require_writable(output_path)
     with quiet_harness():
         lm = _OneBar(device="cpu", batch_size=BATCH_SIZE)
@@ -98,7 +100,7 @@ def run_demo(output_path: Path, *, limit: int = 60, seed: int = 1234, progress: 
         )
 
 
-def _importance(lm: PrunedOPT, folder: Path, *, limit: int, seed: int) -> dict[str, Path]:
+def _importance(lm: PrunedOPT, folder: Path, *, limit: float | None, seed: int) -> dict[str, Path]:
     """component -> file of its aggregate importance: heads by gradient, FFNs by knockout of the loss."""
     files = {}
     for component, method in (("heads", "gradient"), ("ffns", "knockout")):
@@ -157,7 +159,7 @@ def _evaluated(
     manager: TaskManager,
     folder: Path,
     *,
-    limit: int,
+    limit: float | None,
     seed: int,
     progress: bool,
 ) -> list[Row]:
@@ -176,7 +178,7 @@ def _evaluated(
 
 
 def _evaluate(
-    lm: PrunedOPT, mask: PruningMask, manager: TaskManager, *, shots: int, limit: int, seed: int
+    lm: PrunedOPT, mask: PruningMask, manager: TaskManager, *, shots: int, limit: float | None, seed: int
 ) -> dict[str, Any]:
     """The harness's results of the demo's tasks under `mask`, with the `pruning` block."""
     pruned = _OneBar(pretrained=lm.model, tokenizer=lm.tokenizer, mask=mask, batch_size=BATCH_SIZE)

@@ -32,6 +32,7 @@ from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ class ImportanceConfig:
             raise ArgumentError(f"batch_size={self.batch_size}; expected at least 1")
         if any(shots is not None and shots < 0 for shots in self.num_fewshot):
             raise ArgumentError(f"num_fewshot={min(filter(None, self.num_fewshot))}; expected 0 or more")
-        if self.limit is not None and not self.limit > 0:
-            raise ArgumentError(f"limit={self.limit:g}; expected a number of documents, or a share below 1")
+        object.__setattr__(self, "limit", checked_limit(self.limit))
 
 
 class Outcome(NamedTuple):

@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from typing import Any
 
+import lm_eval.evaluator
 import lm_eval.evaluator_utils
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
-from lm_eval_prune.text import message_of
+from lm_eval_prune.text import message_of, printable
 
-__all__ = ["finite", "guarded", "is_number", "take_failed"]
+__all__ = ["every_evaluation_guarded", "finite", "guarded", "is_number", "take_failed"]
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def guarded(task: Task) -> Iterator[dict[str, str]]:
-    """Inside, what a metric of `task` raises while the harness aggregates it makes that metric not finite.
+def guarded(*tasks: Task) -> Iterator[dict[str, dict[str, str]]]:
+    """Inside, what a metric of `tasks` raises while the harness aggregates it makes that metric not finite.
 
-    Yields metric -> why, filled as metrics fail. Too large for a float is infinity; everything else is NaN.
+    Yields task -> metric -> why, filled as metrics fail. Too large for a float is infinity; everything else is NaN.
     """
-    failed: dict[str, str] = {}
-    original, stderr_for_metric = task.aggregation, lm_eval.evaluator_utils.stderr_for_metric
+    failed: dict[str, dict[str, str]] = {task.task_name: {} for task in tasks}
+    stderr_for_metric = lm_eval.evaluator_utils.stderr_for_metric
 
     def stderr_of(metric: Any, **settings: Any) -> Callable[[Any], Any] | None:
-        named = metric if isinstance(metric, _Guarded) else _Guarded(metric, getattr(metric, "__name__", ""), failed)
-        found = stderr_for_metric(metric=named.function, **settings)
-        return None if found is None else _Guarded(found, f"{named.name}_stderr", failed)
+        guard = metric if isinstance(metric, _Guarded) else None
+        found = stderr_for_metric(metric=guard.function if guard else metric, **settings)
+        return _Guarded(found, f"{guard.name}_stderr", guard.failed) if guard and found else found
 
-    task.aggregation = lambda: _Aggregations(original(), failed)
+    originals = [(task, task.aggregation) for task in tasks]
+    for task, original in originals:
+        task.aggregation = partial(_Aggregations, original, failed[task.task_name])
     lm_eval.evaluator_utils.stderr_for_metric = stderr_of
     try:
         yield failed
     finally:
-        task.aggregation = original
+        for task, original in originals:
+            task.aggregation = original
         lm_eval.evaluator_utils.stderr_for_metric = stderr_for_metric
+
+
+@contextmanager
+def every_evaluation_guarded() -> Iterator[None]:
+    """Inside, the harness's `simple_evaluate` guards all tasks, and a warning names each metric that failed."""
+    evaluate = lm_eval.evaluator.evaluate
+
+    @wraps(evaluate)
+    def evaluate_guarded(*args: Any, **kwargs: Any) -> Any:
+        asked = inspect.signature(evaluate).bind(*args, **kwargs).arguments
+        with guarded(*asked["task_dict"]["tasks"].values()) as failed:
+            results = evaluate(*args, **kwargs)
+        for task, metrics in failed.items():
+            for metric, why in metrics.items():
+                if metric.removesuffix("_stderr") in metrics and metric.endswith("_stderr"):
+                    continue  # for the same reason
+                logger.warning(printable(f"task {task}: no {metric}: {why}; its other metrics hold"))
+        return results
+
+    lm_eval.evaluator.evaluate = evaluate_guarded
+    try:
+        yield
+    finally:
+        lm_eval.evaluator.evaluate = evaluate
 
 
 def take_failed(metrics: dict[str, Any], failed: dict[str, str]) -> dict[str, str]:
@@ -85,8 +118,8 @@ class _Guarded:
 class _Aggregations(dict[str, Any]):
     """A task's, guarded; the harness takes the mean for a metric that has none."""
 
-    def __init__(self, functions: dict[str, Any], failed: dict[str, str]) -> None:
-        super().__init__({name: _Guarded(function, name, failed) for name, function in functions.items()})
+    def __init__(self, functions: Callable[[], dict[str, Any]], failed: dict[str, str]) -> None:
+        super().__init__({name: _Guarded(function, name, failed) for name, function in functions().items()})
         self.failed = failed
 
     def __missing__(self, name: str) -> _Guarded:

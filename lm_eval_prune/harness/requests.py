@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from lm_eval.api.task import Task
 from lm_eval_prune.errors import ArgumentError, ExampleError, PruneError
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
+from lm_eval_prune.limits import checked_limit, number_limited
 from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def build_documents(
     """
     split = chosen_split(task, split)
     docs = _documents_of(task, split)
-    number = _limit(docs, limit, f"task {task.task_name}")
+    limit = checked_limit(limit)
+    # A number needs no length, which documents of the older kind of task may not have.
+    number = number_limited(len(docs), limit) if limit is not None and limit < 1 else limit
     chosen = list(enumerate(islice(docs, number)))
     if not chosen:
         raise ExampleError(f"task {task.task_name}: its {split} split has no documents")
@@ -105,8 +107,7 @@ def build_documents(
 def num_documents(task: Task, split: str | None = None, limit: float | None = None) -> int:
     """How many documents `build_documents` would take."""
     docs = _documents_of(task, chosen_split(task, split))
-    number = _limit(docs, limit, f"task {task.task_name}")
-    return len(docs) if number is None else min(number, len(docs))
+    return number_limited(len(docs), checked_limit(limit))
 
 
 def calibration(lm: HFLM, documents: Documents) -> Calibration:
@@ -201,14 +202,6 @@ def chosen_split(task: Task, split: str | None) -> str:
 
 def _documents_of(task: Task, split: str) -> Any:
     return {"training": task.training_docs, "validation": task.validation_docs, "test": task.test_docs}[split]()
-
-
-def _limit(docs: Any, limit: float | None, where: str) -> int | None:
-    if limit is None:
-        return None
-    if not limit > 0:
-        raise ArgumentError(f"{where}: limit={limit:g}; expected a number of documents, or a share below 1")
-    return math.ceil(len(docs) * limit) if limit < 1 else int(limit)
 
 
 def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int) -> list[Instance]:

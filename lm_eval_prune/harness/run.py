@@ -17,6 +17,7 @@ from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.arguments import require_device, require_folder
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
 from lm_eval_prune.text import message_of
@@ -44,7 +45,10 @@ def run_harness(arguments: Sequence[str]) -> None:
         if not settings.get("model"):
             options.model = _model_name(settings)
         setup_logging()
-        harness.execute(options)
+        from lm_eval_prune.harness.metrics import every_evaluation_guarded
+
+        with every_evaluation_guarded():
+            harness.execute(options)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -82,8 +86,7 @@ def _check(settings: dict[str, Any]) -> None:
     shots, limit = settings.get("num_fewshot"), settings.get("limit")
     if shots is not None and not (isinstance(shots, int) and shots >= 0):
         raise ArgumentError(f"num_fewshot={shots}: expected a whole number from 0 on")
-    if limit is not None and not (isinstance(limit, int | float) and 0 < limit < 1e15):
-        raise ArgumentError(f"limit={limit}: expected a number of documents, or a share below 1")
+    checked_limit(limit)
     if path := settings.get("output_path"):  # where it cannot be written the harness only warns, at the end
         place = Path(str(path))
         require_writable(place.parent if place.suffix == ".json" else place)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from lm_eval_prune.errors import ArgumentError, FractionError
 from lm_eval_prune.fractions import parse_fraction
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.strict_yaml import read_yaml
 from lm_eval_prune.variants import LARGEST
@@ -30,7 +31,6 @@ PLACES = {
 GROUPS = "kv_group:"
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
-MOST_DOCUMENTS = 10**12
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
@@ -55,11 +55,11 @@ class SweepConfig(BaseModel):
     """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round;
     `kv_group:` before it ranks and prunes the heads that share a key/value head together."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
-    limit: float | None = Field(None, gt=0)
+    limit: float | None = None
     """Documents a task, or their share below 1."""
     seed: int = Field(1234, ge=0, lt=2**32)
     """Of importance's few-shot draws, NumPy and torch."""
-    importance_limit: float | None = Field(200, gt=0)
+    importance_limit: float | None = 200
     """Documents a task that importance is computed from."""
     importance_split: Literal["training", "validation", "test"] | None = None
     head_method: str = "gradient"
@@ -129,12 +129,13 @@ class SweepConfig(BaseModel):
             raise ValueError("expected texts, numbers, lists and mappings, as JSON has them") from None
         return found
 
-    @field_validator("limit", "importance_limit")
+    @field_validator("limit", "importance_limit", mode="before")
     @classmethod
-    def _whole_or_share(cls, value: float | None) -> float | None:
-        if value is not None and not (value < 1 or (value.is_integer() and value <= MOST_DOCUMENTS)):
-            raise ValueError("expected a whole number, or a share below 1")
-        return value
+    def _whole_or_share(cls, value: Any) -> Any:
+        try:
+            return checked_limit(value)
+        except ArgumentError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
 
     @field_validator("prune_heads", "prune_ffns", mode="before")
     @classmethod
@@ -251,7 +252,10 @@ def make_config(settings: dict[str, Any], place: Callable[[str], str] = lambda k
 
 def _shown(value: Any) -> str:
     """The value on one short line."""
-    line = repr(value)
+    try:
+        line = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        line = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "too long to show"
     return line if len(line) <= 60 else f"{line[:57]}..."
 
 
