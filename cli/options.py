@@ -151,4 +151,4 @@ def load_model_of(arguments: dict[str, Any], batch_size: int, device: str | None
     for name, value in settings.items():
         if name in arguments and value is not None:
             raise ArgumentError(f"model_args: {name}: give it as --{name}")
-    return PrunedModel.create_from_arg_obj(arguments, settings)
+    return PrunedModel.create_from_arg_obj(arguments | {n: v for n, v in settings.items() if v is not None})

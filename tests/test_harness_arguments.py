@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
+from lm_eval.config.evaluate_config import EvaluatorConfig
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.compaction.checkpoint import compact_checkpoint
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import arguments
-from lm_eval_prune.harness.arguments import check_arguments, require_device
+from lm_eval_prune.harness.arguments import check_arguments, require_device, without_absent_default
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.model_record import record_of_arguments
 from lm_eval_prune.sweep.config import make_config
@@ -97,6 +98,23 @@ def test_a_device_must_be_there(count, device, line, monkeypatch):
     else:
         with pytest.raises(ArgumentError, match=line):
             require_device(device)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "taken"), [(0, "cuda:0", None), (1, "cuda:0", "cuda:0"), (0, "cpu", "cpu"), (0, "mps", "mps")]
+)
+def test_the_harness_default_of_a_gpu_that_is_not_here_counts_as_not_given(count, device, taken, monkeypatch):
+    """`lm_eval` without --device hands "cuda:0" over on every machine."""
+    monkeypatch.setattr(arguments, "_count", lambda kind: count)
+    assert without_absent_default({"device": device, "batch_size": 1}).get("device") == taken
+
+
+def test_the_stock_command_without_a_device_computes_on_the_cpu(checkpoint, monkeypatch):
+    monkeypatch.setattr(arguments, "_count", lambda kind: 0)
+    beside = {"batch_size": 1, "max_batch_size": None, "device": EvaluatorConfig().device}
+    assert PrunedOPT.create_from_arg_obj({"pretrained": str(checkpoint)}, beside).device.type == "cpu"
+    with pytest.raises(ArgumentError, match="torch finds no cuda device here"):
+        PrunedOPT.create_from_arg_obj({"pretrained": str(checkpoint), "device": "cuda:0"})
 
 
 def test_devices_are_counted_as_torch_counts_them():

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lm_eval.config.evaluate_config import EvaluatorConfig
 
 from lm_eval_prune.decoders import learned_positions
 from lm_eval_prune.errors import ArgumentError
 
-__all__ = ["check_arguments", "check_length", "require_device", "require_folder"]
+__all__ = ["check_arguments", "check_length", "require_device", "require_folder", "without_absent_default"]
 
 KNOWN_DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 """Those that the harness knows."""
@@ -62,6 +63,18 @@ def require_device(device: Any) -> None:
         raise ArgumentError(f"device={device}: torch finds no {kind} device here; expected cpu, or a torch that has it")
     if colon and int(number) >= count:
         raise ArgumentError(f"device={device}: there are {count} here, {kind}:0 to {kind}:{count - 1}")
+
+
+def without_absent_default(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`arguments` without the device that the harness's command takes where none was asked for, if it is not here.
+
+    It takes "cuda:0" on every machine, and `hf` then computes on the CPU; asked for and default cannot be told apart.
+    """
+    default = EvaluatorConfig.__dataclass_fields__["device"].default
+    kept = dict(arguments)
+    if kept.get("device") == default and not _count(str(default).partition(":")[0]):
+        del kept["device"]
+    return kept
 
 
 def require_folder(name: str, folder: str | Path | None) -> None:

@@ -35,7 +35,7 @@ from lm_eval_prune.decoders.configuration import (
 from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, recording, results
-from lm_eval_prune.harness.arguments import check_arguments, check_length
+from lm_eval_prune.harness.arguments import check_arguments, check_length, without_absent_default
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
@@ -142,6 +142,11 @@ class PrunedModel(HFLM):
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
         """From arguments as text, in any form that `lm_eval run` takes."""
         return cls.create_from_arg_obj(parse_model_args(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
+        """From `--model_args`, and from what the harness's command says beside them."""
+        return super().create_from_arg_obj(arg_dict, without_absent_default(additional_config or {}))
 
     @property
     def harness_name(self) -> str:
