@@ -20,7 +20,7 @@ JOINERS = set("\u200c\u200d")
 """Invisible too, but Persian, the scripts of India and emoji are written with them; they steer nothing."""
 PLAIN = {
     **{"≈": "~", "▲": "^", "▼": "v", "±": "+/-", "…": "...", "×": "x", "·": "-", "→": "->", "↑": "^", "↓": "v"},
-    **{"−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "█": "#", "▏": "|"},
+    **{"−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "█": "#", "▏": "|", "∅": "(/)", "⊥": "_|_"},
 }  # fmt: skip
 """Signs of our tables -> what stands for them where an encoding lacks them."""
 HANDLER = "lm_eval_prune.plain"

@@ -118,9 +118,12 @@ def results(task, shots, lines, *, version=1.0, limit=None, config=None, metrics
 
 def cell(
     folder, row, count, *, loss=0.0, model="facebook/opt-125m", fingerprint="f00d", version=1.0, metrics=("acc",),
-    commit=None, arguments=None,
+    commit=None, arguments=None, chance=None,
 ):  # fmt: skip
-    """Write the cell of `row`; `commit` is the model's on the hub, where the sweep had a network."""
+    """Write the cell of `row`; `commit` is the model's on the hub, where the sweep had a network.
+
+    chance: task -> metric -> its level, as the `pruning` block has it.
+    """
     lines = samples(
         row.task, row.num_fewshot, str(row.variant), count, loss=loss, fewshot_seed=row.fewshot_seed, metrics=metrics
     )
@@ -140,7 +143,10 @@ def cell(
         "lm_eval": "0.4.13",
     }
     content |= {
-        "pruning": pruning(row.variant, task=row.task, shots=row.num_fewshot),
+        "pruning": {
+            **pruning(row.variant, task=row.task, shots=row.num_fewshot),
+            **({"chance": {row.task: chance[row.task]}} if row.task in (chance or {}) else {}),
+        },
         "cell": {"format": "lm-eval-prune-cell", "version": 1, "id": row.cell, "identity": identity, "timing": {}},
     }
     write_cell(folder, row.cell, content, lines)

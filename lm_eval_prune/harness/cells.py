@@ -27,6 +27,7 @@ from lm_eval.utils import handle_non_serializable
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.files import plain_json
 from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.chance import chance_levels
 from lm_eval_prune.harness.metrics import finite, guarded, is_number, take_failed
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.results import pruning_block
@@ -98,6 +99,8 @@ class TaskRun:
                 )
             self._drawn = random_state()
         self.task.build_all_requests = lambda **settings: None
+        with _drawing_on(self._drawn), quiet_harness():
+            self._chance = chance_levels(self.task, lm)
         self.fixed = _Fixed(lm)
 
     def results(
@@ -146,6 +149,9 @@ class TaskRun:
         field = unit_field(self.task.task_name, self.task.config.metadata)
         samples = [_slim(sample, field) for sample in found.pop("samples")[self.task.task_name]]
         block = pruning_block(lm, self.fixed.num_parameters)
+        found.pop("chance", None)  # the hook's, where it is installed
+        if self._chance:
+            block["chance"] = {self.task.task_name: self._chance}
         config = {
             "model": lm.harness_name,
             "model_args": {"pretrained": lm.model_name},

@@ -46,7 +46,8 @@ def record_evaluator(evaluator: ModuleType) -> None:
     """Let the results of `lm_eval.evaluator` carry `pruning` at the top level, and say how prompts were made.
 
     A model can add to `results["config"]` only (`get_model_info`); `simple_evaluate` calls `add_env_info(results)`
-    right after that, and there the block moves up. Should a harness not call it, the block stays under `config`.
+    right after that, and there the block moves up, and takes in the tasks' chance levels. Should a harness not call it,
+    the block stays under `config`.
     """
     if hasattr(evaluator.add_env_info, "lm_eval_prune"):
         return
@@ -58,6 +59,9 @@ def record_evaluator(evaluator: ModuleType) -> None:
         config = storage.get("config")
         if isinstance(config, dict) and "pruning" in config:
             storage["pruning"] = config.pop("pruning")
+        chance = storage.pop("chance", None)
+        if chance and isinstance(storage.get("pruning"), dict):
+            storage["pruning"]["chance"] = chance
 
     @functools.wraps(simple_evaluate)
     def with_prompt(*args: Any, **kwargs: Any) -> Any:
@@ -69,7 +73,29 @@ def record_evaluator(evaluator: ModuleType) -> None:
         return results
 
     with_block.lm_eval_prune = with_prompt.lm_eval_prune = True  # type: ignore[attr-defined]
-    vars(evaluator).update(add_env_info=with_block, simple_evaluate=with_prompt)
+    vars(evaluator).update(
+        add_env_info=with_block, simple_evaluate=with_prompt, evaluate=_with_chance(evaluator.evaluate)
+    )
+
+
+def _with_chance(original: Any) -> Any:
+    """The harness's `evaluate`; its results over a model of ours carry `chance`, task -> levels, for `with_block`."""
+
+    @functools.wraps(original)
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        results = original(*args, **kwargs)
+        try:
+            from lm_eval_prune.harness.chance import chance_of_tasks
+
+            call = dict(zip(("lm", "task_dict"), args, strict=False)) | kwargs
+            levels = chance_of_tasks(call["task_dict"], call["lm"])
+            if results is not None and levels:
+                results["chance"] = levels
+        except Exception:
+            logger.debug("no chance levels", exc_info=True)
+        return results
+
+    return evaluate
 
 
 def _add_prompt(results: Any, call: inspect.BoundArguments) -> None:

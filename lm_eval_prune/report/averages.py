@@ -9,11 +9,21 @@ from statistics import fmean, stdev
 
 from lm_eval_prune.report.board import Average, Column, Decline, Difference, Entry
 from lm_eval_prune.report.cells import Made, difference_of
+from lm_eval_prune.report.parts import Part
 from lm_eval_prune.report.runs import Run, shots_name
 from lm_eval_prune.report.statistics import Estimate
 from lm_eval_prune.report.wording import lowest, signed
 
-__all__ = ["average_estimate", "average_of", "averaged_columns", "declines", "stays_within", "too_few", "verdict_of"]
+__all__ = [
+    "average_estimate",
+    "average_of",
+    "averaged_columns",
+    "declines",
+    "is_at_chance",
+    "stays_within",
+    "too_few",
+    "verdict_of",
+]
 
 LEVEL = 0.05
 """Holm-corrected p-values below it are a difference."""
@@ -41,6 +51,17 @@ def average_of(made: Mapping[Column, Made], columns: Sequence[Column], runs: Seq
     )
 
 
+def is_at_chance(dense: Sequence[Part | None], level: float | None) -> bool:
+    """Whether the interval of the dense model's value, the mean of `dense`, reaches the chance level; False if unknown.
+
+    dense: of each task that the value is over.
+    """
+    parts = [part for part in dense if part is not None]
+    if level is None or not parts or len(parts) < len(dense):
+        return False
+    return Estimate([(1 / len(parts), part) for part in parts]).interval[0] <= level
+
+
 def average_estimate(made: Mapping[Column, Made], columns: Sequence[Column]) -> Estimate | None:
     """The average's difference to dense; None where a column has none."""
     found = [made[column].difference for column in averaged_columns(columns) if column in made]
@@ -63,12 +84,14 @@ def too_few(difference: Difference, margin: float) -> bool:
     return margin > 0 and (difference.least > margin or (difference.low >= -margin > difference.lowest))
 
 
-def verdict_of(difference: Difference, higher_is_better: bool, margin: float) -> str:
+def verdict_of(difference: Difference, higher_is_better: bool, margin: float, at_chance: bool = False) -> str:
     """What is said of a difference, in this order:
 
     `better`; `identical` (no document changed) or `within the margin` (a loss, shown or not, is shown to be smaller);
     `worse`; `too few documents` for the margin; else `not shown`. A difference is shown where its Holm-corrected
     p-value is below 0.05 (without one: where its interval leaves 0 out). Without an interval there is no verdict.
+    `at_chance`: the dense model is not shown to be above the chance level. Then there is nothing to lose, and
+    `dense is at chance` stands for all but `better` and `worse`, which are of a difference that is there.
     """
     if math.isnan(difference.low):
         return ""
@@ -77,6 +100,8 @@ def verdict_of(difference: Difference, higher_is_better: bool, margin: float) ->
     shown = outside if math.isnan(difference.p_holm) else difference.p_holm < LEVEL
     if shown and gain > 0:
         return "better"
+    if at_chance:
+        return "worse" if shown and not stays_within(difference, higher_is_better, margin) else "dense is at chance"
     if stays_within(difference, higher_is_better, margin):
         return "identical" if difference.changed == 0 else "within the margin"
     if shown:

@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lm_eval_prune.report.runs import Cost, Problem, Run, shots_name
+from lm_eval_prune.report.runs import Chance, Cost, Problem, Run, shots_name
 
-__all__ = ["About", "Average", "Board", "Cell", "Column", "Decline", "Difference", "Entry", "Flip"]
+__all__ = ["VERDICTS", "About", "Average", "Board", "Cell", "Column", "Decline", "Difference", "Entry", "Flip"]
+
+
+VERDICTS = (
+    "worse",
+    "better",
+    "identical",
+    "within the margin",
+    "not shown",
+    "too few documents",
+    "dense is at chance",
+)
+"""What may be said of a difference to dense, in these words everywhere."""
 
 
 class Column(NamedTuple):
@@ -72,7 +84,7 @@ class Cell:
     difference: Difference | None = None
     """None for the dense model itself and where there is no dense run."""
     verdict: str = ""
-    """`better`, `worse`, `identical`, `within the margin`, `not shown` or `too few documents`."""
+    """One of VERDICTS; empty without a difference or its interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +163,10 @@ class About(NamedTuple):
     unit_field: str = ""
     """The field of the documents that names their passage."""
     documents: int = 0
+    chance: Chance | None = None
+    """The column's chance level; of the average, the mean over its tasks where all are known."""
+    at_chance: tuple[int, ...] = ()
+    """Numbers of shots at which the dense model's interval reaches the chance level."""
 
 
 class Flip(NamedTuple):

@@ -39,6 +39,8 @@ class Made:
     has_outcomes: bool
     """Whether the value is a mean over documents that are at hand."""
     flips: list[Flip] = field(default_factory=list)
+    dense: Part | None = None
+    """What the dense runs that it is compared with say of their own value; None without them, or where unknown."""
 
 
 class _Table(NamedTuple):
@@ -57,6 +59,7 @@ class CellMaker:
         self._reader = OutcomeReader(unit_fields)
         self._list_flips = list_flips
         self._refused: list[str] = []
+        self._dense: dict[tuple[Column, tuple[int, ...]], Part | None] = {}
 
     @property
     def problems(self) -> list[Problem]:
@@ -75,7 +78,7 @@ class CellMaker:
         dense = [run for run in dense if column.metric in run.values]
         values = [run.values[column.metric].value for run in runs]
         table = self._values(runs, column.metric)
-        part = _part_of_files(runs, column) if table is None else _part_of_table(table, runs)
+        part = _part_of(table, runs, column)
         difference: Difference | None = None
         compared: Estimate | None = None
         flips: list[Flip] = []
@@ -93,7 +96,13 @@ class CellMaker:
             num_units=None if table is None or table.units is None else int(table.units.max()) + 1,
             difference=difference,
         )
-        return Made(cell, part, compared, table is not None, flips)
+        return Made(cell, part, compared, table is not None, flips, self._dense_part(dense, column))
+
+    def _dense_part(self, dense: Sequence[Run], column: Column) -> Part | None:
+        key = column, tuple(map(id, dense))
+        if key not in self._dense:
+            self._dense[key] = _part_of(self._values(dense, column.metric), dense, column) if dense else None
+        return self._dense[key]
 
     def unit_field(self, run: Run) -> str:
         """The field that names the units of a run's documents; empty where each is its own."""
@@ -194,7 +203,10 @@ def _draw(run: Run) -> Draw:
     return run.variant.seed, run.fewshot_seed
 
 
-def _part_of_table(table: _Table, runs: Sequence[Run]) -> Part:
+def _part_of(table: _Table | None, runs: Sequence[Run], column: Column) -> Part | None:
+    """What the runs say of their value: by their outcomes, else by the files' standard errors."""
+    if table is None:
+        return _part_of_files(runs, column)
     return mean_part(table.values, draws=[_draw(run) for run in runs], units=table.units)
 
 

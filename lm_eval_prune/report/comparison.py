@@ -11,13 +11,11 @@ from typing import Literal
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.apart import told_apart
-from lm_eval_prune.report.averages import (
-    averaged_columns,
-    declines,
-)
+from lm_eval_prune.report.averages import averaged_columns, declines
 from lm_eval_prune.report.baselines import Baselines
-from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Entry, Flip
+from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Entry
 from lm_eval_prune.report.cells import CellMaker, Made
+from lm_eval_prune.report.chance import chance_of_average, chances_of, shots_at_chance
 from lm_eval_prune.report.checks import listed, problems_of_missing, problems_of_runs, require_none
 from lm_eval_prune.report.grouping import (
     METRICS,
@@ -31,7 +29,7 @@ from lm_eval_prune.report.grouping import (
 )
 from lm_eval_prune.report.judging import judged, judged_averages
 from lm_eval_prune.report.reading import Collection
-from lm_eval_prune.report.runs import Missing, Problem, Run, shots_name
+from lm_eval_prune.report.runs import Chance, Missing, Problem, Run, shots_name
 from lm_eval_prune.text import printable
 from lm_eval_prune.variants import DENSE
 
@@ -92,7 +90,9 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     runs, found = without_repeats(runs)
     baselines, rows = Baselines(runs, config.baseline), grouped(runs)
     maker = CellMaker(list_flips=config.flips, unit_fields=config.unit_fields(column.task for column in columns))
-    entries, flips = _entries(rows, baselines, columns, config, maker)
+    chances = chances_of(columns, runs)
+    made = _made(rows, baselines, columns, config, maker, chances)
+    entries = _entries(rows, made, columns, config, chances)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
     problems += [*found, *baselines.problems(rows, labels(rows))]
     problems += problems_of_missing(wanted, _absent(entries, columns))
@@ -106,19 +106,20 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
         problems=problems,
         declines=declines(entries, config.margin, averaged_columns(columns)[0].higher_is_better),
         margin=config.margin,
-        flips=flips,
-        about=_about(entries, columns, maker),
+        flips=[flip for row in made.values() for cell in row.values() for flip in cell.flips],
+        about=_about(entries, columns, maker, made, chances),
     )
 
 
-def _entries(
+def _made(
     rows: Mapping[RowKey, Mapping[str, list[Run]]],
     baselines: Baselines,
     columns: Sequence[Column],
     config: BoardConfig,
     maker: CellMaker,
-) -> tuple[list[Entry], list[Flip]]:
-    """Ranked entries, and the documents that flipped."""
+    chances: Mapping[Column, Chance],
+) -> dict[RowKey, dict[Column, Made]]:
+    """Each row's cells, with verdicts."""
     named = labels(rows)
     made: dict[RowKey, dict[Column, Made]] = {}
     for key, by_task in rows.items():
@@ -129,17 +130,34 @@ def _entries(
             cell = maker(label, own, column, baselines.of(key, column.task, own))
             if cell is not None:
                 made[key][column] = cell
-    made = judged(made, config.margin)
-    averages = judged_averages(rows, made, columns, config.margin)
+    return judged(made, config.margin, chances)
+
+
+def _entries(
+    rows: Mapping[RowKey, Mapping[str, list[Run]]],
+    made: Mapping[RowKey, Mapping[Column, Made]],
+    columns: Sequence[Column],
+    config: BoardConfig,
+    chances: Mapping[Column, Chance],
+) -> list[Entry]:
+    """Ranked."""
+    named = labels(rows)
+    averages = judged_averages(rows, made, columns, config.margin, chances)
     entries = [
         _entry(key, _with_seeds(named[key], rows[key]), rows[key], made[key], averages.get(key), columns)
         for key in rows
     ]
-    return _ranked(entries, columns), [flip for row in made.values() for cell in row.values() for flip in cell.flips]
+    return _ranked(entries, columns)
 
 
-def _about(entries: Sequence[Entry], columns: Sequence[Column], maker: CellMaker) -> dict[Column | None, About]:
-    """Of each column and of the average: what it can detect, and the units of its documents."""
+def _about(
+    entries: Sequence[Entry],
+    columns: Sequence[Column],
+    maker: CellMaker,
+    made: Mapping[RowKey, Mapping[Column, Made]],
+    chances: Mapping[Column, Chance],
+) -> dict[Column | None, About]:
+    """Of each column and of the average: what it can detect, the units of its documents, and its chance level."""
     found: dict[Column | None, About] = {}
     for column in columns:
         cells = [entry.cells[column] for entry in entries if column in entry.cells]
@@ -149,8 +167,14 @@ def _about(entries: Sequence[Entry], columns: Sequence[Column], maker: CellMaker
             units=max((cell.num_units or 0 for cell in cells), default=0),
             unit_field=printable(next(iter(fields), "")),
             documents=max((cell.num_documents or 0 for cell in cells), default=0),
+            chance=chances.get(column),
+            at_chance=shots_at_chance(made, column, chances),
         )
-    found[None] = About(_median_detectable([entry.average for entry in entries if entry.average is not None]))
+    found[None] = About(
+        _median_detectable([entry.average for entry in entries if entry.average is not None]),
+        documents=sum(found[column].documents for column in averaged_columns(columns)),
+        chance=chance_of_average(columns, chances),
+    )
     return found
 
 

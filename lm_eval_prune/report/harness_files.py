@@ -20,8 +20,17 @@ from lm_eval_prune.files import digest
 from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.identities import identified
 from lm_eval_prune.report.metrics import Metric, known_direction
-from lm_eval_prune.report.runs import Cost, Dataset, Problem, Run, Value
-from lm_eval_prune.report.schema import TASK_NAMES, Config, Mask, PruningBlock, ResultsFile, TaskResult, fault_of
+from lm_eval_prune.report.runs import Chance, Cost, Dataset, Problem, Run, Value
+from lm_eval_prune.report.schema import (
+    TASK_NAMES,
+    ChanceLevel,
+    Config,
+    Mask,
+    PruningBlock,
+    ResultsFile,
+    TaskResult,
+    fault_of,
+)
 from lm_eval_prune.text import printable
 from lm_eval_prune.units import unit_field
 from lm_eval_prune.variants import DENSE, Variant, file_name
@@ -37,6 +46,8 @@ __all__ = [
     "versions_of",
 ]
 
+LONGEST_CLASS = 24
+"""Characters of a majority class's name."""
 NO_METRICS = {"name", "alias", "sample_len", "sample_count", "samples"}
 """Keys beside the metrics in a task's results."""
 NO_NUMBERS = (None, "", " ", "N/A")
@@ -126,8 +137,20 @@ def task_fields(file: ResultsFile, task: str) -> tuple[dict[str, Any], list[str]
             split=(definition and (definition.test_split or definition.validation_split)) or "",
         ),
         "num_documents": found.num_documents,
+        "chance": _chance(((file.pruning and file.pruning.chance) or {}).get(task, {})),
     }
     return fields, [f"{printable(task)}: {fault}" for fault in faults]
+
+
+def _chance(levels: Mapping[str, ChanceLevel]) -> dict[str, Chance]:
+    return {name: Chance(said.level, _chance_by(said)) for name, said in levels.items()}
+
+
+def _chance_by(said: ChanceLevel) -> str:
+    if said.by == "majority class":
+        return f"majority class: {printable(said.majority or '?')[:LONGEST_CLASS]}"
+    fewest, most = said.choices or (0, 0)
+    return f"{fewest} choices" if fewest == most else f"{fewest} to {most} choices"
 
 
 def values_of(found: TaskResult) -> tuple[dict[str, Value], list[str]]:

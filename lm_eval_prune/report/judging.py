@@ -8,11 +8,19 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from lm_eval_prune.report.averages import average_estimate, average_of, averaged_columns, too_few, verdict_of
+from lm_eval_prune.report.averages import (
+    average_estimate,
+    average_of,
+    averaged_columns,
+    is_at_chance,
+    too_few,
+    verdict_of,
+)
 from lm_eval_prune.report.board import Average, Column, Difference
 from lm_eval_prune.report.cells import Made
+from lm_eval_prune.report.chance import chance_of_average
 from lm_eval_prune.report.grouping import RowKey
-from lm_eval_prune.report.runs import Run
+from lm_eval_prune.report.runs import Chance, Run
 from lm_eval_prune.report.statistics import Estimate, holm
 
 __all__ = ["judged", "judged_averages"]
@@ -26,8 +34,13 @@ def _corrected(p_values: Mapping[Key, float]) -> dict[Key, float]:
     return dict.fromkeys(p_values, math.nan) | dict(zip(known, holm(list(known.values())), strict=True))
 
 
-def judged(made: dict[RowKey, dict[Column, Made]], margin: float) -> dict[RowKey, dict[Column, Made]]:
-    """The same cells, p-values corrected over the variants of a task at one number of shots, with verdicts."""
+def judged(
+    made: dict[RowKey, dict[Column, Made]], margin: float, chances: Mapping[Column, Chance]
+) -> dict[RowKey, dict[Column, Made]]:
+    """The same cells, p-values corrected over the variants of a task at one number of shots, with verdicts.
+
+    chances: of the columns whose chance level is known.
+    """
     families: dict[tuple[int, Column], dict[RowKey, float]] = defaultdict(dict)
     for key, row in made.items():
         for column, one in row.items():
@@ -38,7 +51,8 @@ def judged(made: dict[RowKey, dict[Column, Made]], margin: float) -> dict[RowKey
         for key, p_holm in _corrected(p_values).items():
             one = made[key][column]
             difference = _completed(one.cell.difference, p_holm, one.difference, margin, one.cell.num_documents)
-            verdict = verdict_of(difference, column.higher_is_better, margin)
+            level = chances[column].level if column in chances else None
+            verdict = verdict_of(difference, column.higher_is_better, margin, is_at_chance([one.dense], level))
             found[key][column] = replace(one, cell=replace(one.cell, difference=difference, verdict=verdict))
     return found
 
@@ -48,6 +62,7 @@ def judged_averages(
     made: Mapping[RowKey, Mapping[Column, Made]],
     columns: Sequence[Column],
     margin: float,
+    chances: Mapping[Column, Chance],
 ) -> dict[RowKey, Average]:
     """Row -> its average, where it has one; p-values corrected over the rows at one number of shots."""
     averages: dict[RowKey, Average] = {}
@@ -60,14 +75,15 @@ def judged_averages(
     for key, average in averages.items():
         if average.difference is not None:
             families[key.num_fewshot][key] = average.difference.p
-    better = averaged_columns(columns)[0].higher_is_better
+    averaged = averaged_columns(columns)
+    better, level = averaged[0].higher_is_better, chance_of_average(columns, chances)
     for p_values in families.values():
         for key, p_holm in _corrected(p_values).items():
             estimate = average_estimate(made[key], columns)
             difference = _completed(averages[key].difference, p_holm, estimate, margin)
-            averages[key] = replace(
-                averages[key], difference=difference, verdict=verdict_of(difference, better, margin)
-            )
+            at_chance = is_at_chance([made[key][column].dense for column in averaged], level and level.level)
+            verdict = verdict_of(difference, better, margin, at_chance)
+            averages[key] = replace(averages[key], difference=difference, verdict=verdict)
     return averages
 
 

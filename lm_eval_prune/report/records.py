@@ -80,7 +80,10 @@ def nested(board: Board) -> dict[str, Any]:
 
 def _about(board: Board, column: Column | None) -> dict[str, Any]:
     about = board.about.get(column)
-    return {key: _clean(value) for key, value in about._asdict().items()} if about else {}
+    if about is None:
+        return {}
+    chance = about.chance._asdict() if about.chance else None
+    return {**{key: _clean(value) for key, value in about._asdict().items()}, "chance": chance}
 
 
 def _identity(entry: Entry) -> dict[str, Any]:
@@ -115,6 +118,7 @@ def _flat(board: Board, entry: Entry) -> dict[str, Any]:
         record[f"{column} spread"] = cell.spread if cell else None
         record[f"{column} documents"] = cell.num_documents if cell else None
         record[f"{column} units"] = cell.num_units if cell else None
+        record[f"{column} chance"] = about.chance.level if (about := board.about.get(column)) and about.chance else None
         record |= _flat_difference(str(column), cell)
     return record
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_prune.variants import DENSE, Variant
 
-__all__ = ["OWN_SHOTS", "Cost", "Dataset", "Missing", "Problem", "Run", "Value", "shots_name"]
+__all__ = ["OWN_SHOTS", "Chance", "Cost", "Dataset", "Missing", "Problem", "Run", "Value", "shots_name"]
 
 OWN_SHOTS = -1
 """The number of shots of a row whose tasks each have a number of their own."""
@@ -32,6 +32,14 @@ class Value(NamedTuple):
     higher_is_better: bool
     is_said: bool = True
     """Whether the file says the direction, or else the metric's name; True is assumed otherwise."""
+
+
+class Chance(NamedTuple):
+    """What a metric comes to by chance: by a random choice, or the same answer to every document."""
+
+    level: float
+    by: str
+    """What it is from, such as `4 choices` or `majority class: no`."""
 
 
 class Problem(NamedTuple):
@@ -124,6 +132,8 @@ class Run:
     """The model's name without what tells it apart."""
     apart: str = ""
     """Those of `ways` by which runs that are alike otherwise are told apart."""
+    chance: Mapping[str, Chance] = field(default_factory=dict)
+    """Metric without its filter -> its chance level, where the file says it."""
     dataset: Dataset = field(default=Dataset())
     mask: str = ""
     """What was pruned, layer by layer; empty for a dense model."""

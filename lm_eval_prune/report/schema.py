@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -24,7 +24,7 @@ from pydantic import (
 from lm_eval_prune.files import json_line
 from lm_eval_prune.variants import LARGEST, Seed
 
-__all__ = ["TASK_NAMES", "Config", "Mask", "PruningBlock", "ResultsFile", "TaskResult", "fault_of"]
+__all__ = ["TASK_NAMES", "ChanceLevel", "Config", "Mask", "PruningBlock", "ResultsFile", "TaskResult", "fault_of"]
 
 LONGEST_VALUE = 40
 """Characters of a wrong value in a message."""
@@ -85,6 +85,16 @@ class Mask(_Part):
     provenance: dict[str, Any] | None = None
 
 
+class ChanceLevel(_Part):
+    """What a metric comes to by chance on the documents that were evaluated (harness/chance.py)."""
+
+    level: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    by: Literal["choices", "majority class"]
+    choices: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
+    """The smallest and the largest number of choices."""
+    majority: Annotated[str | None, Field(validation_alias="class")] = None
+
+
 class PruningBlock(_Part):
     """The `pruning` block that this package adds; another tool's block of that name may mean anything: refused."""
 
@@ -100,6 +110,8 @@ class PruningBlock(_Part):
     scorer: str | None = None
     dtype: str | None = None
     versions: dict[str, str | None] | None = None
+    chance: dict[str, dict[str, ChanceLevel]] | None = None
+    """Task -> metric without its filter -> level."""
 
     @model_validator(mode="before")
     @classmethod

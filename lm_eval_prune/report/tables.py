@@ -10,10 +10,12 @@ from typing import Any
 
 from lm_eval_prune.files import write_bytes, write_json
 from lm_eval_prune.report.board import Board, Entry
+from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.records import arranged, flat_records, nested
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import (
     about_texts,
+    chance_levels,
     describe_average,
     describe_cell,
     fixed,
@@ -60,11 +62,12 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
         header = ["rank", "variant", "heads", "FFNs", "parameters left", "", "FLOPs left", board.average_name]
         header += [str(column) for column in board.columns]
         rows = [_markdown_row(board, entry) for entry in entries if entry.num_fewshot == shots]
+        rows += [["", "chance", "", "", "", "", "", *levels]] if (levels := chance_levels(board)) else []
         parts.append(f"## {shots_name(shots)}\n\n{_table(header, rows)}")
     if len(board.shots) > 1:
         parts.append(f"## Side by side: {board.average_name}\n\n" + _table(*side_by_side(board, entries)))
     if texts := about_texts(board):
-        parts.append("## Columns\n\n" + _list(texts))
+        parts.append("## Columns\n\n" + _list([*texts, *diluted(board)]))
     if board.declines:
         parts.append("## Minimal decline\n\n" + _list(decline.sentence for decline in board.declines))
     parts.append("## How to read it\n\n" + _list(notes_of(board)))

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Entry
+from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.tables import side_by_side
-from lm_eval_prune.report.wording import about_texts, describe_difference, percent, value_text
+from lm_eval_prune.report.wording import about_texts, chance_levels, describe_difference, legend, percent, value_text
 
 __all__ = ["print_board"]
 
@@ -38,7 +39,9 @@ def print_board(
         for shots in board.shots:
             for table in _tables(board, [e for e in entries if e.num_fewshot == shots], shots, console.width):
                 console.print(table)
-    if texts := about_texts(board):
+    if signs := legend(board):
+        console.print(Text(signs))
+    if texts := [*about_texts(board), *diluted(board)]:
         console.print(Text("; ".join(texts), style="dim"), soft_wrap=True)
     for decline in board.declines:
         console.print(Text(decline.sentence), soft_wrap=True)
@@ -50,6 +53,7 @@ def _tables(board: Board, entries: Sequence[Entry], shots: int, width: int) -> l
         return []
     fixed = ["#", "variant", "parameters", "FLOPs", board.average_name]
     first = [_first_cells(entry) for entry in entries]
+    levels = chance_levels(board)
     widths = [max(_width(cell) for cell in column) + 3 for column in _columns(fixed, first)]
     pieces: list[list[Column]] = [[]]
     room = width - 1 - sum(widths)
@@ -69,6 +73,10 @@ def _tables(board: Board, entries: Sequence[Entry], shots: int, width: int) -> l
             [*cells[:shown], *(_task_cell(entry.cells.get(column)) for column in piece)]
             for entry, cells in zip(entries, first, strict=True)
         ]
+        if levels:
+            by_column = dict(zip(board.columns, levels[1:], strict=True))
+            chance = ["", "chance", "", "", levels[0]][:shown] + [by_column[column] for column in piece]
+            rows.append([Text(text, style="dim") for text in chance])
         title = shots_name(shots) if number == 0 else f"{shots_name(shots)}, continued"
         tables.append(_table([*fixed[:shown], *map(str, piece)], rows, title))
     return tables

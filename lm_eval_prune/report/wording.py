@@ -7,15 +7,20 @@ import math
 from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Difference, Entry
 
 __all__ = [
+    "UNPAIRED",
+    "VERDICT_MEANINGS",
     "VERDICT_SIGNS",
     "about_text",
     "about_texts",
+    "chance_levels",
+    "chance_text",
     "describe_average",
     "describe_cell",
     "describe_difference",
     "explain_difference",
     "fixed",
     "heads_and_ffns",
+    "legend",
     "lowest",
     "notes_of",
     "percent",
@@ -23,6 +28,7 @@ __all__ = [
     "probability_text",
     "signed",
     "value_text",
+    "verdicts_on",
 ]
 
 VERDICT_SIGNS = {
@@ -30,16 +36,23 @@ VERDICT_SIGNS = {
     "better": "▲",
     "identical": "=",
     "within the margin": "≈",
-    "not shown": "·",
+    "not shown": "?",
     "too few documents": "∅",
+    "dense is at chance": "⊥",
     "": "",
 }
-VERDICTS = {
-    "identical": "identical (no answer changed)",
-    "not shown": "not shown (neither a difference, nor that a loss is within the margin)",
-    "too few documents": "too few documents (for the margin, even if no answer had changed)",
+"""Beside a difference. Of what lower is better of, too, ▼ is worse."""
+VERDICT_MEANINGS = {
+    "worse": "a loss is shown (corrected p below 0.05)",
+    "better": "a gain is shown (corrected p below 0.05)",
+    "identical": "no answer changed, and documents enough to say so",
+    "within the margin": "a loss, if there is one, is shown to be smaller than {margin:g}",
+    "not shown": "neither a difference, nor that a loss is within the margin",
+    "too few documents": "for the margin, even if no answer had changed",
+    "dense is at chance": "the dense model is not shown to be above chance: there is nothing to lose",
 }
-"""What a verdict means, where its name alone does not say."""
+UNPAIRED = "*"
+"""Beside the difference of runs that could not be paired."""
 
 
 def percent(share: float | None) -> str:
@@ -82,10 +95,10 @@ def value_text(holder: Cell | Average) -> str:
 
 
 def describe_difference(difference: Difference | None, verdict: str) -> str:
-    """The difference to dense with the verdict's sign; `?` where the two runs could not be paired."""
+    """The difference to dense with the verdict's sign, and UNPAIRED where the two runs could not be paired."""
     if difference is None:
         return ""
-    unpaired = "?" if not difference.paired else ""
+    unpaired = "" if difference.paired else UNPAIRED
     return f"{signed(difference.value)}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
 
 
@@ -120,7 +133,8 @@ def _why_too_few(difference: Difference) -> str:
 
 def about_text(about: About) -> str:
     """What a column can detect, and what its documents share."""
-    parts = [] if math.isnan(about.detectable) else [f"detects {about.detectable:.3f}"]
+    parts = [f"chance {chance_text(about)}"] if about.chance else []
+    parts += [] if math.isnan(about.detectable) else [f"detects {about.detectable:.3f}"]
     if about.units:
         parts.append(f"{about.units:,} x {about.unit_field}, {about.documents:,} documents")
     elif about.unit_field:
@@ -134,6 +148,33 @@ def about_texts(board: Board) -> list[str]:
     named.append((board.average_name, None))
     found = [(name, about_text(board.about[column])) for name, column in named if column in board.about]
     return [f"{name}: {text}" for name, text in found if text]
+
+
+def chance_text(about: About | None) -> str:
+    """A chance level, and what it is from; empty where it is not known."""
+    return "" if about is None or about.chance is None else f"{fixed(about.chance.level, 3)} ({about.chance.by})"
+
+
+def chance_levels(board: Board) -> list[str]:
+    """The row `chance`: the level of the average and of each column, empty where not known; none if none is known."""
+    found = [board.about.get(column) for column in (None, *board.columns)]
+    texts = [fixed(about.chance.level, 3) if about and about.chance else "" for about in found]
+    return texts if any(texts) else []
+
+
+def verdicts_on(board: Board) -> list[str]:
+    """The verdicts that the board's cells and averages have, in the order of VERDICT_SIGNS."""
+    found = {holder.verdict for entry in board.entries for holder in (*entry.cells.values(), entry.average) if holder}
+    return [verdict for verdict in VERDICT_SIGNS if verdict and verdict in found]
+
+
+def legend(board: Board) -> str:
+    """One line: the signs on the board in words, and what a difference is."""
+    signs = [f"{VERDICT_SIGNS[verdict]} {verdict}" for verdict in verdicts_on(board)]
+    differences = [h.difference for e in board.entries for h in (*e.cells.values(), e.average) if h and h.difference]
+    if any(not difference.paired for difference in differences):
+        signs.append(f"{UNPAIRED} not paired")
+    return f"to dense, margin {board.margin:g}: {', '.join(signs)}" if signs else ""
 
 
 def probability_text(difference: Difference | None) -> str:
@@ -160,7 +201,10 @@ def describe_average(entry: Entry) -> str:
 
 def notes_of(board: Board) -> list[str]:
     """What the numbers are."""
-    signs = ", ".join(f"{sign} {VERDICTS.get(verdict, verdict)}" for verdict, sign in VERDICT_SIGNS.items() if verdict)
+    signs = "; ".join(
+        f"{VERDICT_SIGNS[verdict]} {verdict} ({meaning.format(margin=board.margin)})"
+        for verdict, meaning in VERDICT_MEANINGS.items()
+    )
     return [
         "± is the standard error as the results file has it (over passages, where documents share them); for random "
         "rankings the value is the mean over seeds and ± the standard deviation over them.",
@@ -171,8 +215,11 @@ def notes_of(board: Board) -> list[str]:
         "p-values are Holm-corrected over the variants of a task, and over the averages, at one number of shots; "
         "worse and better mean a corrected p below 0.05.",
         f"Within the margin: the interval does not go below {lowest(board.margin)}; that is said wrongly at most "
-        "2.5 % of the time. Too few documents: if no answer had changed, the interval would. A sign with ? comes from "
-        "runs that could not be paired, by their standard errors.",
+        "2.5 % of the time. Too few documents: if no answer had changed, the interval would. "
+        f"{UNPAIRED} comes from runs that could not be paired, by their standard errors.",
+        "Chance: a random choice, or the majority class where all documents have the same choices and one of them is "
+        "more often right. Where the dense model's 95 % interval reaches it, the task can show no loss. It stays in "
+        "the average, which it dilutes.",
         "The average's interval is built from the tasks' own (MOVER). Where a row has several seeds, the intervals are "
         "about other seeds too; where it has one, about other documents only.",
         "Detects: the smallest loss that would be shown as worse four times of five, at the documents of the column "
