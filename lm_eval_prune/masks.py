@@ -122,6 +122,8 @@ class PruningMask:
         important; floor(fraction * n) components with the lowest scores go, of equal scores the lower (layer, head)
         first. A fraction is the decimal that was written: 0.29 of 100 is 29. With FFN scores alone,
         `num_attention_heads` says how many heads a layer of the model has.
+        `ImportanceScores` bring their number of heads along; the shares, and the tasks on which they are an oracle, are
+        then in the mask's provenance.
         With `unit="kv_group"` the query heads that share a key/value head go together: a group's score is the sum of
         its heads', and the fraction is of the `num_key_value_heads` groups of all layers.
         Raises FractionError, MaskShapeError for scores of the wrong shape, MaskError for scores that are not finite.
@@ -136,6 +138,7 @@ class PruningMask:
         num_layers = len(head_rows if head_rows is not None else ffn_row)  # type: ignore[arg-type]
         if ffn_row is not None and len(ffn_row) != num_layers:
             raise MaskShapeError(f"ffn_scores has {len(ffn_row)} layers, head_scores {num_layers}")
+        num_attention_heads = num_attention_heads or getattr(ffn_scores, "num_attention_heads", None)
         heads_per_layer = len(head_rows[0]) if head_rows is not None else num_attention_heads
         if heads_per_layer is None or heads_per_layer != (num_attention_heads or heads_per_layer):
             raise MaskShapeError(
@@ -152,7 +155,7 @@ class PruningMask:
             num_attention_heads=heads_per_layer,
             pruned_heads={layer: tuple(heads) for layer, heads in pruned.items()},
             pruned_ffns=tuple(lowest(ffn_row or [], parse_fraction(ffn_fraction, "ffn_fraction"))),
-            provenance=provenance or {},
+            provenance={**_told(head_scores, head_fraction, ffn_scores, ffn_fraction), **(provenance or {})},
         )
 
     # -- files ----------------------------------------------------------------------------------------------------
@@ -255,6 +258,14 @@ class PruningMask:
         """Prune what this mask prunes and the other keeps."""
         return self._combined(other, set.difference)
 
+    def prune_head(self, layer: int, head: int) -> PruningMask:
+        """This mask, and this head pruned too. Raises MaskError where there is none."""
+        return self | replace(self, pruned_heads={layer: (head,)}, pruned_ffns=())
+
+    def prune_ffn(self, layer: int) -> PruningMask:
+        """This mask, and the FFN of `layer` pruned too. Raises MaskError where there is none."""
+        return self | replace(self, pruned_heads={}, pruned_ffns=(layer,))
+
     def prune_layer(self, layer: int) -> PruningMask:
         """This mask, and every head and the FFN of `layer` pruned too."""
         every_head = tuple(range(self.num_attention_heads))
@@ -293,6 +304,17 @@ def require_possible(num_hidden_layers: int, num_attention_heads: int) -> None:
         raise MaskError(
             f"{json_line(num_hidden_layers)} layers of {json_line(num_attention_heads)} heads: more than any model"
         )
+
+
+def _told(head_scores: Any, head_fraction: Any, ffn_scores: Any, ffn_fraction: Any) -> dict[str, Any]:
+    """The provenance of a mask from `ImportanceScores`: the shares, and on which tasks it is an oracle."""
+    told: dict[str, Any] = {}
+    for name, scores, fraction in (("heads", head_scores, head_fraction), ("ffns", ffn_scores, ffn_fraction)):
+        if (tasks := getattr(scores, "oracle_on", None)) is not None:
+            told[f"prune_{name}"] = float(parse_fraction(fraction, f"prune_{name}"))
+            if tasks:
+                told["oracle_on"] = sorted({*told.get("oracle_on", ()), *tasks})
+    return told
 
 
 def _rebuild(fields: dict[str, Any]) -> PruningMask:

@@ -13,7 +13,9 @@ __all__ = ["lowest", "plain", "score_rows"]
 
 
 def plain(scores: Any) -> Any:
-    """Nested lists of Python numbers from a tensor, an array or lists."""
+    """Nested lists of Python numbers from a tensor, an array, lists, or what NumPy makes an array of."""
+    if not hasattr(scores, "tolist") and hasattr(scores, "__array__"):  # ImportanceScores, data frames
+        scores = scores.__array__()
     return scores.tolist() if hasattr(scores, "tolist") else scores
 
 

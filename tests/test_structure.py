@@ -28,6 +28,7 @@ LAYERS = [
         "units",
         "variants",
         "scores",
+        "metric_names",
     ],
     ["model_args", "identity"],
     ["masks", "mask_files", "foreign_masks"],

@@ -65,7 +65,7 @@ def test_the_grid_has_a_row_for_every_variant_task_and_shots(finished):
     dense = frame[frame.ranking == "dense"]
     assert list(dense.heads_pruned) == [0] * 4
     assert set(frame[frame.ranking != "dense"].heads_pruned) == {18}
-    assert frame["acc,none"].between(0, 1).all()
+    assert frame["acc"].between(0, 1).all()
     assert leftovers(finished) == []
     assert not (finished / "claims").exists()
 
@@ -440,7 +440,7 @@ def test_a_folder_that_tells_models_apart_in_another_way_is_named_and_still_read
     with pytest.raises(PruneError, match=r"grid: written by a release that told models apart in another way") as error:
         run_sweep(settings(grid), progress=False)
     assert "\n" not in str(error.value)
-    assert not Sweep(grid).to_frame()["acc,none"].isna().any()
+    assert not Sweep(grid).to_frame()["acc"].isna().any()
 
 
 CHANGED_FILES = {
@@ -476,7 +476,7 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
     for name, read in (("t.csv", pd.read_csv), ("t.parquet", pd.read_parquet)):
         result = CliRunner().invoke(cli, ["sweep", "export", str(finished), "--output_path", str(tmp_path / name)])
         assert result.exit_code == 0, result.output
-        assert list(read(tmp_path / name)["acc,none"]) == list(frame["acc,none"])
+        assert list(read(tmp_path / name)["acc"]) == list(frame["acc"])
     with pytest.raises(PruneError, match=r"ends in \.parquet or \.csv"):
         Sweep(finished).export(tmp_path / "t.xls")
 
@@ -615,7 +615,7 @@ def test_the_bundled_grid_of_the_docs_runs_as_it_is(tmp_path):
     frame = Sweep(tmp_path).to_frame()
     assert len(frame) == 5 * 3 * (1 + 9 * 2)  # tasks, shots; dense, and nine combinations under two rankings
     assert set(frame.status) == {"done"}
-    assert frame["acc,none"].between(0, 1).all()
+    assert frame["acc"].between(0, 1).all()
     assert set(frame.ffns_pruned[frame.prune_ffns == "0.2"]) == {1}
     assert set(frame.heads_pruned[frame.prune_heads == "0.7"]) == {25}
     assert f"{frame.cell.nunique()} cells done, 0 running, 0 missing, 0 failed" in result.output

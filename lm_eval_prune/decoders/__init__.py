@@ -278,9 +278,10 @@ def check_fits(
 
 
 def _require_configured(inner: Any, model: nn.Module) -> None:
-    if getattr(getattr(inner, "config", None), "model_type", None) is None:
+    if getattr(getattr(inner, "config", None), "model_type", None) is None or not hasattr(inner, "named_modules"):
         raise UnsupportedModelError(
-            f"{type(model).__name__}: no supported decoder in it; expected a transformers model"
+            f"{type(model).__name__}: no supported decoder in it; expected a transformers model, such as "
+            "AutoModelForCausalLM.from_pretrained(...), or the .model of a harness model"
         )
 
 

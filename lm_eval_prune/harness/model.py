@@ -32,7 +32,7 @@ from lm_eval_prune.decoders.configuration import (
     key_value_heads_asked_for,
     shape_asked_for,
 )
-from lm_eval_prune.demo import bundled_model_path
+from lm_eval_prune.demo import bundled_model_path, is_bundled
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, recording, results
 from lm_eval_prune.harness.arguments import check_arguments, check_length, without_absent_default
@@ -94,7 +94,8 @@ class PrunedModel(HFLM):
             raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
         check_arguments(kwargs)
         self.load = load
-        pretrained = bundled_model_path() if pretrained is None else pretrained
+        if pretrained is None or is_bundled(pretrained):
+            pretrained = bundled_model_path()
         shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
         files = {"head_importance": head_importance, "ffn_importance": ffn_importance}
         if isinstance(mask, PruningMask):

@@ -14,7 +14,7 @@ import torch
 
 from lm_eval_prune.decoders import key_value_heads, shape_of
 from lm_eval_prune.decoders.configuration import PLACES, effective_mask, read_configuration
-from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
+from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path, is_bundled
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.harness.arguments import check_arguments, check_length
@@ -42,7 +42,8 @@ def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Reads the model's configuration and the mask's files. Raises PruneError.
     """
     check_arguments(arguments)
-    place = str(arguments.get("pretrained", bundled_model_path()))
+    given = arguments.get("pretrained")
+    place = str(bundled_model_path() if is_bundled(given) else given)
     name = BUNDLED_NAME if place == str(bundled_model_path()) else place
     where = {key: arguments[key] for key in PLACES if key in arguments}
     config = read_configuration(place, name, **where)

@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval_prune.decoders import is_original_family
 from lm_eval_prune.decoders.configuration import PLACES, read_configuration
+from lm_eval_prune.demo import is_bundled
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
@@ -64,7 +65,7 @@ def _model_name(settings: dict[str, Any]) -> str:
     arguments = parse_model_args(settings.get("model_args"))
     if settings.get("trust_remote_code"):
         arguments["trust_remote_code"] = True
-    if arguments.get("pretrained") is None:
+    if is_bundled(arguments.get("pretrained")):
         return ORIGINAL_FAMILY
     where = {name: arguments.get(name) for name in PLACES}
     config = read_configuration(arguments["pretrained"], **where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from lm_eval_prune.importance.files import ImportanceScores
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NORMALISATIONS", "OF_THE_MODEL", "aggregate_files", "normalised", "write_aggregate"]
+__all__ = ["NORMALISATIONS", "OF_THE_MODEL", "aggregate_files", "aggregate_scores", "normalised", "write_aggregate"]
 
 NORMALISATIONS = ("none", "l2", "standardised")
 """`none` is the paper's; the others remove what sets layers apart: their scale, or their scale and their mean."""
@@ -58,26 +58,42 @@ def aggregate_files(paths: Sequence[str | os.PathLike[str]], normalisation: str 
     if not paths:
         raise ArgumentError("no importance files; expected at least one")
     loaded = [ImportanceScores.load(path) for path in paths]
-    _require_alike(paths, loaded)
-    tensors = [normalised(scores.tensor(), normalisation) for scores in loaded]
+    files = [{"path": os.fspath(path), "sha256": sha256_of(path)} for path in paths]
+    return _mean(loaded, normalisation, [os.fspath(path) for path in paths], files)
+
+
+def aggregate_scores(scores: Sequence[ImportanceScores], normalisation: str = "none") -> ImportanceScores:
+    """The mean of scores that a program has in memory, as `aggregate_files` takes it of files.
+
+    Raises ScoreError for scores that do not belong together.
+    """
+    if not scores:
+        raise ArgumentError("no importance scores; expected at least one")
+    names = [f"scores {number} ({each.settings.get('task')})" for number, each in enumerate(scores)]
+    return _mean(scores, normalisation, names, [{} for _ in scores])
+
+
+def _mean(
+    scores: Sequence[ImportanceScores], normalisation: str, names: Sequence[str], files: Sequence[Mapping[str, str]]
+) -> ImportanceScores:
+    """The mean of `scores`, which errors call by `names` and the result's settings by `files`."""
+    first = scores[0]
+    _require_alike(names, scores)
+    tensors = [normalised(each.tensor(), normalisation) for each in scores]
     settings: dict[str, Any] = {
-        key: loaded[0].settings[key] for key in (*OF_THE_MODEL, "method", "num_fewshot") if key in loaded[0].settings
+        key: first.settings[key] for key in (*OF_THE_MODEL, "method", "num_fewshot") if key in first.settings
     }
     settings |= {
         "task": AGGREGATE,
-        "tasks": [scores.settings.get("task") for scores in loaded],
+        "tasks": [each.settings.get("task") for each in scores],
         "normalisation": normalisation,
         "files": [
-            {
-                "path": os.fspath(path),
-                "sha256": sha256_of(path),
-                **{key: scores.settings.get(key) for key in ("num_examples", "split")},
-            }
-            for path, scores in zip(paths, loaded, strict=True)
+            {**file, **{key: each.settings.get(key) for key in ("num_examples", "split")}}
+            for file, each in zip(files, scores, strict=True)
         ],
     }
     mean = sum(tensors[1:], tensors[0]) / len(tensors)
-    return ImportanceScores.from_tensor(mean, num_attention_heads=loaded[0].num_attention_heads, settings=settings)
+    return ImportanceScores.from_tensor(mean, num_attention_heads=first.num_attention_heads, settings=settings)
 
 
 def write_aggregate(
@@ -116,30 +132,31 @@ def _file_name(scores: ImportanceScores) -> str:
     return importance_file_name(AGGREGATE, shots, scores.component, method)
 
 
-def _require_alike(paths: Sequence[str | os.PathLike[str]], loaded: Sequence[ImportanceScores]) -> None:
+def _require_alike(names: Sequence[str], loaded: Sequence[ImportanceScores]) -> None:
+    """Raise ScoreError, FileFormatError, which call the scores by `names`, unless they may be averaged."""
     first = loaded[0]
     tasks: dict[Any, Any] = {}
-    for path, scores in zip(paths, loaded, strict=True):
+    for name, scores in zip(names, loaded, strict=True):
         if scores.component != first.component:
-            raise ScoreError(f"{path}: holds scores of {scores.component}, but {paths[0]} of {first.component}")
+            raise ScoreError(f"{name}: holds scores of {scores.component}, but {names[0]} of {first.component}")
         if scores.shape != first.shape:
             raise ScoreError(
                 "{}: {} layers of {} heads, but {} has {} layers of {} heads".format(
-                    path, *scores.shape, paths[0], *first.shape
+                    name, *scores.shape, names[0], *first.shape
                 )
             )
         for key in (*OF_THE_MODEL, "method", "num_fewshot"):
             ours, theirs = _without_provenance(scores.settings.get(key)), _without_provenance(first.settings.get(key))
             if ours != theirs:
-                raise ScoreError(f"{path}: {key} is {json_line(ours)}, but {json_line(theirs)} in {paths[0]}")
+                raise ScoreError(f"{name}: {key} is {json_line(ours)}, but {json_line(theirs)} in {names[0]}")
         task = scores.settings.get("task")
-        if task == AGGREGATE and len(paths) > 1:
-            raise ScoreError(f"{path}: an aggregate already; give the files of single tasks")
-        if task is None and len(paths) > 1:
-            raise FileFormatError(f'{path}: "task" missing; an aggregate is over tasks')
+        if task == AGGREGATE and len(names) > 1:
+            raise ScoreError(f"{name}: an aggregate already; give those of single tasks")
+        if task is None and len(names) > 1:
+            raise FileFormatError(f'{name}: "task" missing; an aggregate is over tasks')
         if task in tasks:
-            raise ScoreError(f"{path}: task {json_line(task)} is already in {tasks[task]}")
-        tasks[task] = path
+            raise ScoreError(f"{name}: task {json_line(task)} is already in {tasks[task]}")
+        tasks[task] = name
 
 
 def _without_provenance(value: Any) -> Any:

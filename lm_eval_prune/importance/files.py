@@ -17,6 +17,7 @@ from lm_eval_prune.masks import require_possible
 from lm_eval_prune.strict_json import json_line, validated
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["FORMAT", "VERSION", "ImportanceFile", "ImportanceScores"]
@@ -27,12 +28,13 @@ NOT_SETTINGS = {"format", "version", "component", "num_hidden_layers", "num_atte
 
 
 class ScoredFile(BaseModel):
-    """What an aggregate says of one of the files that it is the mean of."""
+    """What an aggregate says of one of the scores that it is the mean of."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    path: str
-    sha256: str
+    path: str | None = None
+    """None for scores that a program had in memory."""
+    sha256: str | None = None
     num_examples: int | None = Field(default=None, ge=0)
     split: str | None = None
 
@@ -113,6 +115,12 @@ class ImportanceScores:
             files = self.settings.get("files") or ()
             splits = dict(zip(self.settings.get("tasks") or (), (file.get("split") for file in files), strict=True))
         return tuple(str(task) for task, split in splits.items() if task and split not in (None, "training"))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        """The same as `tensor()` for NumPy, and for all that takes arrays, such as `analysis`."""
+        import numpy as np
+
+        return np.asarray(self.scores, dtype=dtype or np.float64)
 
     def tensor(self) -> Tensor:
         """A new float64 tensor: (num_hidden_layers, num_attention_heads) for heads, (num_hidden_layers,) for FFNs."""

@@ -16,7 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.file_names import safe_name
 from lm_eval_prune.files import digest
+from lm_eval_prune.metric_names import metric_name
 from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.identities import identified
 from lm_eval_prune.report.metrics import Metric, known_direction
@@ -39,7 +41,6 @@ __all__ = [
     "cost_of",
     "is_results",
     "mask_text",
-    "metric_name",
     "results_file",
     "runs_of_results",
     "task_fields",
@@ -180,10 +181,6 @@ def values_of(found: TaskResult) -> tuple[dict[str, Value], list[str]]:
     return values, faults
 
 
-def metric_name(name: str, filter_name: str) -> str:
-    return printable(name if filter_name in ("", "none") else f"{name} ({filter_name})")
-
-
 def cost_of(file: ResultsFile) -> Cost:
     """Counts from a `pruning` block; without one, a dense model's from the harness's `config`."""
     block = file.pruning
@@ -293,9 +290,11 @@ def _dtype(pruning: PruningBlock, config: Config) -> str | None:
 
 
 def _samples_beside(path: Path, task: str) -> Path | None:
-    """The harness writes `samples_<task>_<date>.jsonl` beside `results_<date>.json`."""
+    """The harness writes `samples_<task>_<date>.jsonl` beside `results_<date>.json`; ours are safe names of tasks."""
     date = path.stem.rpartition("_")[2]
-    with contextlib.suppress(ValueError, OSError):  # a task's name need not be a file's
-        found = path.with_name(f"samples_{task}_{date}.jsonl")
-        return found if found.is_file() else None
+    for name in (task, safe_name(task)):
+        with contextlib.suppress(ValueError, OSError):  # a task's name need not be a file's
+            found = path.with_name(f"samples_{name}_{date}.jsonl")
+            if found.is_file():
+                return found
     return None

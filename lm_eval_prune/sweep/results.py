@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
+from lm_eval_prune.metric_names import metric_columns
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed, is_claimed
 from lm_eval_prune.sweep.schema import Row
@@ -43,6 +44,10 @@ class Sweep:
         self.folder = Path(folder)
         self.rows = disk.read_rows(self.folder)
 
+    def __fspath__(self) -> str:
+        """The folder, so that a sweep may stand wherever a path of results may."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         return f"<Sweep {self.folder}: {len(self.rows)} rows>"
 
@@ -67,7 +72,10 @@ class Sweep:
         return Status(len(done), len(running), len(failed), missing, lines, importance_at_work(self.folder))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each variant, task, shots and draw; metrics are columns; cells not there have none."""
+        """One row for each variant, task, shots and draw; metrics (`acc`, `acc_stderr`) are columns.
+
+        Cells that are not there have none.
+        """
         import pandas as pd
 
         failed = set(self.failed)
@@ -102,8 +110,7 @@ class Sweep:
             content = disk.read_cell(path, samples=False)
             block = content["pruning"]
             record |= {key: block[key] for key in ("heads_pruned", "ffns_pruned", "num_parameters_left")}
-            found = content["results"].get(row.task, {})
-            record |= {key: value for key, value in found.items() if _is_number(value) and "," in key}
+            record |= metric_columns(record, content["results"].get(row.task, {}))
         return record
 
 
