@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,7 @@ def chromium():
 class Opened:
     """A page opened from disk, with all that it complained of and asked for."""
 
-    def __init__(self, browser, path, *, width=1280, height=900, scheme="light"):
+    def __init__(self, browser, path, *, width=1280, height=900, scheme="light", fragment=""):
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.complaints, self.requests = [], []
         self.page = self.context.new_page()
@@ -51,7 +52,8 @@ class Opened:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.url = path.as_uri()
-        self.page.goto(self.url)
+        self.page.goto(self.url + fragment)
+        self.page.wait_for_selector("body.ready", timeout=60_000)
 
     def __enter__(self):
         return self
@@ -65,17 +67,26 @@ class Opened:
             chart.scroll_into_view_if_needed()
             self.page.wait_for_function("chart => chart.classList.contains('drawn')", arg=chart, timeout=60_000)
 
-    def rows(self, table="board", place=1):
-        """The texts of a column's visible cells, first lines only."""
-        return self.page.eval_on_selector_all(
-            f"#{table} tbody tr:not(.details) > :nth-child({place})",
-            "cells => cells.map(cell => (cell.querySelector('.name, b') || cell).textContent)",
+    def rows(self, column="variant"):
+        """The texts of a column's cells on this page of the table, first lines only."""
+        return self.page.evaluate(
+            """column => {
+                const place = [...document.querySelectorAll('#board thead th')].findIndex(th => th.dataset.sort === column);
+                return [...document.querySelectorAll('#board tbody tr[data-id]')].map(row =>
+                    (row.cells[place].querySelector('.name, b') || row.cells[place]).textContent);
+            }""",
+            column,
         )
 
-    def become(self, expected, *, table="board", place=2, first=None):
-        """Assert that a column's cells (the `first` of them) are `expected`, now or soon."""
-        for _ in range(50):
-            if self.rows(table, place)[:first] == expected:
-                break
-            self.page.wait_for_timeout(50)
-        assert self.rows(table, place)[:first] == expected
+    def sort(self, column):
+        self.page.click(f'#board th[data-sort="{column}"] .sort')
+
+    def columns(self):
+        """The ids of the columns that are shown."""
+        return self.page.eval_on_selector_all("#board thead th", "all => all.map(th => th.dataset.sort)")
+
+    def saved(self, button):
+        """The text of the file that a button saves."""
+        with self.page.expect_download() as download:
+            self.page.click(button)
+        return Path(download.value.path()).read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ NEEDED = [
     "lm_eval_prune/demo/model/model.safetensors",
     "lm_eval_prune/demo/model/tokenizer.json",
     "lm_eval_prune/report/page/assets/page.html",
-    "lm_eval_prune/report/page/assets/datatables.min.js",
-    "lm_eval_prune/report/page/assets/datatables.LICENSE.txt",
+    "lm_eval_prune/report/page/assets/scripts/page.js",
+    "lm_eval_prune/report/page/assets/styles/table.css",
     "lm_eval_prune/py.typed",
     "lm_eval_prune_startup.pth",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import re
@@ -14,13 +15,13 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 from full_grid import full_grid
-from sweep_folders import grid, harness_run, sweep
+from sweep_folders import HEADS, LAYERS, grid, harness_run, sweep
 
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.page.provenance import board_command, run_commands
 from lm_eval_prune.report.page.render import in_script, render_page
 from lm_eval_prune.report.reading import read_collection
-from lm_eval_prune.report.records import nested
+from lm_eval_prune.report.tables import write_tables
 from lm_eval_prune.sweep.folder import cell_path, plan_paths, read_cell, read_plan, read_rows
 from lm_eval_prune.variants import Variant
 
@@ -38,9 +39,8 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
-        self.tables, self.scripts, self.elements, self.text, self.summaries = {}, {}, [], [], []
+        self.tables, self.scripts, self.elements, self.text = {}, {}, [], []
         self._table = self._script = self._cell = None
-        self._in_summary = False
         self.feed(html)
         self.text = "".join(self.text)
 
@@ -54,9 +54,6 @@ class Page(HTMLParser):
         elif tag in ("td", "th") and self._table is not None:
             self._cell = {**attributes, "text": ""}
             self._table[-1][1].append(self._cell)
-        elif tag == "summary":
-            self._in_summary = True
-            self.summaries.append("")
         elif tag == "script":
             self._script = attributes.get("id", f"script {len(self.scripts)}")
             self.scripts[self._script] = ""
@@ -66,8 +63,6 @@ class Page(HTMLParser):
             self._script = None
         elif tag == "table":
             self._table = None
-        elif tag == "summary":
-            self._in_summary = False
         elif tag in ("td", "th"):
             self._cell = None
 
@@ -78,8 +73,6 @@ class Page(HTMLParser):
             self.text.append(data)
             if self._cell is not None:
                 self._cell["text"] += data
-            if self._in_summary:
-                self.summaries[-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -102,41 +95,48 @@ def page(board):
     return Page(render_page(board, []))
 
 
+def unpacked(page, name):
+    """What the page's scripts read, unpacked without the code under test."""
+    return json.loads(zlib.decompress(base64.b64decode(page.scripts[f"data-{name}"])))
+
+
 def test_every_number_is_that_of_the_board(board, page):
-    heading, *rows = page.tables["board"]
-    names = [cell["data-sort"] for cell in heading[1]]
-    assert len(rows) == len(board.entries)
-    for (_, cells), entry in zip(rows, board.entries, strict=True):
-        shown = dict(zip(names, cells, strict=True))
-        expected = {
-            "heads": entry.prune_heads,
-            "ffns": entry.prune_ffns,
+    table = unpacked(page, "table")
+    assert [column["name"] for column in table["columns"]] == [board.average_name, *map(str, board.columns)]
+    assert len(table["rows"]) == len(board.entries)
+    for row, entry in zip(table["rows"], board.entries, strict=True):
+        assert (row["label"], row["rank"], row["shots"]) == (entry.label, entry.rank, entry.num_fewshot)
+        assert row["n"] == sum(cell.num_documents for cell in entry.cells.values())
+        left = {name: shown["order"] for name, shown in row["left"].items()}
+        assert left == {
             "parameters": entry.parameters_left,
             "flops": entry.flops_left,
-            "average": entry.average and entry.average.value,
-            **{str(column): column in entry.cells and entry.cells[column].value for column in board.columns},
+            "heads": pytest.approx(1 - float(entry.prune_heads)),
+            "ffns": pytest.approx(1 - float(entry.prune_ffns)),
         }
-        for name, value in expected.items():
-            shots, _, number = shown[name]["data-order"].split("|")
-            assert int(shots) == entry.num_fewshot
-            assert (float(number) if number else False) == (float(value) if value is not None else False), name
-        assert shown["variant"]["text"].strip() == entry.label
-        assert shown["rank"]["text"] == ("–" if entry.rank is None else str(entry.rank))
-        assert f"{entry.cost.parameters:,}" in shown["parameters"]["text"]
-        for column, cell in entry.cells.items():
-            text = shown[str(column)]["text"]
-            error = cell.stderr if cell.spread is None else cell.spread
-            assert text.startswith(f"{cell.value:.4f} ±{error:.4f}")
+        assert f"{entry.cost.parameters:,} of {entry.cost.parameters_total:,}" == row["left"]["parameters"]["explained"]
+        assert row["cells"][0]["order"] == (entry.average and entry.average.value)
+        for column, shown in zip(board.columns, row["cells"][1:], strict=True):
+            if column not in entry.cells:
+                assert (shown["order"], shown["text"]) == (None, "missing")
+                continue
+            cell = entry.cells[column]
+            assert shown["order"] == cell.value
+            assert float(shown["text"]) == pytest.approx(cell.value, abs=0.005)
             if cell.difference is not None:
-                assert f"{cell.difference.value:+.4f}" in text
-                assert text.count(cell.verdict) == 1
-                assert f"Holm {cell.difference.p_holm:.2g}" in shown[str(column)]["title"]
-                assert f"[{cell.difference.low:+.4f}, {cell.difference.high:+.4f}]" in shown[str(column)]["title"]
+                assert shown["verdict"] == cell.verdict
+                assert float(shown["difference"]) == pytest.approx(cell.difference.value, abs=0.005)
+                assert f"Holm {cell.difference.p_holm:.2g}" in shown["explained"]
 
 
-def test_the_page_holds_the_json_of_the_leaderboard(board, page):
-    expected = {key: value for key, value in nested(board).items() if key != "flips"}
-    assert json.loads(page.scripts["numbers"]) == json.loads(json.dumps(expected))
+def test_what_is_saved_has_the_names_and_numbers_of_the_csv(folder, tmp_path):
+    board = compare(read_collection([folder]))
+    table = unpacked(Page(render_page(board, [])), "table")
+    write_tables(board, tmp_path)
+    with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    assert table["keys"] == header
+    assert [["" if value is None else str(value) for value in row] for row in table["records"]] == lines
 
 
 def test_warnings_declines_and_oracles_are_there_to_be_seen(board, page):
@@ -145,18 +145,18 @@ def test_warnings_declines_and_oracles_are_there_to_be_seen(board, page):
         assert problem.message in page.text
     for decline in board.declines:
         assert decline.sentence in page.text
-    assert any("oracle" in cells[1]["text"] for _, cells in page.tables["board"][1:])
-    assert "missing" in " ".join(cell["text"] for _, cells in page.tables["board"] for cell in cells)
+    rows = unpacked(page, "table")["rows"]
+    assert any("oracle" in row["label"] for row in rows)
+    assert any(cell["text"] == "missing" for row in rows for cell in row["cells"])
 
 
 def listed_masks(page):
-    """Variant -> its masks as the page has them: (where, what is pruned)."""
-    unpacked = json.loads(zlib.decompress(base64.b64decode(page.scripts["masks"])))
-    parts = unpacked["parts"]
-    lists = [[(where, "; ".join(parts[n] for n in own)) for where, own in masks] for masks in unpacked["masks"]]
-    places = [a["data-masks"] for tag, a in page.elements if tag == "details" and "data-masks" in a]
-    names = [name.partition(" · ")[0] for name in page.summaries[: len(places)]]
-    return {name: lists[int(place)] for name, place in zip(names, places, strict=True)}
+    """Row -> its masks as the page has them: (where, what is pruned)."""
+    data = unpacked(page, "masks")
+    return {
+        row: [(where, "; ".join(data["parts"][n] for n in own)) for where, own, *_ in masks]
+        for row, masks in data["rows"].items()
+    }
 
 
 def components(text):
@@ -173,7 +173,7 @@ def components(text):
     )
 
 
-def test_every_mask_is_listed_at_the_end(folder, page):
+def test_every_mask_is_there_for_its_row(folder, page):
     listed = listed_masks(page)
     for row in read_rows(folder):
         path = cell_path(folder, row.cell)
@@ -184,41 +184,14 @@ def test_every_mask_is_listed_at_the_end(folder, page):
             {(int(layer), head) for layer, heads in mask["pruned_heads"].items() for head in heads},
             set(mask["pruned_ffns"]),
         )
-        (masks,) = (masks for name, masks in listed.items() if name.startswith(str(row.variant._replace(seed=None))))
+        label = f"{row.num_fewshot}:{row.variant._replace(seed=None)}"
+        (masks,) = (masks for name, masks in listed.items() if name.startswith(label))
         seed = "" if row.variant.seed is None else f", seed {row.variant.seed}"
-        texts = [
-            text
-            for where, text in masks
-            for place in where.split("; ")
-            if re.match(f"(all tasks|.*{row.task}.*?){seed}, ", place) and f"{row.num_fewshot}-shot" in place
-        ]
+        texts = [text for where, text in masks if re.fullmatch(f"(all tasks|.*{row.task}.*?){seed}", where)]
         assert [components(text) for text in texts] == [expected], row
     assert all("dense" not in name for name in listed)
-
-
-def test_flipped_documents_are_in_the_opened_rows(folder):
-    board = compare(read_collection([folder]), BoardConfig(flips=True))
-    page = Page(render_page(board, []))
-    for (attributes, _), entry in zip(page.tables["board"][1:], board.entries, strict=True):
-        about = dict(json.loads(attributes["data-about"]))
-        for column in board.columns:
-            here = entry.label, column.task, entry.num_fewshot
-            flips = [flip for flip in board.flips if (flip.label, flip.task, flip.num_fewshot) == here]
-            lost = sorted({flip.doc_id for flip in flips if flip.variant < flip.dense})
-            text = about.get(f"{column} flipped", "")
-            assert bool(text) == bool(flips)
-            if lost and not entry.seeds:
-                assert f"lost {', '.join(map(str, lost))}" in text
-    assert "flipped" not in render_page(compare(read_collection([folder])), [])
-
-
-def test_averages_stand_side_by_side(board, page):
-    (_, heading), *rows = page.tables["sides"]
-    assert [cell["data-sort"] for cell in heading] == ["variant", "0", "5"]
-    by_label = {cells[0]["text"].strip(): cells[1:] for _, cells in rows}
-    for entry in board.entries:
-        number = by_label[entry.label][board.shots.index(entry.num_fewshot)]["data-order"].split("|")[2]
-        assert number == ("" if entry.average is None else repr(entry.average.value))
+    shapes = {tuple(mask[2:]) for masks in unpacked(page, "masks")["rows"].values() for mask in masks}
+    assert shapes == {(LAYERS, HEADS)}
 
 
 def test_only_the_pages_own_scripts_may_run_and_nothing_may_be_fetched(page):
@@ -230,6 +203,7 @@ def test_only_the_pages_own_scripts_may_run_and_nothing_may_be_fetched(page):
     directives = {part.split()[0]: part.split()[1:] for part in policy.split(";")}
     assert directives["default-src"] == directives["connect-src"] == ["'none'"]
     runs = [source for name, source in page.scripts.items() if name.startswith("script ")]
+    assert len(runs) == 1
     hashes = [base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in runs]
     assert sorted(directives["script-src"]) == sorted(f"'sha256-{one}'" for one in hashes)
     for tag, attributes in page.elements:
@@ -248,13 +222,11 @@ def test_strange_names_are_text(tmp_path):
     plain = Page(render_page(compare(read_collection([sweep(tmp_path / "plain", grid(), count=4)])), []))
     assert [tag for tag, _ in page.elements].count("script") == [tag for tag, _ in plain.elements].count("script")
     assert not any(tag == "img" for tag, _ in page.elements)
-    assert [cells[1]["text"].strip() for _, cells in page.tables["board"][1:]] == [e.label for e in board.entries]
-    assert {name.partition(" · ")[0] for name in page.summaries} >= {e.label for e in board.entries if not e.is_dense}
-    assert {attributes["value"] for tag, attributes in page.elements if attributes.get("type") == "search"} == {
-        STRANGE[2]
-    }
-    assert json.loads(page.scripts["numbers"])["entries"][0]["model"] == STRANGE[0]
-    assert "\u2028" not in page.scripts["numbers"]
+    rows = unpacked(page, "table")["rows"]
+    assert [row["label"] for row in rows] == [entry.label for entry in board.entries]
+    assert {row["model"] for row in rows} == {STRANGE[0]}
+    assert json.loads(page.scripts["opening"])["text"] == STRANGE[2]
+    assert "<" not in page.scripts["opening"]
 
 
 def test_scripts_cannot_end_early():

@@ -1,65 +1,52 @@
-"""What each variant prunes: its masks, packed, since those of a large model's whole grid are some megabytes of text."""
+"""What each row prunes, for the pictures of its masks: those of a large model's whole grid are some megabytes of text."""
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-from lm_eval_prune.report.board import Board
-from lm_eval_prune.report.runs import shots_name
+from lm_eval_prune.report.board import Board, Entry
+from lm_eval_prune.report.page.rows import row_id
+from lm_eval_prune.report.runs import Run
 
-__all__ = ["VariantMasks", "masks_of", "packed"]
+__all__ = ["mask_data"]
 
 SEPARATOR = "; "
 """Between the heads and the FFNs of a mask's text."""
 
 
-class VariantMasks(NamedTuple):
-    """The masks of a variant: with a ranking of its own, one for each task and number of shots."""
+def mask_data(board: Board) -> dict[str, Any]:
+    """The masks of every row, as JSON values.
 
-    label: str
-    masks: list[tuple[str, str]]
-    """(Where it was used, what it prunes); equal masks once."""
-
-
-def masks_of(board: Board) -> list[VariantMasks]:
-    """The variants whose files say what was pruned, in order of appearance."""
-    found: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for entry in board.entries:
-        all_tasks = {run.task for run in entry.runs}
-        tasks: dict[tuple[str, int | None], dict[str, None]] = {}
-        for run in entry.runs:
-            if run.mask:
-                tasks.setdefault((run.mask, run.variant.seed), {})[run.task] = None
-        for (mask, seed), own in tasks.items():
-            where = "all tasks" if len(own) > 1 and own.keys() == all_tasks else ", ".join(own)
-            where += "" if seed is None else f", seed {seed}"
-            places = found.setdefault(entry.label, {}).setdefault(mask, {})
-            places.setdefault(where, []).append(shots_name(entry.num_fewshot))
-    return [
-        VariantMasks(label, [("; ".join(map(_place, places.items())), mask) for mask, places in masks.items()])
-        for label, masks in found.items()
-    ]
-
-
-def packed(variants: Sequence[VariantMasks]) -> str:
-    """Their lists of masks as JSON, deflated, in base64; the page unpacks it when one is opened.
-
-    `parts` are the texts of heads and of FFNs, each once: masks that differ in one only are most of a grid. A mask is
-    the place where it was used, and the numbers of its parts.
+    `parts` are the texts of heads and of FFNs, each once: masks that differ in one only are most of a grid. `rows` are
+    lists by row of: where the mask was used, the numbers of its parts, layers and heads of a layer (None where the
+    files do not say them).
     """
     parts: dict[str, int] = {}
-    masks = [
-        [[where, [parts.setdefault(part, len(parts)) for part in mask.split(SEPARATOR)]] for where, mask in own]
-        for _, own in variants
-    ]
-    text = json.dumps({"parts": list(parts), "masks": masks}, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(errors="backslashreplace"), 9)).decode()
+    rows: dict[str, list[Any]] = {}
+    for entry in board.entries:
+        own = [
+            [where, [parts.setdefault(part, len(parts)) for part in run.mask.split(SEPARATOR)], *_shape(run)]
+            for run, where in _masks(entry)
+        ]
+        if own:
+            rows[row_id(entry)] = own
+    return {"parts": list(parts), "rows": rows}
 
 
-def _place(place: tuple[str, list[str]]) -> str:
-    where, shots = place
-    return f"{where}, {', '.join(shots)}"
+def _masks(entry: Entry) -> Iterable[tuple[Run, str]]:
+    """A run of each mask of a row, and what the mask was used for: with a ranking of its own there is one a task."""
+    all_tasks = {run.task for run in entry.runs}
+    found: dict[tuple[str, int | None], list[Run]] = {}
+    for run in entry.runs:
+        if run.mask:
+            found.setdefault((run.mask, run.variant.seed), []).append(run)
+    for (_, seed), runs in found.items():
+        tasks = dict.fromkeys(run.task for run in runs)
+        where = "all tasks" if len(tasks) > 1 and tasks.keys() == all_tasks else ", ".join(tasks)
+        yield runs[0], where if seed is None else f"{where}, seed {seed}"
+
+
+def _shape(run: Run) -> tuple[int | None, int | None]:
+    layers, heads = run.cost.ffns_total, run.cost.heads_total
+    return (layers, heads // layers) if layers and heads and heads % layers == 0 else (None, None)

@@ -22,16 +22,23 @@ from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
-from lm_eval_prune.report.page import provenance, rows
-from lm_eval_prune.report.page.masks import masks_of, packed
+from lm_eval_prune.report.page import provenance
+from lm_eval_prune.report.page.masks import mask_data
+from lm_eval_prune.report.page.packing import packed, packed_bytes
 from lm_eval_prune.report.page.provenance import Command
-from lm_eval_prune.report.records import nested
+from lm_eval_prune.report.page.rows import left_names, table_data
 from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
 from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import VERDICT_SIGNS, lowest, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["in_script", "render_page", "write_page"]
+__all__ = ["in_script", "page_script", "render_page", "write_page"]
+
+SCRIPTS = (
+    "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js", "compare.js", "details.js",
+    "download.js", "charts.js", "page.js",
+)  # fmt: skip
+STYLES = ("page.css", "controls.css", "table.css", "details.css", "narrow.css", "print.css")
 
 
 def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str) -> Path:
@@ -45,39 +52,46 @@ def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: 
 def render_page(
     board: Board, figures: Sequence[Figure], commands: Sequence[Command] = (), *, sort: str = "rank", text: str = ""
 ) -> str:
-    """The page's HTML. It opens sorted by `sort` and filtered by `text` (see `records.arranged`)."""
-    scripts = {"datatables": in_script(_asset("datatables.min.js")), "page": in_script(_asset("page.js"))}
+    """The page's HTML. It opens at the largest number of shots, sorted by `sort` and filtered by `text` (see
+    `records.arranged`)."""
+    script = page_script()
+    runs = [script]
+    data = {"table": packed(table_data(board)), "masks": packed(mask_data(board))}
     if figures:
-        scripts["vega"] = in_script(start_bundling().result())
-    pruned = masks_of(board)
+        data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]})
+        vega = in_script(start_bundling().result())
+        data["vega"] = packed_bytes(vega.encode())
+        runs.append(vega)
+    opening = {"shots": str(board.shots[-1]), "sort": _column_name(board, sort), "text": text}
     return _template().render(
         version=__version__,
-        policy=_policy(scripts.values()),
-        css=_asset("page.css"),
-        scripts=scripts,
+        policy=_policy(runs),
+        css=_joined("styles", STYLES),
+        script=script,
         title=_title(board),
         summary=_summary(board),
+        finding="",
         board=board,
-        headings=rows.headings(board),
-        lines=rows.lines(board),
-        side_headings=rows.side_by_side_headings(board),
-        side_lines=rows.side_by_side_lines(board),
+        declines=board.declines,
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
         models=list(dict.fromkeys(entry.model for entry in board.entries)),
-        signs=VERDICT_SIGNS,
-        sort=_column_name(board, sort),
-        text=text,
+        left=left_names(board),
+        legend=[(sign, verdict) for verdict, sign in VERDICT_SIGNS.items() if verdict],
         figures=figures,
+        main=_main(figures),
         notes=notes_of(board),
         lowest=lowest(board.margin),
         models_listing=provenance.models_listing(board),
         tasks_listing=provenance.tasks_listing(board),
         commands=commands,
-        masks=pruned,
-        packed_masks=packed(pruned),
-        numbers=_json({key: value for key, value in nested(board).items() if key != "flips"}),
-        charts=_json({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]}),
+        opening=_json(opening),
+        packed=data,
     )
+
+
+def page_script(names: Sequence[str] = SCRIPTS) -> str:
+    """The page's own scripts, which share one scope and leave nothing in the window's."""
+    return in_script('"use strict";\n(() => {\n' + _joined("scripts", tuple(names)) + "\n})();")
 
 
 def in_script(source: str) -> str:
@@ -120,8 +134,21 @@ def _template() -> Template:
 
 
 @cache
+def _joined(folder: str, names: Sequence[str]) -> str:
+    return "\n".join(_asset(f"{folder}/{name}") for name in names)
+
+
+@cache
 def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
+
+
+def _main(figures: Sequence[Figure]) -> Figure | None:
+    """The figure beside what was found: the average against the share of heads pruned, where there is one."""
+    named = [
+        figure for name in ("heads-rankings", "ffns-rankings") for figure in figures if figure.name.startswith(name)
+    ]
+    return next(iter([*named, *figures]), None)
 
 
 def _column_name(board: Board, sort: str) -> str:

@@ -1,0 +1,3 @@
+// Two rows compared with each other.
+
+async function showComparison(place) { place.hidden = true; }

@@ -1,0 +1,3 @@
+// The documents that flipped between the dense model and a row's.
+
+async function showDocuments() {}
