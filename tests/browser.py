@@ -71,7 +71,8 @@ class Opened:
         """The texts of a column's cells on this page of the table, first lines only."""
         return self.page.evaluate(
             """column => {
-                const place = [...document.querySelectorAll('#board thead th')].findIndex(th => th.dataset.sort === column);
+                const heads = [...document.querySelectorAll('#board thead th')];
+                const place = heads.findIndex(th => th.dataset.sort === column);
                 return [...document.querySelectorAll('#board tbody tr[data-id]')].map(row =>
                     (row.cells[place].querySelector('.name, b') || row.cells[place]).textContent);
             }""",

@@ -21,7 +21,8 @@ OWN = grid(("own", "aggregate"), heads=("0.3", "0.5", "0.9"))
 FOCUSED = """() => {
     const it = document.activeElement, both = [it, it.closest('.segments') || it].map(one => getComputedStyle(one));
     const seen = both.some(style => style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0);
-    return [it === document.body ? 'BODY' : it.name || it.id || it.className || it.tagName, it.closest('th')?.dataset.sort || it.ariaLabel || '', seen];
+    const name = it === document.body ? 'BODY' : it.name || it.id || it.className || it.tagName;
+    return [name, it.closest('th')?.dataset.sort || it.ariaLabel || '', seen];
 }"""
 
 
@@ -193,7 +194,10 @@ def test_what_is_looked_at_is_in_the_address(browser, opened, made):
 
 @pytest.mark.parametrize(
     "fragment",
-    ["#shots=7&ranking=none&left=x&page=0&sort=nothing&direction=up", "#open=a&compare=b&hide=%ff&p=1", "#run", "#" + "x=1&" * 9999],
+    [
+        "#shots=7&ranking=none&left=x&page=0&sort=nothing&direction=up", "#open=a&compare=b&hide=%ff&p=1", "#run",
+        "#" + "x=1&" * 9999,
+    ],
     ids=["values", "lists", "anchor", "long"],
 )  # fmt: skip
 def test_addresses_that_name_nothing_open_the_page_as_it_is(browser, made, fragment):
@@ -366,8 +370,11 @@ def test_on_a_phone_nothing_but_the_figures_scrolls_sideways(browser, made, widt
         opened.page.locator("#board .more").nth(1).click()
         opened.page.click("#more")
         assert opened.page.evaluate("document.documentElement.scrollWidth") == width
-        wide = opened.page.evaluate("""() => [...document.querySelectorAll('main > section, form, figure, header, #board tr')]
-            .filter(it => it.getBoundingClientRect().right > innerWidth + 1).map(it => it.id || it.tagName)""")
+        wide = opened.page.evaluate("""() => {
+            const all = document.querySelectorAll('main > section, form, figure, header, #board tr');
+            const beyond = it => it.getBoundingClientRect().right > innerWidth + 1;
+            return [...all].filter(beyond).map(it => it.id || it.tagName);
+        }""")
         assert wide == []
         assert opened.complaints == []
 

@@ -1,4 +1,4 @@
-"""What each row prunes, for the pictures of its masks: those of a large model's whole grid are some megabytes of text."""
+"""What each row prunes, for the pictures of its masks; those of a large model's whole grid are megabytes of text."""
 
 from __future__ import annotations
 

@@ -29,14 +29,14 @@ from lm_eval_prune.report.page.provenance import Command
 from lm_eval_prune.report.page.rows import left_names, table_data
 from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
 from lm_eval_prune.report.vega import start_bundling
-from lm_eval_prune.report.wording import VERDICT_SIGNS, lowest, notes_of
+from lm_eval_prune.report.wording import legend, lowest, notes_of
 from lm_eval_prune.version import __version__
 
 __all__ = ["in_script", "page_script", "render_page", "write_page"]
 
 SCRIPTS = (
-    "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js", "compare.js", "details.js",
-    "download.js", "charts.js", "page.js",
+    "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js", "compare.js",
+    "details.js", "download.js", "charts.js", "page.js",
 )  # fmt: skip
 STYLES = ("page.css", "controls.css", "table.css", "details.css", "narrow.css", "print.css")
 
@@ -76,7 +76,7 @@ def render_page(
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
         models=list(dict.fromkeys(entry.model for entry in board.entries)),
         left=left_names(board),
-        legend=[(sign, verdict) for verdict, sign in VERDICT_SIGNS.items() if verdict],
+        legend=legend(board),
         figures=figures,
         main=_main(figures),
         notes=notes_of(board),

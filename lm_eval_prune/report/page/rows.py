@@ -16,6 +16,7 @@ from lm_eval_prune.report.wording import (
     about_text,
     describe_difference,
     explain_difference,
+    fixed,
     percent,
     probability_text,
     value_text,
@@ -74,10 +75,18 @@ def table_data(board: Board) -> dict[str, Any]:
         "left": [{"id": name, "name": text} for name, text in left_names(board)],
         "shots": [{"id": shots, "name": shots_name(shots)} for shots in board.shots],
         "signs": VERDICT_SIGNS,
+        "chance": _chance_row(board),
         "rows": [_row(board, entry) for entry in board.entries],
         "keys": [spreadsheet_text(key) for key in records[0]] if records else [],
         "records": [[spreadsheet_text(value) for value in record.values()] for record in records],
     }
+
+
+def _chance_row(board: Board) -> list[dict[str, Any] | None] | None:
+    """The accuracy of guessing in each column; None where it is known of none."""
+    found = [about.chance if (about := board.about.get(column)) else None for column in (None, *board.columns)]
+    cells = [chance and Shown(chance.level, fixed(chance.level), chance.by)._asdict() for chance in found]
+    return cells if any(cells) else None
 
 
 def _row(board: Board, entry: Entry) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def _share(share: float | None, part: int | None, total: int | None) -> Shown:
 def _note(board: Board, column: Column | None) -> str:
     about = board.about.get(column)
     lower = "lower is better" if column is not None and not column.higher_is_better else ""
-    return "; ".join(part for part in (lower, about_text(about) if about else "") if part)
+    return "; ".join(part for part in (lower, about_text(about._replace(chance=None)) if about else "") if part)
 
 
 def _shown(holder: Cell | Average | None) -> Shown:

@@ -22,10 +22,10 @@ function asCsv(rows, columns, data) {
   return [keys.map(quoted).join(","), ...lines].join("\n") + "\n";
 }
 
-const LATEX = { "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", $: "\\$", "&": "\\&", "#": "\\#", "%": "\\%", _: "\\_", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}", "±": "$\\pm$", "≈": "$\\approx$", "▼": "$\\blacktriangledown$", "▲": "$\\blacktriangle$", "·": "$\\cdot$", "∅": "$\\emptyset$", "−": "$-$", "–": "--", "<": "\\textless{}", ">": "\\textgreater{}", "≥": "$\\geq$", "≤": "$\\leq$" };
+const LATEX = { "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", $: "\\$", "&": "\\&", "#": "\\#", "%": "\\%", _: "\\_", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}", "±": "$\\pm$", "≈": "$\\approx$", "▼": "$\\blacktriangledown$", "▲": "$\\blacktriangle$", "·": "$\\cdot$", "∅": "$\\emptyset$", "⊥": "$\\bot$", "−": "$-$", "–": "--", "<": "\\textless{}", ">": "\\textgreater{}", "≥": "$\\geq$", "≤": "$\\leq$" };
 
 function latexText(text) {
-  return String(text).replace(/[\\{}$&#%_^~±≈▼▲·∅−–<>≥≤]/g, (sign) => LATEX[sign]);
+  return String(text).replace(/[\\{}$&#%_^~±≈▼▲·∅⊥−–<>≥≤]/g, (sign) => LATEX[sign]);
 }
 
 /** The table for a paper: needs booktabs and, for the verdicts' signs, amssymb. */
