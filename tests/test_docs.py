@@ -1,6 +1,7 @@
 """The documentation holds: links lead somewhere, and today's program takes the commands and the Python in it."""
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -129,3 +130,40 @@ def test_python_is_python_and_its_imports_of_ours_are_there(block):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lm_eval_prune"):
             module = importlib.import_module(node.module)
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], str(block)
+
+
+@functools.lru_cache(maxsize=1)
+def messages():
+    return list(texts())
+
+
+def texts():
+    """Every text in the sources, as a page quotes it: an ellipsis for what is filled in."""
+    for path in [*(ROOT / "lm_eval_prune").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                yield node.value.replace("{}", "…")
+
+
+QUOTED = re.compile(r"\*\*`([^`]+)`\*\*")
+
+
+def unknown(quotes):
+    """Those of `quotes` that are no part of any message."""
+    return [quote for quote in quotes if not any(quote.strip() in message for message in messages())]
+
+
+def test_quoted_errors_are_the_programs_own():
+    quotes = QUOTED.findall((ROOT / "docs" / "errors.md").read_text(encoding="utf-8"))
+    assert len(quotes) > 30
+    assert not unknown(quotes)
+
+
+def test_an_error_that_is_not_the_programs_is_noticed():
+    wrong = ["device=…: torch finds no … device there", "pruned_heads: layer 3 is repeated", "Errors and their cures"]
+    assert unknown([*wrong, "pruned_heads: layer … is repeated"]) == wrong
