@@ -13,6 +13,8 @@ from lm_eval_prune import PruningMask, masked
 from lm_eval_prune.decoders import is_offloaded
 from lm_eval_prune.decoders.forward import DecoderForward, why_not
 from lm_eval_prune.decoders.trunk import Trunk
+from lm_eval_prune.scoring import attending
+from lm_eval_prune.scoring.batched import batches_of
 from lm_eval_prune.scoring.scorer import score_packs
 from lm_eval_prune.scoring.trie import build_trie
 from tests import families
@@ -70,6 +72,20 @@ def test_packed_answers_are_those_of_the_model_itself(tiny_model, attention):
         assert [answer.log_likelihood for answer in answers] == pytest.approx(plain(tiny_model, mask), abs=1e-4)
     assert tiny_model.config._attn_implementation == attention
     assert not any("forward" in vars(module) for module in tiny_model.modules())
+
+
+@pytest.mark.parametrize("most", [attending.MOST_PAIRS, 2000])
+def test_many_calls_in_one_kernel_answer_as_the_model_itself(tiny_model, monkeypatch, most):
+    """What a GPU does, here on the CPU: windows, caps, sinks and grouped keys, in large and in small batches."""
+    tiny_model.set_attn_implementation("eager")
+    monkeypatch.setattr(attending, "in_batches", lambda device: True)
+    monkeypatch.setattr(attending, "MOST_PAIRS", most)
+    made = Counter()
+    monkeypatch.setattr(attending, "batches_of", lambda *args, **told: made.update(n=1) or batches_of(*args, **told))
+    masks = several(tiny_model)
+    for mask, answers in zip(masks, packed(tiny_model, masks), strict=True):
+        assert [answer.log_likelihood for answer in answers] == pytest.approx(plain(tiny_model, mask), abs=1e-4)
+    assert made["n"] > 0
 
 
 def test_answers_do_not_depend_on_masks_and_requests_beside_them(tiny_model):

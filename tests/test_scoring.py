@@ -1,6 +1,7 @@
 """The packed scorer: answers against float64, the shape of packs, many masks, memory, refusals."""
 
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.decoders import maps
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
-from lm_eval_prune.scoring import forward, score, scorer
+from lm_eval_prune.scoring import attending, forward, score, scorer
 from lm_eval_prune.scoring.attention import allowed, asked_calls, plan
 from lm_eval_prune.scoring.packing import build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import build_trie
@@ -47,12 +48,14 @@ def packs_of(trie, budget):
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("batched", [False, True], ids=["as on a CPU", "as on a GPU"])
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=6, deadline=None, phases=PHASES)
 @given(requests=request_sets(longest=60), masks=st.lists(pruning_masks(), min_size=1, max_size=4), batch=batch_sizes)
-def test_every_answer_is_that_of_the_weights_in_float64(shape, requests, masks, batch):
+def test_every_answer_is_that_of_the_weights_in_float64(shape, batched, requests, masks, batch):
     model = tiny_model(shape)
-    answers = score(model, requests, masks, max_length=200, batch_size=batch)
+    with mock.patch.object(attending, "in_batches", return_value=batched):
+        answers = score(model, requests, masks, max_length=200, batch_size=batch)
     assert [len(row) for row in answers] == [len(requests)] * len(masks)
     for mask, row in zip(masks, answers, strict=True):
         for (context, continuation), answer in list(zip(requests, row, strict=True))[:4]:
@@ -155,12 +158,12 @@ def test_a_pack_holds_every_request_whole_and_no_long_beginning_twice(requests, 
 
 
 @settings(max_examples=30, deadline=None, phases=PHASES)
-@given(requests=request_sets(), device_type=st.sampled_from(["cpu", "cuda"]))
-def test_attention_calls_serve_every_token_once_with_all_tokens_above_it(requests, device_type):
+@given(requests=request_sets())
+def test_attention_calls_serve_every_token_once_with_all_tokens_above_it(requests):
     trie = build_trie(requests, 320)
     for pack in packs_of(trie, 3000):
         everything = allowed(pack, np.arange(len(pack)), ((0, len(pack)),))
-        calls = plan(pack, device_type)
+        calls = plan(pack)
         assert [row for call in calls for row in range(*call.queries)] == list(range(len(pack)))
         for call in calls:
             keys = np.concatenate([np.arange(*part) for part in call.keys])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from lm_eval_prune.scoring.attention import QUERIES, AttentionCall, allowed
+from lm_eval_prune.scoring.batched import Batch, attend_in_batches, batches_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.attention import Attention
     from lm_eval_prune.scoring.packing import Pack
 
-__all__ = ["Attending"]
+__all__ = ["Attending", "in_batches"]
+
+
+MOST_PAIRS = 2**26
+"""(query, key) pairs that a batch of calls holds: its mask is 128 MiB in half precision. Where the scores themselves
+are held, of all heads, they are no more."""
+
+
+def in_batches(device: torch.device) -> bool:
+    """Whether many calls go into one kernel on this device: a CPU starts a kernel for next to nothing."""
+    return device.type != "cpu"
 
 
 @dataclass
@@ -31,6 +42,8 @@ class Attending:
     """The pack's token of every query row."""
     masks: dict[tuple[AttentionCall, int | None, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
     """What was made: zero or minus infinity [queries, keys], to be added to scores."""
+    batches: dict[tuple[int | None, bool, torch.device, torch.dtype], list[Batch]] = field(default_factory=dict)
+    """The calls, where many go into one kernel."""
 
     def outputs(
         self, attention: Attention, keys: Tensor, values: Tensor, heads: Sequence[int], places: Sequence[int]
@@ -43,12 +56,18 @@ class Attending:
         queries = attention.queries[0]
         if list(heads) != list(range(len(queries))):
             queries = queries[list(heads)]
-        if list(places) != list(range(len(keys))):
-            keys, values = keys[list(places)], values[list(places)]
         window = attention.window
         if window is not None and window > int(self.pack.positions.max()):
             window = None
         plain = window is None and attention.softcap is None and attention.sinks is None
+        if in_batches(queries.device):
+            batches = self._batches(queries, window, plain=plain)
+            of_heads = _of_heads(attention, heads)
+            return _spread(
+                attend_in_batches(batches, of_heads, queries, keys, values, places), heads, attention.queries.shape[1]
+            )
+        if list(places) != list(range(len(keys))):
+            keys, values = keys[list(places)], values[list(places)]
         outputs = queries.new_empty(queries.shape[1], len(heads), values.shape[-1])
         by_head = outputs.transpose(0, 1)
         for call in self.calls if plain else self._in_blocks(window):
@@ -68,6 +87,21 @@ class Attending:
         return F.scaled_dot_product_attention(
             queries[None], keys[None], values[None], attn_mask=mask, is_causal=call.causal, scale=attention.scaling
         )[0]
+
+    def _batches(self, like: Tensor, window: int | None, *, plain: bool) -> list[Batch]:
+        """The calls, for queries `like` (heads, rows, head_dim)."""
+        key = (window, plain, like.device, like.dtype)
+        if key not in self.batches:
+            self.batches[key] = batches_of(
+                self.calls if plain else self._in_blocks(window),
+                self.pack,
+                self.tokens,
+                window=window,
+                most=MOST_PAIRS if plain else MOST_PAIRS // len(like),
+                device=like.device,
+                dtype=like.dtype,
+            )
+        return self.batches[key]
 
     def _mask(self, call: AttentionCall, window: int | None, like: Tensor) -> Tensor:
         key = (call, window, like.device, like.dtype)

@@ -19,9 +19,7 @@ __all__ = ["AttentionCall", "allowed", "asked_calls", "plan"]
 Range = tuple[int, int]
 
 BLOCK = 128
-"""Tokens of neighbouring trees or branches that one masked call takes together: more waste arithmetic on a CPU."""
-BLOCK_ELSEWHERE = 1024
-"""The same where starting a call costs more than the arithmetic that a larger one wastes."""
+"""Tokens of neighbouring trees or branches that one masked call takes together: more waste arithmetic."""
 QUERIES = 512
 """Tokens that one masked call takes at most."""
 MAX_DEPTH = 8
@@ -40,10 +38,9 @@ class AttentionCall:
     """Each query attends to the keys up to its own: queries and keys are the same tokens. Otherwise masked."""
 
 
-def plan(pack: Pack, device_type: str = "cpu") -> list[AttentionCall]:
+def plan(pack: Pack) -> list[AttentionCall]:
     """The attention of all tokens of `pack`."""
-    block = BLOCK if device_type == "cpu" else BLOCK_ELSEWHERE
-    return _Planner(pack, block).forest(0, len(pack), ())
+    return _Planner(pack).forest(0, len(pack), ())
 
 
 def asked_calls(calls: list[AttentionCall], asked: Integers) -> list[AttentionCall]:
@@ -65,13 +62,13 @@ def allowed(pack: Pack, queries: Integers, keys: tuple[Range, ...]) -> np.ndarra
 
 
 class _Planner:
-    def __init__(self, pack: Pack, block: int) -> None:
-        self.ends, self.branches, self.block = pack.ends, pack.branches, block
+    def __init__(self, pack: Pack) -> None:
+        self.ends, self.branches = pack.ends, pack.branches
 
     def forest(self, start: int, stop: int, path: tuple[Range, ...], depth: int = 0) -> list[AttentionCall]:
         """Calls of the sibling subtrees from `start` to `stop`, whose common ancestors are `path`."""
         # A group's own square costs no more than its rectangle over the path: then little of the call is masked out.
-        limit = max(self.block, min(QUERIES, sum(last - first for first, last in path)))
+        limit = max(BLOCK, min(QUERIES, sum(last - first for first, last in path)))
         calls: list[AttentionCall] = []
         group = start
         while group < stop:

@@ -57,7 +57,7 @@ class _Run:
 
     def __init__(self, model: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> None:
         self.model, self.pack, self.masks, self.output = model, pack, masks, output
-        calls = plan(pack, model.device.type)
+        calls = plan(pack)
         self.everywhere = Attending(pack, calls, np.arange(len(pack)))
         self.where_asked = Attending(pack, asked_calls(calls, pack.asked), pack.asked)
         self.last_attention = [_last_attention(mask, model.stages) for mask in masks]
