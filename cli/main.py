@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib
+import importlib.util
 import sys
 
 import click
@@ -79,11 +79,22 @@ def main() -> None:
         click.echo(f"Error: {printable(str(error.filename))}: {error.strerror}", err=True)
         sys.exit(2)
     except BaseException as error:
+        if (missing := _missing_package(error)) and not _was_interrupted(error):
+            click.echo(f"Error: {missing}", err=True)
+            sys.exit(2)
         if not _was_interrupted(error):
             raise
         click.echo("stopped", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """What to install, where a package of other people's is not there: an installation that only reads results."""
+    name = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name in ("", "lm_eval_prune") or importlib.util.find_spec(name) is not None:
+        return None  # a broken installation, whose traceback says more
+    return f"this command needs the package {name}, which is not installed: pip install lm-eval-prune"
 
 
 def _was_interrupted(error: BaseException) -> bool:

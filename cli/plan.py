@@ -28,7 +28,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option("--prune_ffns", callback=_shares, help="Shares of all FFNs. Default: 0,0.2.")
 @click.option("--ranking", multiple=True, help="As for sweep: own, aggregate, random:0+1+2, ... Default: own.")
 @click.option(
-    "--config", "-C", type=click.Path(dir_okay=False, path_type=Path), help="A sweep's YAML settings, as defaults."
+    "--config", "-C", type=click.Path(path_type=Path), help="A sweep's settings (a YAML file, or opt-66b), as defaults."
 )
 @click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
 @limit("--limit", "-L", text="Documents a task, or their share below 1.")
@@ -50,7 +50,7 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
 
     \b
     lm-eval-prune plan 66b --devices 8x80GB --tflops 200
-    lm-eval-prune plan 66b --devices 80GB,cpu:200GB --config docs/sweep-opt-66b.yaml --json plan.json
+    lm-eval-prune plan 66b --devices 80GB,cpu:200GB --config opt-66b --json plan.json
 
     MODEL is a checkpoint's folder or a hub id of any supported family (see `families`), of which the configuration is
     all that is read; or a size of the study's: 125m, 350m, 1.3b, 2.7b, 6.7b, 13b, 30b, 66b.

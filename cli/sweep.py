@@ -18,7 +18,13 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group("sweep", cls=WordsGroup, invoke_without_command=True)
-@click.option("--config", "-C", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="YAML settings.")
+@click.option(
+    "--config",
+    "-C",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="YAML settings: a file, or bundled or opt-66b, which come with the package.",
+)
 @model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
 @tasks("Harness tasks, groups or tags.")
 @click.option("--num_fewshot", "-f", help="Numbers of shots, such as 0,1,5. Default: the task's own.")

@@ -20,6 +20,8 @@ NEEDED = [
     "lm_eval_prune/report/page/assets/page.html",
     "lm_eval_prune/report/page/assets/scripts/page.js",
     "lm_eval_prune/report/page/assets/styles/table.css",
+    "lm_eval_prune/sweep/configs/bundled.yaml",
+    "lm_eval_prune/sweep/configs/opt-66b.yaml",
     "lm_eval_prune/py.typed",
     "lm_eval_prune_startup.pth",
 ]

@@ -604,12 +604,9 @@ def written(folder, grid, **changes):
     return folder / "sweep.yaml"
 
 
-DOCS = Path(__file__).parent.parent / "docs"
-
-
 @pytest.mark.slow
-def test_the_bundled_grid_of_the_docs_runs_as_it_is(tmp_path):
-    arguments = ["--config", str(DOCS / "sweep-bundled.yaml"), "--limit", "4", "--importance_limit", "4"]
+def test_the_bundled_grid_that_comes_with_the_package_runs_as_it_is(tmp_path):
+    arguments = ["--config", "bundled", "--limit", "4", "--importance_limit", "4"]
     result = CliRunner().invoke(cli, ["sweep", *arguments, "--device", "cpu", "--output_path", str(tmp_path)])
     assert result.exit_code == 0, result.output
     frame = Sweep(tmp_path).to_frame()
@@ -622,6 +619,6 @@ def test_the_bundled_grid_of_the_docs_runs_as_it_is(tmp_path):
 
 
 def test_the_grid_for_opt_66b_is_the_papers():
-    config = load_config(DOCS / "sweep-opt-66b.yaml", output_path="sweep")
+    config = load_config("opt-66b", output_path="sweep")
     assert (len(config.tasks), config.num_fewshot) == (14, (0, 1, 5))
     assert (len(config.prune_heads), len(config.prune_ffns)) == (10, 6)

@@ -3,14 +3,16 @@
 import itertools
 import os
 import random
+import re
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from lm_eval_prune.cli.main import cli
-from lm_eval_prune.errors import PruneError
-from lm_eval_prune.sweep.config import SweepConfig, load_config, make_config
+from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.sweep.config import READY, READY_FOLDER, SweepConfig, load_config, make_config
 
 GOOD = "tasks: [piqa]\noutput_path: sweep\n"
 LINES = (f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi"))
@@ -212,3 +214,20 @@ def test_a_folder_whose_name_is_not_utf_8_works_or_is_one_line(tmp_path):
     config = make_config({"tasks": "piqa", "output_path": name})
     assert os.fsencode(config.output_path).endswith(b"s\xff")
     assert "output_path" not in config.grid()
+
+
+def test_ready_settings_are_found_by_name_behind_files_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in READY:
+        assert load_config(Path(name), output_path="x") == load_config(READY_FOLDER / f"{name}.yaml", output_path="x")
+    (tmp_path / "opt-66b").mkdir()  # a checkpoint's folder
+    assert len(load_config("opt-66b", output_path="x").tasks) == 14
+    (tmp_path / "bundled").write_text("tasks: [mine]\n")
+    assert load_config("bundled", output_path="x").tasks == ("mine",)
+    for name, message in (
+        ("bundle", "bundle: no such file, nor one of the ready settings: bundled, opt-66b"),
+        ("opt-66b.yaml", "opt-66b.yaml"),
+        ("../bundled", "../bundled"),
+    ):
+        with pytest.raises(FileFormatError, match=f"^{re.escape(message)}"):
+            load_config(name, output_path="x")

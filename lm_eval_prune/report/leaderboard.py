@@ -20,7 +20,7 @@ from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.report.runs import Problem
 from lm_eval_prune.report.tables import write_flips, write_tables
-from lm_eval_prune.report.vega import start_bundling
+from lm_eval_prune.report.vega import start_bundling, why_no_charts
 
 __all__ = ["Leaderboard", "leaderboard"]
 
@@ -52,19 +52,24 @@ def leaderboard(
     leaderboard.html, .md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page and the
     Markdown (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see
     `exports.EXPORTS`) what other programs read to exports/.
+    Without the packages of the extra `report` there are no charts, and a problem says so; figures as files need them.
     Raises PruneError.
     """
     require_formats(figure_formats)
     require_exports(exports)
+    without_charts = why_no_charts()
+    if without_charts and figure_formats:
+        raise ChartError(f"figures={','.join(figure_formats)}: {without_charts}")
     config = config or BoardConfig()
     folder = Path(output_path)
     collection = read_collection(paths)
-    start_bundling()
+    if not without_charts:
+        start_bundling()
     board = compare(collection, config)
     arranged(board, sort=sort)  # an unknown column is said before anything is written
     commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
-    drawn = figures(board, collection)
-    board, on_page = _with_charts(board, drawn)
+    drawn = [] if without_charts else figures(board, collection)
+    board, on_page = _with_charts(board, drawn, without_charts)
     written = write_tables(board, folder, sort=sort, text=text)
     written.append(write_page(folder, board, on_page, commands, sort=sort, text=text))
     if config.flips:
@@ -75,9 +80,11 @@ def leaderboard(
     return Leaderboard(board, written)
 
 
-def _with_charts(board: Board, drawn: list[Figure]) -> tuple[Board, list[Figure]]:
+def _with_charts(board: Board, drawn: list[Figure], missing: str | None) -> tuple[Board, list[Figure]]:
     """The board and the figures for its page: none, and a problem that says so, where their library fails."""
     try:
+        if missing:
+            raise ChartError(missing)
         if drawn:
             start_bundling().result()
     except ChartError as error:

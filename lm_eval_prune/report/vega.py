@@ -7,6 +7,7 @@ It holds a JavaScript engine, which ends its whole process where it cannot have 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import signal
 import subprocess
@@ -19,11 +20,21 @@ from typing import Any
 
 from lm_eval_prune.errors import ChartError
 
-__all__ = ["converted", "start_bundling"]
+__all__ = ["converted", "start_bundling", "why_no_charts"]
 
 SECONDS = 600
 """After which an answer is no longer waited for; a large study's figures take a minute."""
+PACKAGES = {"altair": "altair", "vl_convert": "vl-convert-python"}
+"""Module -> package, of the extra `report`."""
 SCRIPT = Path(__file__).with_name("vega_process.py")
+
+
+def why_no_charts() -> str | None:
+    """None where the charts' packages are installed; else which is missing, and how to install it."""
+    for module, package in PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            return f"charts need the package {package}: pip install 'lm-eval-prune[report]'"
+    return None
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -11,14 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lm_eval_prune.errors import ArgumentError, FractionError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.strict_yaml import read_yaml
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["Ranking", "SweepConfig", "load_config", "of_groups", "parse_ranking"]
+__all__ = ["READY", "READY_FOLDER", "Ranking", "SweepConfig", "load_config", "of_groups", "parse_ranking"]
 
 
 PLACES = {
@@ -28,6 +29,9 @@ PLACES = {
 """Settings that say where and how fast, not what."""
 
 
+READY_FOLDER = Path(__file__).with_name("configs")
+READY = ("bundled", "opt-66b")
+"""Grids that come with the package: the study's in small for the bundled model, and the paper's own."""
 GROUPS = "kv_group:"
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
@@ -224,11 +228,24 @@ def of_groups(text: str) -> bool:
     return text.startswith(GROUPS)
 
 
-def load_config(path: Path, **changes: Any) -> SweepConfig:
-    """The settings in the YAML file, with `changes` over them. Raises PruneError that names the line and the key."""
+def load_config(path: Path | str, **changes: Any) -> SweepConfig:
+    """The settings in the YAML file, with `changes` over them. Raises PruneError that names the line and the key.
+
+    `path` may also name a ready grid that comes with the package (`READY`): `bundled`, `opt-66b`.
+    """
+    path = _ready(Path(path))
     content, lines = read_yaml(path)
     places = {key: f"{path}, line {line}: " for key, line in lines.items()} | dict.fromkeys(changes, "")
     return make_config({**content, **changes}, lambda key: places.get(key, f"{path}: "))
+
+
+def _ready(path: Path) -> Path:
+    """The file of a ready grid where `path` is its name, and no file. Raises FileFormatError where it is neither."""
+    if str(path) in READY and not path.is_file():
+        return READY_FOLDER / f"{path}.yaml"
+    if path.parent == Path() and not path.suffix and not os.path.lexists(path):
+        raise FileFormatError(f"{path}: no such file, nor one of the ready settings: {', '.join(READY)}")
+    return path
 
 
 def make_config(settings: dict[str, Any], place: Callable[[str], str] = lambda key: "") -> SweepConfig:

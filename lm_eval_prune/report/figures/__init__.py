@@ -10,17 +10,21 @@ from collections.abc import Iterable
 
 from lm_eval_prune.file_names import slug
 from lm_eval_prune.report.board import Board
-from lm_eval_prune.report.figures.curves import curve_figures
 from lm_eval_prune.report.figures.form import Figure, shortened, unique_names
-from lm_eval_prune.report.figures.pareto import pareto_figures
-from lm_eval_prune.report.figures.scores import score_figures, score_sets
 from lm_eval_prune.report.reading import Collection
 
 __all__ = ["Figure", "figures"]
 
 
 def figures(board: Board, collection: Collection) -> list[Figure]:
-    """Every figure for which there is data; `collection` is what `board` was made of."""
+    """Every figure for which there is data; `collection` is what `board` was made of.
+
+    Needs altair (`vega.why_no_charts`); the page and the other files do without.
+    """
+    from lm_eval_prune.report.figures.curves import curve_figures
+    from lm_eval_prune.report.figures.pareto import pareto_figures
+    from lm_eval_prune.report.figures.scores import score_figures, score_sets
+
     found = list(pareto_figures(board))
     models = list(dict.fromkeys(entry.model for entry in board.entries))
     for model in models:
