@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_prune.report.runs import Chance, Cost, Problem, Run, shots_name
+
+if TYPE_CHECKING:
+    from lm_eval_prune.report.outcomes import Outcomes
 
 __all__ = ["VERDICTS", "About", "Average", "Board", "Cell", "Column", "Decline", "Difference", "Entry", "Flip"]
 
@@ -126,6 +129,8 @@ class Entry:
     rank: int | None = None
     """By average among entries at the same number of shots, 1 is best; None without an average."""
     runs: Sequence[Run] = ()
+    against: Mapping[Column, Sequence[Run]] = field(default_factory=dict)
+    """The dense runs that its cells are compared with."""
 
     @property
     def parameters_left(self) -> float | None:
@@ -196,6 +201,8 @@ class Board:
     flips: Sequence[Flip] = field(default=())
     about: Mapping[Column | None, About] = field(default_factory=dict)
     """Of each column; of the average under None."""
+    outcomes: Callable[[Run, str], Outcomes | None] = field(default=lambda run, metric: None, repr=False, compare=False)
+    """What a run answered document by document, of a metric that is their mean; None where that is not at hand."""
 
     @property
     def shots(self) -> list[int]:

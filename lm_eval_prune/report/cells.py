@@ -41,6 +41,8 @@ class Made:
     flips: list[Flip] = field(default_factory=list)
     dense: Part | None = None
     """What the dense runs that it is compared with say of their own value; None without them, or where unknown."""
+    against: Sequence[Run] = ()
+    """The dense runs that it is compared with."""
 
 
 class _Table(NamedTuple):
@@ -96,7 +98,9 @@ class CellMaker:
             num_units=None if table is None or table.units is None else int(table.units.max()) + 1,
             difference=difference,
         )
-        return Made(cell, part, compared, table is not None, flips, self._dense_part(dense, column))
+        return Made(
+            cell, part, compared, table is not None, flips, self._dense_part(dense, column), dense if compared else ()
+        )
 
     def _dense_part(self, dense: Sequence[Run], column: Column) -> Part | None:
         key = column, tuple(map(id, dense))
@@ -110,14 +114,14 @@ class CellMaker:
 
     def _values(self, runs: Sequence[Run], metric: str) -> _Table | None:
         """The runs' outcomes; None where one of them has none."""
-        found = [self._usable(run, metric) for run in runs]
+        found = [self.usable(run, metric) for run in runs]
         outcomes = [one for one in found if one is not None]
         if len(outcomes) < len(runs):
             return None
         return _table([(one.documents, one.values[metric], one.units) for one in outcomes])
 
-    def _usable(self, run: Run, metric: str) -> Outcomes | None:
-        """The run's outcomes, if the metric is their mean."""
+    def usable(self, run: Run, metric: str) -> Outcomes | None:
+        """The run's outcomes; None where there are none, or the metric is not their mean."""
         found = self._reader(run)
         if found is None or metric not in found.values:
             return None
@@ -160,7 +164,7 @@ class CellMaker:
             first, second = self._reader(run), self._reader(other)
             if first is None or second is None or metric not in first.values or metric not in second.values:
                 return [], NO_OUTCOMES
-            if self._usable(run, metric) is None or self._usable(other, metric) is None:
+            if self.usable(run, metric) is None or self.usable(other, metric) is None:
                 return [], NO_MEAN
             found = pair(first, second, metric)
             if found is None:

@@ -108,6 +108,7 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
         margin=config.margin,
         flips=[flip for row in made.values() for cell in row.values() for flip in cell.flips],
         about=_about(entries, columns, maker, made, chances),
+        outcomes=maker.usable,
     )
 
 
@@ -209,6 +210,7 @@ def _entry(
         cells={column: made[column].cell for column in columns if column in made},
         average=average,
         runs=runs,
+        against={column: one.against for column, one in made.items()},
     )
 
 

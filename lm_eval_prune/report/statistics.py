@@ -77,7 +77,7 @@ class Estimate:
         def beyond(z: NDArray[np.float64]) -> NDArray[np.float64]:
             return np.array([self._reaches(float(z[0]))[side] - abs(value)])
 
-        z = float(root_between(beyond, np.array([FARTHEST]), np.array([1e-9]), tolerance=1e-9)[0])
+        z = float(root_between(beyond, np.array([FARTHEST]), np.array([1e-9]), tolerance=1e-13)[0])
         if beyond(np.array([FARTHEST]))[0] <= 0:
             return sys.float_info.min
         return max(2 * float(ndtr(-z)), sys.float_info.min)

@@ -23,6 +23,7 @@ from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
 from lm_eval_prune.report.page import provenance
+from lm_eval_prune.report.page.answers import packed_answers
 from lm_eval_prune.report.page.masks import mask_data
 from lm_eval_prune.report.page.packing import packed, packed_bytes
 from lm_eval_prune.report.page.provenance import Command
@@ -35,8 +36,8 @@ from lm_eval_prune.version import __version__
 __all__ = ["in_script", "page_script", "render_page", "write_page"]
 
 SCRIPTS = (
-    "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js", "compare.js",
-    "details.js", "download.js", "charts.js", "page.js",
+    "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js",
+    "statistics.js", "answers.js", "compare.js", "details.js", "download.js", "charts.js", "page.js",
 )  # fmt: skip
 STYLES = ("page.css", "controls.css", "table.css", "details.css", "narrow.css", "print.css")
 
@@ -57,6 +58,7 @@ def render_page(
     script = page_script()
     runs = [script]
     data = {"table": packed(table_data(board)), "masks": packed(mask_data(board))}
+    data |= packed_answers(board)
     if figures:
         data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]})
         vega = in_script(start_bundling().result())

@@ -1,0 +1,279 @@
+// Intervals and p-values of paired differences, as intervals.py, parts.py and statistics.py compute them: Tango's score
+// interval of paired proportions, Student's t, and the average's interval from the tasks' own. Sources stand there.
+// tests/test_page_statistics.py holds the two together.
+
+const Z = 1.959963984540054, CONTINUITY = 0.125, LEVEL = 0.05, FEWEST_UNITS = 6, FARTHEST = 37;
+const total = (values) => values.reduce((sum, value) => sum + value, 0);
+
+/** Where a function, positive at `far` and negative at `near`, is 0; `near` where it is not negative there. */
+function rootBetween(of, far, near) {
+  if (of(near) >= 0) return near;
+  if (of(far) <= 0) return far;
+  for (let round = 0; round < 200 && Math.abs(far - near) > 1e-15 * Math.max(1, Math.abs(near)); round += 1) {
+    const middle = (far + near) / 2;
+    if (of(middle) > 0) far = middle;
+    else near = middle;
+  }
+  return (far + near) / 2;
+}
+
+// -- distributions
+
+/** Logarithm of the gamma function (Lanczos, g = 7). */
+function logGamma(x) {
+  const terms = [676.5203681218851, -1259.1392167224028, 771.3234287776531, -176.6150291621406, 12.507343278686905, -0.13857109526572012, 9.984369578019572e-6, 1.5056327351493116e-7];
+  const t = x + 6.5, series = terms.reduce((sum, term, place) => sum + term / (x + place), 0.9999999999998099);
+  return 0.5 * Math.log(2 * Math.PI) + (x - 0.5) * Math.log(t) - t + Math.log(series);
+}
+
+/** A continued fraction 1 / (1 + a1 / (1 + a2 / ...)) by Lentz's method. */
+function continued(term) {
+  const tiny = 1e-300;
+  let value = 1, above = 1, below = 0;
+  for (let place = 1; place < 5000; place += 1) {
+    const a = term(place);
+    below = 1 / (1 + a * below || tiny);
+    above = 1 + a / above || tiny;
+    value *= above * below;
+    if (Math.abs(above * below - 1) < 1e-16) break;
+  }
+  return 1 / value;
+}
+
+/** The share of the beta distribution below x, by its continued fraction. */
+function betaBelow(x, a, b) {
+  if (x <= 0) return 0;
+  if (x >= 1) return 1;
+  if (x > (a + 1) / (a + b + 2)) return 1 - betaBelow(1 - x, b, a);
+  const front = Math.exp(a * Math.log(x) + b * Math.log1p(-x) + logGamma(a + b) - logGamma(a) - logGamma(b)) / a;
+  return front * continued((place) => {
+    const m = place >> 1;
+    return place % 2 ? (-(a + m) * (a + b + m) * x) / ((a + 2 * m) * (a + 2 * m + 1)) : (m * (b - m) * x) / ((a + 2 * m - 1) * (a + 2 * m));
+  });
+}
+
+/** The upper share of the gamma distribution, Q(a, x). */
+function gammaAbove(a, x) {
+  const front = Math.exp(-x + a * Math.log(x) - logGamma(a));
+  if (x < a + 1) {
+    let term = 1 / a, sum = term;
+    for (let n = 1; n < 1000 && Math.abs(term) > 1e-17 * Math.abs(sum); n += 1) sum += (term *= x / (a + n));
+    return 1 - front * sum;
+  }
+  let b = x + 1 - a, c = 1e300, d = 1 / b, value = d;
+  for (let n = 1; n < 1000; n += 1) {
+    const k = -n * (n - a);
+    b += 2;
+    d = 1 / (k * d + b);
+    c = b + k / c;
+    value *= d * c;
+    if (Math.abs(d * c - 1) < 1e-16) break;
+  }
+  return front * value;
+}
+
+/** The normal distribution's share beyond z on one side. */
+function normalBeyond(z) {
+  return z <= 0 ? (z === 0 ? 0.5 : 1 - normalBeyond(-z)) : gammaAbove(0.5, (z * z) / 2) / 2;
+}
+
+/** The quantile of Student's t at the level of z normal standard errors. */
+function studentQuantile(freedom, z) {
+  if (!Number.isFinite(freedom)) return z;
+  const level = normalBeyond(z), beyond = (logT) => {
+    const t = Math.exp(logT);
+    return betaBelow(freedom / (freedom + t * t), freedom / 2, 0.5) / 2;
+  };
+  const logT = rootBetween((at) => level - beyond(at), 230, -40); // at most 1e100
+  return Math.min(Math.exp(logT), 1e100);
+}
+
+// -- paired changes of outcomes between 0 and 1
+
+/** The sums of changes (a list a draw, each of numbers by document) that the score statistic needs. */
+function changesOf(draws, units) {
+  const documents = draws[0].length, mean = draws[0].map((_, at) => total(draws.map((draw) => draw[at])) / draws.length);
+  const { sums, sizes } = byUnit(mean, units);
+  const part = (sign) => total(draws.map((draw) => total(draw.map((value) => Math.max(sign * value, 0))))) / draws.length;
+  const alone = draws.length === 1 && draws[0].every((value) => value === 0 || Math.abs(value) === 1);
+  return {
+    documents, gained: part(1), lost: part(-1), squares: total(sums.map((s) => s * s)), products: total(sums.map((s, at) => s * sizes[at])),
+    sizes: total(sizes.map((m) => m * m)), leastEffect: alone ? 1 : 0,
+  };
+}
+
+function byUnit(values, units) {
+  if (!units) return { sums: [...values], sizes: values.map(() => 1) };
+  const number = Math.max(...new Set(units)) + 1, sums = Array(number).fill(0), sizes = Array(number).fill(0);
+  values.forEach((value, at) => { sums[units[at]] += value; sizes[units[at]] += 1; });
+  return { sums, sizes };
+}
+
+/** The variance of the mean change, and its correction for continuity, if it were `difference` in expectation. */
+function spreadAt(changes, difference) {
+  const { documents: n, gained, lost, squares, products, sizes, leastEffect } = changes;
+  const linear = (2 * n - gained + lost) * difference - gained - lost, constant = -lost * difference * (1 - difference);
+  const chance = (Math.sqrt(Math.max(linear * linear - 8 * n * constant, 0)) - linear) / (4 * n);
+  const variance = Math.max(2 * chance + difference * (1 - difference), 0);
+  const together = squares - 2 * difference * products + difference * difference * sizes;
+  const alone = gained + lost - 2 * difference * (gained - lost) + n * difference * difference;
+  const effect = Math.max(alone > 0 ? together / alone : 1, leastEffect);
+  return { variance: (variance * effect) / n, correction: (CONTINUITY * effect) / n };
+}
+
+/** The differences that are z standard errors from the mean change, below and above. */
+function scoreLimits(changes, z) {
+  const mean = (changes.gained - changes.lost) / changes.documents;
+  return [-1, 1].map((side) => rootBetween((difference) => {
+    const { variance, correction } = spreadAt(changes, difference);
+    return (difference - mean) * side - correction - z * Math.sqrt(variance);
+  }, side, Math.min(1, Math.max(-1, mean + side * 1e-10))));
+}
+
+function scoreP(changes) {
+  const mean = (changes.gained - changes.lost) / changes.documents, { variance, correction } = spreadAt(changes, 0);
+  const gap = Math.max(Math.abs(mean) - correction, 0);
+  return gap === 0 ? 1 : 2 * normalBeyond(gap / Math.sqrt(variance));
+}
+
+/** The lower limit where the loss may sit in few units, which may be lost whole (empirical likelihood). */
+function concentratedLimit(units) {
+  const { sums, sizes, weights, number } = alikeTogether(units), mean = (values) => total(values.map((value, at) => weights[at] * value));
+  const size = mean(sizes), typical = mean(sizes.map((m) => m * m)) / size;
+  const change = mean(sums) / size, correction = (CONTINUITY * typical) / (number * size);
+  const beyond = (difference) => {
+    const gaps = sums.map((sum, at) => sum - sizes[at] * difference);
+    const lost = Math.max(typical * (1 + difference), -gaps.reduce((least, gap) => Math.min(least, gap)), 1e-10);
+    return change - difference - correction - (Z * Math.sqrt(tiltedVariance(gaps, weights, lost) / number)) / size;
+  };
+  return Math.max(rootBetween(beyond, 1e-10 - 1, change - 1e-10), -1);
+}
+
+/** Units of the same sum and size are one, with their share as weight: there are few kinds of thousands. */
+function alikeTogether({ sums, sizes }) {
+  const kinds = new Map();
+  sums.forEach((sum, at) => {
+    const kind = `${sum} ${sizes[at]}`;
+    kinds.set(kind, { sum, size: sizes[at], count: (kinds.get(kind)?.count ?? 0) + 1 });
+  });
+  const all = [...kinds.values()];
+  return { sums: all.map((one) => one.sum), sizes: all.map((one) => one.size), weights: all.map((one) => one.count / sums.length), number: sums.length };
+}
+
+/** E[gap^2] under the most likely distribution over the gaps and -lost whose mean is 0; their own is above 0. */
+function tiltedVariance(gaps, weights, lost) {
+  const most = 1 / lost, mean = (share) => -total(gaps.map((gap, at) => (weights[at] * gap) / Math.max(1 + share * most * gap, 1e-15)));
+  if (gaps.every((gap) => gap > -lost) && mean(1) <= 0) {
+    const tilted = gaps.map((gap, at) => weights[at] / (1 + most * gap));
+    return total(tilted.map((share, at) => share * gaps[at] ** 2)) + Math.max(1 - total(tilted), 0) * lost ** 2;
+  }
+  const tilt = most * rootBetween(mean, 1 - 1e-12, 0);
+  return total(gaps.map((gap, at) => (weights[at] * gap ** 2) / (1 + tilt * gap)));
+}
+
+/** The smallest loss that so many units can exclude, where none of them changes. */
+function smallestMargin(units) {
+  const linear = Z ** 2 + 2 * CONTINUITY;
+  return (linear + Math.sqrt(linear ** 2 - (4 * (units + Z ** 2) * CONTINUITY ** 2) / units)) / (2 * (units + Z ** 2));
+}
+
+// -- parts: what one task's documents say
+
+/** The mean of changes by document, a list a draw; `seeds` are the draws' [mask, examples]. */
+function pairedPart(draws, seeds, units, bounded) {
+  const documents = draws[0].length, mean = draws[0].map((_, at) => total(draws.map((draw) => draw[at])) / draws.length);
+  const changed = mean.filter((_, at) => draws.some((draw) => draw[at] !== 0)).length / documents;
+  const common = { value: total(mean) / documents, changed, draws: drawsOf(draws, seeds, units), documents };
+  if (!bounded) {
+    const { sums, sizes } = byUnit(mean, units), squares = total(sums.map((sum, at) => (sum - common.value * sizes[at]) ** 2));
+    const freedom = sums.length < 2 ? 1 : sums.length - 1;
+    const error = sums.length < 2 ? Infinity : Math.sqrt((squares * sums.length) / (sums.length - 1)) / documents;
+    const limits = (z) => {
+      const reach = studentQuantile(freedom, z) * error;
+      return [common.value - reach, common.value + reach];
+    };
+    return { ...common, limits, lowest: limits(Z)[0], least: freedom + 1 >= FEWEST_UNITS ? 0 : Infinity, inFewUnits: false };
+  }
+  const changes = changesOf(draws, units), alone = !units && changes.leastEffect === 1, limits = (z) => scoreLimits(changes, z), low = limits(Z)[0];
+  return {
+    ...common, changes, limits, lowest: alone ? low : Math.min(low, concentratedLimit(byUnit(mean, units))),
+    least: smallestMargin(documents ** 2 / changes.sizes), inFewUnits: !alone,
+  };
+}
+
+/** What several draws say: the value of each, and the variance of documents that answer differently in every draw. */
+function drawsOf(draws, seeds, units) {
+  if (draws.length < 2) return { values: [], residual: 0 };
+  const values = draws.map((draw, at) => ({ seeds: seeds[at], value: total(draw) / draw.length }));
+  const mean = total(values.map((one) => one.value)) / values.length, split = draws.map((draw) => byUnit(draw, units));
+  const number = split[0].sums.length;
+  let squares = 0;
+  for (let unit = 0; unit < number; unit += 1) {
+    const middle = total(split.map(({ sums }) => sums[unit])) / draws.length;
+    split.forEach(({ sums, sizes }, at) => { squares += (sums[unit] - middle - (values[at].value - mean) * sizes[unit]) ** 2; });
+  }
+  return { values, residual: (number * squares) / Math.max((number - 1) * (draws.length - 1), 1) / draws.length / draws[0].length ** 2 };
+}
+
+// -- weighted sums of parts
+
+/** (number of draws, variance of the mean over them) of random masks and of few-shot examples. */
+function levelsOf(parts) {
+  return [0, 1].map((factor) => factorOf(parts, factor)).filter(Boolean);
+}
+
+function factorOf(parts, factor) {
+  const series = [];
+  for (const [weight, part] of parts) {
+    const levels = new Map();
+    for (const { seeds, value } of part.draws.values) levels.set(seeds[factor], [...(levels.get(seeds[factor]) ?? []), value]);
+    if (levels.size > 1) series.push(new Map([...levels].map(([level, found]) => [level, (weight * total(found)) / found.length])));
+  }
+  if (!series.length) return null;
+  const keys = [...series[0].keys()], variance = (values) => {
+    const mean = total(values) / values.length;
+    return total(values.map((value) => (value - mean) ** 2)) / (values.length - 1) / values.length;
+  };
+  if (series.every((found) => found.size === keys.length && keys.every((key) => found.has(key)))) {
+    return [keys.length, variance(keys.map((key) => total(series.map((found) => found.get(key)))))];
+  }
+  return [Math.min(...series.map((found) => found.size)), total(series.map((found) => Math.sqrt(variance([...found.values()])))) ** 2];
+}
+
+/** What a weighted sum of parts, [weight, part] each with positive weights, says of a difference. */
+function estimate(parts) {
+  const value = total(parts.map(([weight, part]) => weight * part.value)), levels = levelsOf(parts);
+  const ofDraws = (z) => total(levels.map(([number, variance]) => studentQuantile(number - 1, z) ** 2 * variance));
+  const reach = (z, side) => Math.sqrt(ofDraws(z) + total(parts.map(([weight, part]) => {
+    const limits = part.limits(z), under = side ? limits[1] - part.value : part.value - limits[0];
+    return weight ** 2 * Math.max(under ** 2 - z ** 2 * part.draws.residual, 0);
+  })));
+  const low = value - reach(Z, 0), high = value + reach(Z, 1);
+  const concentrated = () => value - Math.sqrt(ofDraws(Z) + total(parts.map(([weight, part]) => weight ** 2 * Math.max((part.value - part.lowest) ** 2 - Z ** 2 * part.draws.residual, 0))));
+  return {
+    value, low, high, p: pOf(parts, value, reach),
+    lowest: parts.some(([, part]) => part.inFewUnits) ? concentrated() : low,
+    least: Math.hypot(...parts.map(([weight, part]) => weight * part.least)),
+    changed: total(parts.map(([weight, part]) => weight * part.changed)),
+    documents: total(parts.map(([, part]) => part.documents)),
+  };
+}
+
+/** Two-sided p-value that the value is 0: the level at which the interval reaches it. */
+function pOf(parts, value, reach) {
+  if (value === 0) return 1;
+  if (parts.length === 1 && parts[0][1].changes && !parts[0][1].draws.values.length) return Math.max(scoreP(parts[0][1].changes), 2.2250738585072014e-308);
+  const side = value > 0 ? 0 : 1, beyond = (z) => reach(z, side) - Math.abs(value);
+  if (beyond(FARTHEST) <= 0) return 2.2250738585072014e-308;
+  return Math.max(2 * normalBeyond(rootBetween(beyond, FARTHEST, 1e-9)), 2.2250738585072014e-308);
+}
+
+/** What is said of a difference of two rows, by the rules of `verdict_of` in averages.py, its p-value not corrected. */
+function verdictOf(found, higher, margin) {
+  const gain = higher ? found.value : -found.value, low = higher ? found.low : -found.high;
+  const tooFew = margin > 0 && (found.least > margin || (found.low >= -margin && -margin > found.lowest));
+  if (found.p < LEVEL && gain > 0) return "better";
+  if (low >= -margin && !tooFew) return found.changed === 0 ? "identical" : "within the margin";
+  if (found.p < LEVEL) return "worse";
+  return tooFew ? "too few documents" : "not shown";
+}
