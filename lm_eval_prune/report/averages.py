@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from lm_eval_prune.report.board import Average, Column, Decline, Difference, Entry
+from lm_eval_prune.report.board import Average, Cell, Column, Decline, Difference, Entry
 from lm_eval_prune.report.cells import Made, difference_of
 from lm_eval_prune.report.parts import Part
 from lm_eval_prune.report.runs import Run, shots_name
@@ -46,6 +46,7 @@ def average_of(made: Mapping[Column, Made], columns: Sequence[Column], runs: Seq
         low=low,
         high=high,
         method=method,
+        num_documents=_documents([made[column].cell for column in columns]),
         spread=_spread(columns, runs),
         difference=_difference([made[column] for column in columns]),
     )
@@ -60,6 +61,11 @@ def is_at_chance(dense: Sequence[Part | None], level: float | None) -> bool:
     if level is None or not parts or len(parts) < len(dense):
         return False
     return Estimate([(1 / len(parts), part) for part in parts]).interval[0] <= level
+
+
+def _documents(cells: Sequence[Cell]) -> int | None:
+    numbers = [cell.num_documents for cell in cells]
+    return None if None in numbers else sum(number or 0 for number in numbers)
 
 
 def average_estimate(made: Mapping[Column, Made], columns: Sequence[Column]) -> Estimate | None:

@@ -100,6 +100,8 @@ class Average:
     """The 95 % interval, over documents within tasks."""
     method: str
     """`documents`, `standard errors` or `none`."""
+    num_documents: int | None = None
+    """Of all its tasks together."""
     spread: float | None = None
     difference: Difference | None = None
     verdict: str = ""
@@ -131,6 +133,12 @@ class Entry:
     runs: Sequence[Run] = ()
     against: Mapping[Column, Sequence[Run]] = field(default_factory=dict)
     """The dense runs that its cells are compared with."""
+
+    @property
+    def num_documents(self) -> int | None:
+        """Of all its columns together; None where one does not say."""
+        numbers = [cell.num_documents for cell in self.cells.values()]
+        return None if None in numbers else sum(number or 0 for number in numbers)
 
     @property
     def parameters_left(self) -> float | None:

@@ -1,6 +1,22 @@
 """A leaderboard as flat records and as nested JSON values, from which every format is written.
 
-Numbers are unrounded; what is unknown is None.
+Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, and the page's data:
+
+    margin
+    columns[]        task, metric, higher_is_better, num_fewshot; detectable, units, unit_field, documents;
+                     chance {level, by} or null; at_chance[] numbers of shots
+    average          name, and the same
+    entries[]        a row: rank, variant, model, backend, ranking, heads_pruned, ffns_pruned, oracle, num_seeds,
+                     num_fewshot (null: each task its own), documents, parameters, parameters_left, flops_left, seeds[],
+                     average and tasks{column name}: value, low/high or stderr, spread, num_documents, verdict,
+                     difference {value, low, high, p, p_holm, method, paired, ...} or null; files[]
+    findings[]       sentence, and what it is made of; the first is the headline: most shots, heads before FFNs
+    declines[]       for each ranking, component and number of shots: fraction, sentence, enough
+    decline_table    header[], rows[{model, ranking, component, cells[]}] one cell a number of shots, note
+    verdicts         {verdict: {sign, meaning}}, all there are, in order
+    legend           one line: the signs that are on this board
+    diluted[]        sentences on tasks where the dense model is at chance
+    problems[], flips[]
 """
 
 from __future__ import annotations
@@ -11,7 +27,10 @@ from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Difference, Entry
+from lm_eval_prune.report.chance import diluted
+from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
 from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
+from lm_eval_prune.report.wording import VERDICT_MEANINGS, VERDICT_SIGNS, legend
 from lm_eval_prune.text import printable
 
 __all__ = ["FORMAT", "arranged", "flat_records", "nested", "searched"]
@@ -72,7 +91,19 @@ def nested(board: Board) -> dict[str, Any]:
         "columns": [{**column._asdict(), **_about(board, column)} for column in board.columns],
         "average": {"name": board.average_name, **_about(board, None)},
         "entries": [_nested_entry(board, entry) for entry in board.entries],
+        "findings": [{key: _clean(value) for key, value in finding._asdict().items()} for finding in findings(board)],
         "declines": [decline._asdict() for decline in board.declines],
+        "decline_table": {
+            "header": decline_header(board),
+            "rows": [row._asdict() for row in decline_rows(board)],
+            "note": DECLINE_NOTE,
+        },
+        "verdicts": {
+            verdict: {"sign": VERDICT_SIGNS[verdict], "meaning": meaning.format(margin=board.margin)}
+            for verdict, meaning in VERDICT_MEANINGS.items()
+        },
+        "legend": legend(board),
+        "diluted": diluted(board),
         "problems": [problem._asdict() for problem in board.problems],
         "flips": [flip._asdict() for flip in board.flips],
     }
@@ -98,6 +129,7 @@ def _identity(entry: Entry) -> dict[str, Any]:
         "oracle": entry.oracle,
         "num_seeds": len(entry.seeds),
         "num_fewshot": None if entry.num_fewshot == OWN_SHOTS else entry.num_fewshot,
+        "documents": entry.num_documents,
         "parameters": entry.cost.parameters,
         "parameters_left": entry.parameters_left,
         "flops_left": entry.flops_left,

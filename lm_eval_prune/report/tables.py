@@ -11,12 +11,12 @@ from typing import Any
 from lm_eval_prune.files import write_bytes, write_json
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.chance import diluted
+from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
 from lm_eval_prune.report.records import arranged, flat_records, nested
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import (
     about_texts,
     chance_levels,
-    describe_average,
     describe_cell,
     fixed,
     heads_and_ffns,
@@ -25,7 +25,7 @@ from lm_eval_prune.report.wording import (
 )
 from lm_eval_prune.text import markdown_text, spreadsheet_text
 
-__all__ = ["harness_table", "markdown", "side_by_side", "write_flips", "write_tables"]
+__all__ = ["decline_table", "harness_table", "markdown", "side_by_side", "write_flips", "write_tables"]
 
 
 def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = "") -> list[Path]:
@@ -56,20 +56,23 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
     """The table, what is to be known before reading it, and the harness's table, as Markdown."""
     entries = board.entries if entries is None else entries
     parts = ["# Leaderboard"]
+    parts += [_list(finding.sentence for finding in found)] if (found := findings(board)) else []
     if board.problems:
         parts.append("**Not all of it is comparable:**\n\n" + _list(f"{p.kind}: {p.message}" for p in board.problems))
     for shots in board.shots:
-        header = ["rank", "variant", "heads", "FFNs", "parameters left", "", "FLOPs left", board.average_name]
+        header = ["rank", "variant", "n", "heads pruned", "FFNs pruned", "parameters left", "", "FLOPs left"]
+        header += [board.average_name]
         header += [str(column) for column in board.columns]
         rows = [_markdown_row(board, entry) for entry in entries if entry.num_fewshot == shots]
-        rows += [["", "chance", "", "", "", "", "", *levels]] if (levels := chance_levels(board)) else []
+        rows += [["", "chance", "", "", "", "", "", "", *levels]] if (levels := chance_levels(board)) else []
         parts.append(f"## {shots_name(shots)}\n\n{_table(header, rows)}")
     if len(board.shots) > 1:
         parts.append(f"## Side by side: {board.average_name}\n\n" + _table(*side_by_side(board, entries)))
     if texts := about_texts(board):
         parts.append("## Columns\n\n" + _list([*texts, *diluted(board)]))
     if board.declines:
-        parts.append("## Minimal decline\n\n" + _list(decline.sentence for decline in board.declines))
+        parts.append("## Minimal decline\n\n" + _table(*decline_table(board)) + f"\n\n{DECLINE_NOTE}")
+        parts.append(_list(decline.sentence for decline in board.declines))
     parts.append("## How to read it\n\n" + _list(notes_of(board)))
     parts.append("## As the harness prints it\n\n" + harness_table(board))
     return "\n\n".join(parts) + "\n"
@@ -81,10 +84,17 @@ def side_by_side(board: Board, entries: Sequence[Entry] | None = None) -> tuple[
     for entry in board.entries if entries is None else entries:
         found.setdefault(entry.label, {})[entry.num_fewshot] = entry
     rows = [
-        [label, *(describe_average(by_shots[k]) if k in by_shots else "" for k in board.shots)]
+        [label, *(describe_cell(by_shots[k].average) if k in by_shots else "" for k in board.shots)]
         for label, by_shots in found.items()
     ]
     return ["variant", *map(shots_name, board.shots)], rows
+
+
+def decline_table(board: Board) -> tuple[list[str], list[list[str]]]:
+    """(header, rows): how far each ranking can go at each number of shots; with the model, where there are several."""
+    several = len({entry.model for entry in board.entries}) > 1
+    rows = [[*([row.model] if several else []), row.ranking, row.component, *row.cells] for row in decline_rows(board)]
+    return [*(["model"] if several else []), *decline_header(board)], rows
 
 
 def harness_table(board: Board) -> str:
@@ -112,7 +122,8 @@ def _markdown_row(board: Board, entry: Entry) -> list[str]:
     count = "" if entry.cost.parameters is None else f"{entry.cost.parameters:,}"
     sizes = [percent(entry.parameters_left), count, percent(entry.flops_left)]
     cells = [describe_cell(entry.cells.get(column)) for column in board.columns]
-    return [str(entry.rank or ""), entry.label, heads, ffns, *sizes, describe_average(entry), *cells]
+    documents = "" if entry.num_documents is None else f"{entry.num_documents:,}"
+    return [str(entry.rank or ""), entry.label, documents, heads, ffns, *sizes, describe_cell(entry.average), *cells]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -105,7 +105,7 @@ def _task_cell(cell: Cell | Average | None) -> Text:
     """Value and standard error, and the difference to dense below."""
     if cell is None:
         return Text("missing", style="yellow")
-    difference = describe_difference(cell.difference, cell.verdict)
+    difference = describe_difference(cell)
     below = ("\n" + difference, COLOURS.get(cell.verdict, "")) if difference else ""
     return Text.assemble(value_text(cell).replace(" over seeds", ""), below)
 

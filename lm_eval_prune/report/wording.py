@@ -14,9 +14,9 @@ __all__ = [
     "about_texts",
     "chance_levels",
     "chance_text",
-    "describe_average",
     "describe_cell",
     "describe_difference",
+    "digits_of",
     "explain_difference",
     "fixed",
     "heads_and_ffns",
@@ -65,9 +65,19 @@ def fixed(value: float, digits: int = 4, sign: str = "") -> str:
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def signed(value: float) -> str:
+def digits_of(documents: int | None) -> int:
+    """Decimals that so many documents fill: as many as it takes to see one of them, 2 to 4; 4 where unknown."""
+    return 4 if not documents else min(4, max(2, math.ceil(math.log10(documents))))
+
+
+def signed(value: float, digits: int = 4) -> str:
     """A difference."""
-    return fixed(value, sign="+")
+    return fixed(value, digits, sign="+")
+
+
+def _digits(holder: Cell | Average | None) -> int:
+    """Of its value; those of a metric without bounds do not depend on the number of documents."""
+    return digits_of(holder.num_documents) if holder is not None and 0 <= holder.value <= 1 else 4
 
 
 def lowest(margin: float) -> str:
@@ -86,29 +96,32 @@ def heads_and_ffns(entry: Entry) -> tuple[str, str]:
 
 def value_text(holder: Cell | Average) -> str:
     """The value with its standard error, or the spread over seeds."""
+    digits = _digits(holder)
+    value = fixed(holder.value, digits)
     if holder.spread is not None:
-        return f"{fixed(holder.value)} ±{holder.spread:.4f} over seeds"
+        return f"{value} ±{holder.spread:.{digits}f} over seeds"
     if isinstance(holder, Average):
-        between = "" if math.isnan(holder.low) else f" [{fixed(holder.low, 3)}, {fixed(holder.high, 3)}]"
-        return fixed(holder.value) + between
-    return fixed(holder.value) + ("" if holder.stderr is None else f" ±{holder.stderr:.4f}")
+        interval = fixed(holder.low, min(digits, 3)), fixed(holder.high, min(digits, 3))
+        return value if math.isnan(holder.low) else f"{value} [{interval[0]}, {interval[1]}]"
+    return value if holder.stderr is None else f"{value} ±{holder.stderr:.{digits}f}"
 
 
-def describe_difference(difference: Difference | None, verdict: str) -> str:
+def describe_difference(holder: Cell | Average | None) -> str:
     """The difference to dense with the verdict's sign, and UNPAIRED where the two runs could not be paired."""
-    if difference is None:
+    if holder is None or holder.difference is None:
         return ""
-    unpaired = "" if difference.paired else UNPAIRED
-    return f"{signed(difference.value)}{unpaired} {VERDICT_SIGNS[verdict]}".rstrip()
+    unpaired = "" if holder.difference.paired else UNPAIRED
+    return f"{signed(holder.difference.value, _digits(holder))}{unpaired} {VERDICT_SIGNS[holder.verdict]}".rstrip()
 
 
-def explain_difference(difference: Difference | None, verdict: str) -> str:
+def explain_difference(holder: Cell | Average | None) -> str:
     """The difference in full: interval, tests, number of documents."""
-    if difference is None:
+    if holder is None or holder.difference is None:
         return ""
-    parts = [f"{signed(difference.value)} to dense"]
+    difference, digits = holder.difference, _digits(holder)
+    parts = [f"{signed(difference.value, digits)} to dense"]
     if not math.isnan(difference.low):
-        parts[0] += f" [{signed(difference.low)}, {signed(difference.high)}]"
+        parts[0] += f" [{signed(difference.low, digits)}, {signed(difference.high, digits)}]"
     if not math.isnan(difference.p_holm):
         parts.append(f"p = {difference.p:.2g}, Holm {difference.p_holm:.2g} ({difference.method})")
     elif difference.method != "none":
@@ -119,9 +132,9 @@ def explain_difference(difference: Difference | None, verdict: str) -> str:
     if not math.isnan(difference.draws):
         parts.append(f"{100 * difference.draws:.0f} % of the interval's squared width are draws")
     parts += [difference.note] if difference.note else []
-    if verdict == "too few documents":
+    if holder.verdict == "too few documents":
         parts.append(_why_too_few(difference))
-    return "; ".join([*parts, *([verdict] if verdict else [])])
+    return "; ".join([*parts, *([holder.verdict] if holder.verdict else [])])
 
 
 def _why_too_few(difference: Difference) -> str:
@@ -184,19 +197,11 @@ def probability_text(difference: Difference | None) -> str:
     return "p < 0.001" if difference.p_holm < 0.001 else f"p {difference.p_holm:.3f}"
 
 
-def describe_cell(cell: Cell | None) -> str:
-    if cell is None:
+def describe_cell(holder: Cell | Average | None) -> str:
+    """The value, and the difference to dense after it; empty where there is none."""
+    if holder is None:
         return ""
-    return " ".join(part for part in (value_text(cell), describe_difference(cell.difference, cell.verdict)) if part)
-
-
-def describe_average(entry: Entry) -> str:
-    average = entry.average
-    if average is None:
-        return ""
-    return " ".join(
-        part for part in (value_text(average), describe_difference(average.difference, average.verdict)) if part
-    )
+    return " ".join(part for part in (value_text(holder), describe_difference(holder)) if part)
 
 
 def notes_of(board: Board) -> list[str]:

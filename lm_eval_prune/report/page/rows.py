@@ -158,8 +158,8 @@ def _shown(holder: Cell | Average | None) -> Shown:
     if holder is None:
         return Shown(None, "missing")
     value, _, error = value_text(holder).removesuffix(" over seeds").partition(" ")
-    difference = describe_difference(holder.difference, holder.verdict).removesuffix(VERDICT_SIGNS[holder.verdict])
-    explained = explain_difference(holder.difference, holder.verdict)
+    difference = describe_difference(holder).removesuffix(VERDICT_SIGNS[holder.verdict])
+    explained = explain_difference(holder)
     return Shown(
         order=holder.value,
         text=value,
