@@ -108,7 +108,7 @@ def test_the_command_takes_a_field(tmp_path):
     assert "20 x story, 240 documents" in shown.output
     content = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert content["columns"][0]["units"] == 20
-    assert "20 x story" in (tmp_path / "out" / "leaderboard.html").read_text(encoding="utf-8")
+    assert "20 x story" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
     assert "mine acc units" in (tmp_path / "out" / "leaderboard.csv").read_text().splitlines()[0]
 
 

@@ -16,8 +16,10 @@ from lm_eval_prune.report.wording import digits_of, fixed, percent_of_text
 
 __all__ = ["DECLINE_NOTE", "DeclineRow", "Finding", "decline_header", "decline_rows", "findings"]
 
-FOUND_IN = ("random", "most:")
-"""Begin rankings that a finding is not about, unless there is nothing else."""
+FIRST = ("own", "aggregate")
+"""Rankings that a finding is about, before all others."""
+LAST = ("task:", "random", "most:")
+"""Begin rankings that a finding is about only where there is nothing else."""
 DECLINE_NOTE = (
     "The largest share whose loss, and that of all smaller shares, is shown to be within the margin; in brackets the "
     "largest up to which no loss is shown, where documents are too few to show that there is none."
@@ -25,7 +27,10 @@ DECLINE_NOTE = (
 
 
 class Finding(NamedTuple):
-    """How far a model can be pruned at a number of shots, by the ranking that goes furthest."""
+    """How far a model can be pruned at a number of shots, by one ranking.
+
+    It is chosen by name, whatever the numbers are: the furthest of many would be too far more often than a test allows.
+    """
 
     model: str
     num_fewshot: int
@@ -85,7 +90,7 @@ def findings(board: Board) -> list[Finding]:
             key = walk.decline.component, walk.decline.model, walk.decline.num_fewshot
             found.setdefault(key, []).append(walk)
     several = len({entry.model for entry in board.entries}) > 1
-    made = [_finding(_furthest(walks), board, several) for walks in found.values()]
+    made = [_finding(_chosen(walks), board, several) for walks in found.values()]
     return sorted(made, key=lambda one: (-one.num_fewshot, one.component != "heads"))
 
 
@@ -129,10 +134,16 @@ def _average(entry: Entry) -> Average:
     return entry.average
 
 
-def _furthest(walks: Sequence[_Walk]) -> _Walk:
-    """By what is shown, then by what is seen; of equal ones the first. Rankings by importance before random ones."""
-    plain = [w for w in walks if not w.decline.ranking.startswith(FOUND_IN) and not w.entries[0].oracle]
-    return max(plain or walks, key=lambda walk: (float(walk.decline.fraction), len(walk.seen)))
+def _chosen(walks: Sequence[_Walk]) -> _Walk:
+    """By the task's own scores, by their mean, by others, by other tasks', at random; oracles after all of these."""
+
+    def place(walk: _Walk) -> tuple[bool, int, str]:
+        name = walk.decline.ranking.removesuffix(", oracle")
+        early = FIRST.index(name) if name in FIRST else len(FIRST)
+        late = next((1 + number for number, begin in enumerate(LAST) if name.startswith(begin)), 0)
+        return walk.entries[0].oracle, early + late, name
+
+    return min(walks, key=place)
 
 
 def _cell(walk: _Walk) -> str:
@@ -153,8 +164,11 @@ def _finding(walk: _Walk, board: Board, several: bool) -> Finding:
     numbers = [dense, *(_average(entry).value for entry in [*kept[-1:], *after])]
     texts = _texts(numbers, digits_of(first.num_documents))
     sentence = f"{f'{decline.model}, ' if several else ''}{shots_name(decline.num_fewshot)}: "
-    sentence += _kept_text(walk, kept, board, texts[:2])
-    if after:
+    if first.verdict == "dense is at chance" and not worse:
+        sentence += f"the dense model's average, {texts[0]}, is not shown to be above chance: no loss can show"
+    else:
+        sentence += _kept_text(walk, kept, board, texts[:2])
+    if after and (worse or first.verdict != "dense is at chance"):
         sentence += f"; at {percent_of_text(walk.share(after[0]))} {_after_text(after[0], texts[0], texts[-1])}"
     return Finding(
         decline.model,

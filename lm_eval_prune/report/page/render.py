@@ -22,6 +22,7 @@ from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
+from lm_eval_prune.report.findings import findings
 from lm_eval_prune.report.page import provenance
 from lm_eval_prune.report.page.answers import packed_answers
 from lm_eval_prune.report.page.masks import mask_data
@@ -72,7 +73,7 @@ def render_page(
         script=script,
         title=_title(board),
         summary=_summary(board),
-        finding="",
+        finding=next((finding.sentence for finding in findings(board)), ""),
         board=board,
         declines=board.declines,
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
