@@ -26,7 +26,7 @@ from scoring_measure import Scorers
 from scoring_requests import TASKS, real_documents, training_texts
 
 from lm_eval_prune import PruningMask, masked
-from lm_eval_prune.decoders.family import FAMILIES
+from lm_eval_prune.decoders.table import PROVEN
 from lm_eval_prune.decoders.tiny import tiny_config
 from lm_eval_prune.files import write_json
 from lm_eval_prune.random_opt import save_random_model
@@ -84,7 +84,7 @@ def _models(pretrained: str | None, folder: Path, benchmarks_data: Path) -> Iter
         yield Scorers(pretrained, "cpu", "float32")
         return
     texts = training_texts(benchmarks_data)
-    for family in sorted(FAMILIES.keys() - {"pruned_opt"}):
+    for family in PROVEN:
         config = tiny_config(family)
         config.vocab_size, config.max_position_embeddings = VOCABULARY, POSITIONS
         config.bos_token_id, config.eos_token_id, config.pad_token_id = 2, 2, 1

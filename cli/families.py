@@ -34,7 +34,7 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
     from rich.console import Console
     from tqdm import tqdm
 
-    from lm_eval_prune.decoders.family import FAMILIES
+    from lm_eval_prune.decoders.table import PROVEN
     from lm_eval_prune.decoders.tiny import causal_lm_types
     from lm_eval_prune.families import as_markdown, as_record, survey
     from lm_eval_prune.files import write_bytes, write_json
@@ -46,7 +46,7 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
         raise ArgumentError(f"{odd[0]}: transformers has no causal language model of this type")
     if output_path is not None and output_path.suffix not in (".json", ".md"):
         raise ArgumentError(f"--output_path {output_path}: expected a name that ends in .json or .md")
-    chosen = known if everything else model_types or tuple(name for name in FAMILIES if name in known)
+    chosen = known if everything else model_types or tuple(name for name in PROVEN if name in known)
     rows = list(tqdm(survey(chosen), total=len(chosen), desc="Families", unit="type", leave=False, disable=None))
     console = Console(markup=False)
     for table in _tables(rows):

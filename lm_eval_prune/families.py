@@ -68,9 +68,11 @@ def survey(model_types: Sequence[str], *, seconds: float = SECONDS) -> Iterator[
 def try_type(model_type: str) -> FamilyRow:
     """The row of one type, found in this process."""
     from lm_eval_prune.decoders import decoder_of
-    from lm_eval_prune.decoders.family import FAMILIES
+    from lm_eval_prune.decoders.table import PROVEN, REFUSED
     from lm_eval_prune.decoders.tiny import tiny_model
 
+    if model_type in REFUSED:
+        return FamilyRow(model_type=model_type, status="refused", reason=REFUSED[model_type])
     try:
         model = tiny_model(model_type)
     except UnsupportedModelError as error:
@@ -87,7 +89,7 @@ def try_type(model_type: str) -> FamilyRow:
             notes[name] = _reason(error, type(model).__name__)
     return FamilyRow(
         model_type=model_type,
-        status="proven" if model_type in FAMILIES else "accepted",
+        status="proven" if model_type in PROVEN else "accepted",
         heads_per_group=decoder.num_attention_heads // decoder.num_key_value_heads,
         works={name: name not in notes for name in ABILITIES},
         notes=notes,

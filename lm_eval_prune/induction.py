@@ -16,7 +16,7 @@ from accelerate.utils import align_module_device
 from tqdm import tqdm
 
 from lm_eval_prune.decoders import Decoder, decoder_of, input_device, trunk_of
-from lm_eval_prune.decoders.attention import Attention, attending
+from lm_eval_prune.decoders.attention import Attention
 from lm_eval_prune.decoders.places import weight_of
 from lm_eval_prune.errors import ArgumentError, ExampleError
 from lm_eval_prune.importance.gradient import frozen
@@ -54,7 +54,7 @@ def prefix_matching_scores(
     if repeats < 2:
         raise ArgumentError(f"repeats={repeats}; expected at least 2, so that something is repeated")
     inputs = _inputs(model, sequences, repeats, bos_token_id)
-    trunk, decoder = trunk_of(model), decoder_of(model)
+    decoder, trunk = decoder_of(model), trunk_of(model)
     bar = tqdm(inputs, desc="Prefix matching", unit="sequence", disable=not progress)
     scores = []
     with frozen(model), torch.no_grad():
@@ -86,7 +86,7 @@ def copying_scores(
     if definition not in COPYING_DEFINITIONS:
         raise ArgumentError(f"definition {definition!r}: unknown; expected one of {', '.join(COPYING_DEFINITIONS)}")
     inputs = _inputs(model, sequences, 1, bos_token_id)
-    trunk, decoder = trunk_of(model), decoder_of(model)
+    decoder, trunk = decoder_of(model), trunk_of(model)
     copied = _copied_by if definition == "olsson2022" else _copied_from_embeddings
     bar = tqdm(inputs, desc="Copying", unit="sequence", disable=not progress)
     scores = []
@@ -176,7 +176,7 @@ def _over_layers(trunk: Trunk, decoder: Decoder, tokens: list[int], visit: Visit
         seen[attention.layer] = rows, outputs
         return outputs[None]
 
-    with attending(trunk.places, handler):
+    with trunk.watched(handler):
         stream, calls = trunk.embed(torch.tensor([tokens], device=input_device(trunk.model)), described=True)
         for layer in range(decoder.num_hidden_layers):
             with _normed(trunk, layer) as scales:

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from lm_eval_prune.cli.families import command
-from lm_eval_prune.decoders.family import FAMILIES
+from lm_eval_prune.decoders.table import PROVEN
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.families import ABILITIES, _Worker, as_markdown, survey, try_type
 
@@ -29,7 +29,7 @@ STATUSES = {
 def test_a_type_is_what_its_tiny_model_shows(model_type):
     row = try_type(model_type)
     assert row.status == STATUSES[model_type]
-    assert (row.status == "proven") == (model_type in FAMILIES)
+    assert (row.status == "proven") == (model_type in PROVEN)
     if row.status in ("proven", "accepted"):
         assert row.works.keys() == ABILITIES.keys()
         assert {"masks", "generation", "gradient importance", "packed scoring"} <= {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from lm_eval_prune.decoders.family import FAMILIES, model_type_of, text_config
+from lm_eval_prune.decoders.family import is_proven, text_config
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
@@ -23,7 +24,7 @@ TOKENS, TOLERANCE = 24, 1e-4
 def require_compactable(config: Any) -> None:
     """Raise UnsupportedModelError unless compact models of this family compute what masked ones do."""
     config = getattr(config, "original_config", config)
-    if model_type_of(config) in FAMILIES:
+    if is_proven(config):
         return
     kind: Any = type(config)
     if reason := _refusal(kind, json.dumps(config.to_dict(), default=str, sort_keys=True)):
@@ -44,16 +45,25 @@ def _refusal(kind: Any, content: str) -> str | None:
         vocabulary = text_config(model.config).vocab_size
         ids = torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
         with torch.no_grad(), masked(model, mask):
-            expected = model(ids).logits
+            expected = [model(ids).logits, *_with_cache(model, ids)]
         with torch.no_grad():
-            found = compacted(model, mask)(ids).logits
+            smaller = compacted(model, mask)
+            found = [smaller(ids).logits, *_with_cache(smaller, ids)]
     except UnsupportedModelError as error:
         return one_line(error)
     except Exception as error:  # whatever a model of any shape raises when its parts are not where they were
-        return f"{type(error).__name__}: {one_line(error)[:200]}"
-    if (found - expected).abs().max() > TOLERANCE * (1 + expected.abs().max()):
-        return "without the heads and FFNs that a mask prunes, a small model of it computes something else"
+        return f"its classes do not run with fewer heads or FFNs: {type(error).__name__}: {one_line(error)[:200]}"
+    for one, another in zip(found, expected, strict=True):
+        if (one - another).abs().max() > TOLERANCE * (1 + another.abs().max()):
+            return "without the heads and FFNs that a mask prunes, a small model of it computes something else"
     return None
+
+
+def _with_cache(model: Any, ids: Any) -> Iterator[Any]:
+    """Logits of the last tokens behind a cache of the others; nothing where the model has none."""
+    first = model(ids[:, :-2], use_cache=True)
+    if (cache := getattr(first, "past_key_values", None)) is not None:
+        yield model(ids[:, -2:], past_key_values=cache, use_cache=True).logits
 
 
 def _mask(model: Any) -> PruningMask:

@@ -97,14 +97,17 @@ def require_supported(config: Any, name: str | None = None) -> None:
 
     Whether it is, `decoder_of` says of the model itself.
     """
-    from lm_eval_prune.decoders.family import FAMILIES, is_known
+    from lm_eval_prune.decoders.family import is_known
+    from lm_eval_prune.decoders.table import PROVEN, REFUSED
 
+    model_type = getattr(config, "model_type", None)
+    name = name or getattr(config, "_name_or_path", "") or "the model"
+    if model_type in REFUSED:
+        raise UnsupportedModelError(f"{name}: model type {model_type!r} is not supported: {REFUSED[model_type]}")
     if not is_known(config):
-        name = name or getattr(config, "_name_or_path", "") or "the model"
-        model_type = getattr(config, "model_type", None)
         raise UnsupportedModelError(
             f"{name}: model type {model_type!r} is not supported: transformers has no causal language model of it; "
-            f"proven: {', '.join(sorted(FAMILIES))}"
+            f"proven: {', '.join(PROVEN)}"
         )
 
 
@@ -283,6 +286,8 @@ def _require_configured(inner: Any, model: nn.Module) -> None:
             f"{type(model).__name__}: no supported decoder in it; expected a transformers model, such as "
             "AutoModelForCausalLM.from_pretrained(...), or the .model of a harness model"
         )
+    if type(inner.config).__module__.startswith("transformers."):  # others may be of a type of their own
+        require_supported(inner.config, type(inner).__name__)
 
 
 def unwrapped(model: Any) -> Any:

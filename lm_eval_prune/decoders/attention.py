@@ -34,6 +34,10 @@ HARMLESS = {
 """Arguments that say nothing which queries, keys and values do not say; `is_causal` only where it is true."""
 
 
+BIDIRECTIONAL = object()
+"""In the place of an attention mask that hides nothing, of an encoder's tokens: no layer may attend with it."""
+
+
 @dataclass(frozen=True)
 class Window:
     """In the place of an attention mask: causal, and to the last `size` tokens, the query's own among them."""
@@ -147,13 +151,15 @@ def _mask(
     use_vmap: bool = False,
     config: Any = None,
     **told: Any,
-) -> Window | None:
+) -> object:
     """What transformers calls for a mask: says what is seen, instead of drawing it."""
     if use_vmap:
         raise UnsupportedModelError("its attention mask is composed in a way of its own")
+    if told.pop("allow_is_bidirectional_skip", False):
+        return BIDIRECTIONAL
     if unknown := sorted(told.keys() - {"allow_is_causal_skip", "device", "dtype"}):
         raise UnsupportedModelError(f"its attention mask is told {unknown[0]!r}, which is not known here")
-    if attention_mask is not None:
+    if attention_mask is not None and not bool(attention_mask.all()):
         raise UnsupportedModelError("its attention mask comes with its input")
     if local_size is not None and local_size == getattr(config, "attention_chunk_size", None):
         raise UnsupportedModelError("its attention is cut into chunks")

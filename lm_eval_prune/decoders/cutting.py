@@ -8,6 +8,8 @@ head stays while any of its query heads does; where groups keep unlike numbers, 
 from __future__ import annotations
 
 import functools
+import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +22,6 @@ from lm_eval_prune.decoders.places import width_out
 from lm_eval_prune.decoders.ragged import OwnHeads
 from lm_eval_prune.decoders.skeleton import skeleton_of
 from lm_eval_prune.decoders.slices import norms_over_heads
-from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ __all__ = ["cut"]
 QUERY_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "num_q_heads")
 KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 """Names by which modules of attention know how many heads they have."""
+WIDTHS = ("split_size", "embed_dim", "all_head_size", "hidden_size")
+"""Names by which they know the width of all heads together."""
 
 
 def cut(model: Any) -> None:
@@ -73,7 +76,7 @@ def _cut_layer(block: Any, whole: Places, index: int, removed: PruningMask) -> N
         _make_fewer(block, whole, index, removed)
     if without_ffn:
         gone += (*family.ffn[:-1], *family.ffn_norms)
-        _replace(block, family.ffn[-1], nothing)
+        _replace(block, family.ffn[-1], nothing_routed if _hands_on_routing(layer.ffn[-1]) else nothing)
         if headless:
             gone += family.shared_norms
     for path in gone:
@@ -98,6 +101,16 @@ def nothing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.zeros_like(hidden_states)
 
 
+def nothing_routed(hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """The same of a mixture of experts that hands on what its router has chosen, too."""
+    return torch.zeros_like(hidden_states), None
+
+
+def _hands_on_routing(ffn: Any) -> bool:
+    """Whether a module returns two values; asked of its source, since a module without weights cannot be run."""
+    return re.search(r"^\s*return \w+, \w+$", inspect.getsource(type(ffn).forward), re.MULTILINE) is not None
+
+
 # -- layers with fewer heads ------------------------------------------------------------------------------------------
 
 
@@ -109,7 +122,7 @@ def _make_fewer(block: Any, whole: Places, index: int, removed: PruningMask) -> 
     own = {
         **dict.fromkeys(QUERY_HEADS, (whole.num_attention_heads, len(heads))),
         **dict.fromkeys(KEY_VALUE_HEADS, (whole.num_key_value_heads, len(groups))),
-        "split_size": (whole.num_attention_heads * whole.head_dim, len(heads) * whole.head_dim),
+        **dict.fromkeys(WIDTHS, (whole.num_attention_heads * whole.head_dim, len(heads) * whole.head_dim)),
         "num_key_value_groups": (whole.num_attention_heads // whole.num_key_value_heads, 1 if is_ragged else ratio),
     }
     for name, (before, after) in own.items():
@@ -121,7 +134,9 @@ def _make_fewer(block: Any, whole: Places, index: int, removed: PruningMask) -> 
         norm = getattr(attention, name)
         norm.chosen = _ranges(heads if kind == "queries" else groups, whole.head_dim)
         norm.__class__ = _joined(_OfSomeHeads, norm.__class__)
-    attention.place, attention.kept_groups, attention.key_places = index, groups, places
+    # What latent attention caches is shared by all heads, and stays as it is.
+    attention.place, attention.kept_groups = index, None if family.is_latent else groups
+    attention.key_places = places
     attention.__class__ = _joined(_FewerHeads, attention.__class__)
 
 
@@ -148,7 +163,7 @@ class _FewerHeads(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         cached = _cached(args, kwargs, self.place)  # type: ignore[arg-type]
         groups: Any = self.kept_groups
-        if cached is not None and cached.keys.shape[1] != len(groups):
+        if cached is not None and groups is not None and cached.keys.shape[1] != len(groups):
             # A learned prefix (PEFT's prefix tuning), which knows the configuration's number of heads alone.
             cached.keys, cached.values = (part[:, list(groups)] for part in (cached.keys, cached.values))
         return super().forward(*args, **kwargs)
@@ -184,14 +199,13 @@ def _cache(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _make_headless(block: Any, whole: Places, index: int) -> None:
     family, layer = whole.family, whole.layers[index]
     attention, name = block.get_submodule(family.attention), family.output.removeprefix(f"{family.attention}.")
-    if "." in name:
-        raise UnsupportedModelError(f"layers without heads cannot be made: {family.output} is not its attention's own")
-    bias = getattr(getattr(attention, name), "bias", None)
+    parent, _, last = family.output.rpartition(".")
+    bias = getattr(block.get_submodule(family.output), "bias", None)
     for kind in ("_modules", "_parameters", "_buffers"):
         for other in list(vars(attention)[kind]):
             delattr(attention, other)
-    setattr(attention, name, OutputBias(width_out(layer.output), bias))
-    attention.place, attention.output_name = index, name
+    setattr(block.get_submodule(parent), last, OutputBias(width_out(layer.output), bias))
+    attention.place, attention.output_name = index, None if name == family.output else name
     attention.counts_tokens = _is_asked_for_tokens(text_config(whole.model.config), index)
     attention.__class__ = _joined(_Headless, attention.__class__)
 
@@ -236,10 +250,12 @@ class _Headless(nn.Module):
             counted = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)  # one number a token answers
             cache.update(counted, counted, self.place)
         weights = None
-        if self.config._attn_implementation == "eager":  # the others give no layer's attention weights
+        if (
+            getattr(getattr(self, "config", None), "_attn_implementation", None) == "eager"
+        ):  # the others give no layer's attention weights
             tokens = hidden.shape[1]
             masks = (each for each in (kwargs.get("attention_mask"), *args[1:]) if isinstance(each, torch.Tensor))
             keys = next((mask.shape[-1] for mask in masks if mask.dim() == 4), tokens)
             weights = hidden.new_empty(len(hidden), 0, tokens, keys)
-        output = getattr(self, self.output_name)
-        return output(hidden.new_zeros(*hidden.shape[:-1], 1)), weights
+        nothing = hidden.new_zeros(*hidden.shape[:-1], 1)
+        return nothing if self.output_name is None else getattr(self, self.output_name)(nothing), weights

@@ -1,4 +1,4 @@
-"""Where each model family keeps its heads and FFNs: a table, and the common shape that needs no line in it.
+"""Where a model family keeps its heads and FFNs, and the common shape that needs no line in the table (table.py).
 
 A family is what transformers calls a model type. Paths are those of submodules: of the layers, from the base model
 (the causal language model without its output layer); of everything else, from one layer.
@@ -17,7 +17,7 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FAMILIES", "POSITIONS", "Family", "family_of", "is_known", "model_type_of", "submodule", "text_config"]
+__all__ = ["POSITIONS", "Family", "family_of", "is_known", "is_proven", "model_type_of", "submodule", "text_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,10 @@ class Family:
     keys: str = "self_attn.k_proj"
     """"" where `queries` is one map to queries, keys and values."""
     values: str = "self_attn.v_proj"
+    """"" also where `keys` makes keys and values of all heads out of what they share (latent attention)."""
     fused: str = ""
-    """How `queries` lays out all three: "heads" (head after head, each its query, key and value) or "kinds" (all
-    queries, then all keys, then all values)."""
+    """How `queries` lays out all three: "groups" (group after group, each its queries, its key and its value), "kinds"
+    (all queries, then all keys, then all values), or "quarters" (four times queries, values and keys of a quarter)."""
     output: str = "self_attn.o_proj"
     """Map whose input is the heads' outputs side by side, head 0 first."""
     ffn: tuple[str, ...] = ("mlp",)
@@ -63,78 +64,20 @@ class Family:
     proven: bool = False
     """The tests hold this family to an independent computation; others are proven when they are loaded."""
 
+    @property
+    def is_latent(self) -> bool:
+        """Whether `keys` maps what all heads share, a short vector a token, to the keys and values of each."""
+        return bool(self.keys) and not self.values
 
-COMMON = Family(attention_norms=("input_layernorm",), ffn_norms=("post_attention_layernorm",), proven=True)
-NORMS_BEHIND = dataclasses.replace(
-    COMMON,
-    attention_norms=(),
-    attention_norms_behind=("post_attention_layernorm",),
-    ffn_norms=("post_feedforward_layernorm",),
-    added="post_feedforward_layernorm",
-)
-OPT = Family(
-    layers="decoder.layers",
-    output="self_attn.out_proj",
-    ffn=("fc1", "fc2"),
-    up=("fc1",),
-    down="fc2",
-    added="fc2",
-    attention_norms=("self_attn_layer_norm",),
-    ffn_norms=("final_layer_norm",),
-    norms_first="do_layer_norm_before",
-    project_out="decoder.project_out",
-    proven=True,
-)
-FAMILIES = {
-    "gemma2": dataclasses.replace(
-        NORMS_BEHIND,
-        attention_norms=("input_layernorm",),
-        ffn_norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
-    ),
-    "gpt2": Family(
-        layers="h",
-        attention="attn",
-        queries="attn.c_attn",
-        keys="",
-        values="",
-        fused="kinds",
-        output="attn.c_proj",
-        up=("mlp.c_fc",),
-        down="mlp.c_proj",
-        attention_norms=("ln_1",),
-        ffn_norms=("ln_2",),
-        proven=True,
-    ),
-    "gpt_neox": Family(
-        attention="attention",
-        queries="attention.query_key_value",
-        keys="",
-        values="",
-        fused="heads",
-        output="attention.dense",
-        up=("mlp.dense_h_to_4h",),
-        down="mlp.dense_4h_to_h",
-        attention_norms=("input_layernorm",),
-        ffn_norms=("post_attention_layernorm",),
-        parallel="use_parallel_residual",
-        proven=True,
-    ),
-    "llama": COMMON,
-    "mistral": COMMON,
-    "olmo2": NORMS_BEHIND,
-    "opt": OPT,
-    "qwen2": COMMON,
-    "qwen3": COMMON,
-    "smollm3": COMMON,
-}
-"""transformers' `config.model_type` -> the family; what is not here is looked for in the common shape."""
 
 LAYERS = ("layers", "decoder.layers", "h", "blocks", "language_model.layers", "text_model.layers")
 ATTENTIONS = ("self_attn", "attention", "attn", "self_attention")
 OUTPUTS = ("o_proj", "out_proj", "dense", "c_proj", "wo")
+LATENT = ("kv_b_proj",)
 FUSED = ("qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv")
 FFNS = ("mlp", "feed_forward", "block_sparse_moe", "moe", "ffn")
 DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
+NORMS_BEHIND_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
 """Names that the common shape goes by, the usual one first."""
 POSITIONS = ("embed_positions", "wpe", "positions_embed")
 """Names of a table of learned positions, beside the layers; most families compute theirs."""
@@ -155,11 +98,20 @@ def model_type_of(config: Any) -> str:
 def is_known(config: Any) -> bool:
     """Whether a model of this configuration may be supported: its family is in the table, or transformers has a causal
     language model of its type, to be looked at once it is there."""
-    if model_type_of(config) in FAMILIES:
-        return True
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return getattr(config, "model_type", None) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from lm_eval_prune.decoders.table import FAMILIES
+
+    return model_type_of(config) in FAMILIES or (
+        getattr(config, "model_type", None) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    )
+
+
+def is_proven(config: Any) -> bool:
+    """Whether the tests hold the family of this configuration to computations of their own."""
+    from lm_eval_prune.decoders.table import PROVEN
+
+    return model_type_of(config) in PROVEN
 
 
 def family_of(config: Any, base: nn.Module) -> Family:
@@ -167,6 +119,8 @@ def family_of(config: Any, base: nn.Module) -> Family:
 
     Raises UnsupportedModelError where no heads or no FFN are found.
     """
+    from lm_eval_prune.decoders.table import FAMILIES
+
     family = FAMILIES.get(model_type_of(config)) or _common_shape(base)
     if family.norms_first and not getattr(text_config(config), family.norms_first):
         family = dataclasses.replace(
@@ -187,12 +141,17 @@ def _common_shape(base: nn.Module) -> Family:
     blocks = submodule(base, layers)
     if not len(blocks):
         raise UnsupportedModelError("it has no layers")
-    block = blocks[0]
+    # Of a hybrid, a layer that attends: the others are found to lack what it has.
+    block = next((each for each in blocks if any(submodule(each, name) is not None for name in ATTENTIONS)), blocks[0])
     attention, ffn = _first(block, ATTENTIONS, "attention"), _first(block, FFNS, "FFN")
     output = _first(block, [f"{attention}.{name}" for name in OUTPUTS], "map from its heads to the residual stream")
     fused = next((f"{attention}.{name}" for name in FUSED if submodule(block, f"{attention}.{name}")), "")
+    latent = next((f"{attention}.{name}" for name in LATENT if submodule(block, f"{attention}.{name}")), "")
     maps: dict[str, Any] = {"queries": fused, "keys": "", "values": "", "fused": "kinds"} if fused else {}
-    for kind in () if fused else ("queries", "keys", "values"):
+    if latent:
+        queries = [f"{attention}.{name}" for name in ("q_b_proj", "q_proj")]
+        maps = {"queries": _first(block, queries, "map to queries"), "keys": latent, "values": ""}
+    for kind in () if maps else ("queries", "keys", "values"):
         maps[kind] = _first(block, [f"{attention}.{kind[0]}_proj"], f"map to {kind}")
     down, up = _ffn_maps(block, ffn)
     return Family(
@@ -221,14 +180,13 @@ def _norms(block: nn.Module, ffn: str) -> dict[str, Any]:
     """Which norms of a layer serve what, by the names that transformers gives them; norms of other names stay."""
     names = {name for name, _ in block.named_children()}
     before, after = "input_layernorm", "post_attention_layernorm"
-    if "post_feedforward_layernorm" in names:
+    behind = next((name for name in NORMS_BEHIND_FFN if name in names), "")
+    if behind:
         return {
             "attention_norms": (before,) if before in names else (),
             "attention_norms_behind": (after,) if after in names else (),
-            "ffn_norms": tuple(
-                name for name in ("pre_feedforward_layernorm", "post_feedforward_layernorm") if name in names
-            ),
-            "added": "post_feedforward_layernorm",
+            "ffn_norms": tuple(name for name in (behind.replace("post", "pre"), behind) if name in names),
+            "added": behind,
         }
     if {before, after} <= names:
         return {"attention_norms": (before,), "ffn_norms": (after,), "added": ffn}

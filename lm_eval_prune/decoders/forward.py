@@ -18,7 +18,7 @@ from lm_eval_prune.decoders.maps import fast, narrowed
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
 from lm_eval_prune.decoders.places import places_of, width_out
 from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
-from lm_eval_prune.decoders.proof import require_proof
+from lm_eval_prune.decoders.proof import why_unpacked
 from lm_eval_prune.decoders.stages import Stage
 from lm_eval_prune.decoders.trunk import LayerCall, Trunk
 from lm_eval_prune.errors import UnsupportedModelError
@@ -147,7 +147,6 @@ def why_not(model: nn.Module) -> str | None:
     if found := kinds & LENGTH_DEPENDENT:
         return f"its rotary positions ({found.pop()}) depend on what else is in the input"
     try:
-        require_proof(places_of(model))
+        return why_unpacked(places_of(model))
     except UnsupportedModelError as error:
         return str(error)
-    return None

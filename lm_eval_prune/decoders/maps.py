@@ -18,7 +18,7 @@ from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.linear import linear
 from lm_eval_prune.decoders.places import Layer, Places, weight_of, width_out
-from lm_eval_prune.decoders.slices import parts_of
+from lm_eval_prune.decoders.slices import blocks_of, parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,18 +98,13 @@ def _attention_maps(
 
 def _rows(places: Places, index: int, *, queries: bool, keys: bool) -> list[tuple[str, int, int]]:
     """(path of a map, from, to): where the queries of a layer are, or its keys and values."""
-    layer, family, width = places.layers[index], places.family, places.head_dim
-    heads = len(places.removed.kept_heads(index))
-    if family.fused == "heads":
-        blocks = [(family.queries, 3 * head * width, (3 * head + 1) * width) for head in range(heads)]
-        others = [(family.queries, stop, stop + 2 * width) for _, _, stop in blocks]
-    elif family.fused == "kinds":
-        blocks = [(family.queries, 0, heads * width)]
-        others = [(family.queries, heads * width, width_out(layer.queries))]
-    else:
-        blocks = [(family.queries, 0, heads * width)]
-        others = [(family.keys, 0, width_out(layer.keys)), (family.values, 0, width_out(layer.values))]
-    return (blocks if queries else []) + (others if keys else [])
+    found = []
+    for path, blocks in blocks_of(places, index).items():
+        width = width_out(submodule(places.layers[index].module, path)) // len(blocks)
+        for place, block in enumerate(blocks):
+            if queries if block.kind == "queries" else keys:
+                found.append((path, place * width, (place + 1) * width))
+    return found
 
 
 def _ffn(layer: Layer, rows: int | None) -> Iterator[tuple[nn.Module, Forward]]:

@@ -35,6 +35,7 @@ class Layer:
     queries: Any
     """The one map to queries, keys and values where `keys` and `values` are None and this is not."""
     keys: Any
+    """The one map to keys and values where `values` is None and this is not."""
     values: Any
     output: Any
     up: tuple[nn.Module, ...]
@@ -87,9 +88,10 @@ class Places:
     def share_of_experts(self) -> float:
         """Of a mixture's experts, the share that one token meets; 1 without a mixture."""
         config = text_config(self.model.config)
-        names = ("num_experts", "num_local_experts", "n_routed_experts")
+        config = getattr(config, "ffn_config", config)
+        names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
         experts = next((count for name in names if (count := getattr(config, name, None))), None)
-        met = getattr(config, "num_experts_per_tok", None)
+        met = getattr(config, "num_experts_per_tok", None) or getattr(config, "moe_top_k", None)
         return met / experts if met and experts else 1.0
 
     @cached_property
@@ -124,6 +126,8 @@ def _places(model: Any) -> Places:
 
         whole = skeleton_of(model.config)
     base = getattr(model, "base_model", model)
+    if base is model:  # a part of a model of text and more whose name for its base is another's
+        base = submodule(model, "model") or model
     family = whole.family if whole else family_of(model.config, base)
     blocks = submodule(base, family.layers)
     if blocks is None:  # a text decoder within a model of text and more
@@ -152,7 +156,7 @@ def _places(model: Any) -> Places:
 def _head_dim(heads: int, family: Family, blocks: Any) -> int:
     output = submodule(blocks[0], family.output)
     if output is None:
-        raise UnsupportedModelError(f"layer 0 has no {family.output}")
+        raise UnsupportedModelError(f"layer 0 has no heads: it is a {type(blocks[0]).__name__} without {family.output}")
     width, rest = divmod(width_in(output), heads)
     if rest:
         raise UnsupportedModelError(f"{heads} heads do not divide {family.output}'s input")
@@ -161,9 +165,9 @@ def _head_dim(heads: int, family: Family, blocks: Any) -> int:
 
 def _key_value_heads(layers: tuple[Layer, ...], family: Family, heads: int, head_dim: int) -> int:
     first = layers[0]
-    if family.fused == "heads":
+    if family.is_latent:
         return heads
-    if family.fused == "kinds":
+    if family.fused:
         return (width_out(first.queries) // head_dim - heads) // 2
     return width_out(first.keys) // head_dim
 
@@ -174,7 +178,9 @@ def _layer(block: Any, family: Family, index: int) -> Layer:
 
     attention = at(family.attention)
     if attention is None:
-        raise UnsupportedModelError(f"layer {index} has no {family.attention}")
+        raise UnsupportedModelError(
+            f"layer {index} has no heads: it is a {type(block).__name__} without {family.attention}"
+        )
     return Layer(
         module=block,
         attention=attention,
@@ -198,6 +204,12 @@ def _check(places: Places, index: int, layer: Layer) -> None:
         raise UnsupportedModelError(f"layer {index} has no FFN at {places.family.added}")
     if places.family.fused:
         expected = {"queries": heads + 2 * groups}
+    elif places.family.is_latent:
+        expected = {}
+        for kind in ("queries", "keys"):
+            module = getattr(layer, kind)
+            if module is None or width_out(module) % heads:
+                raise UnsupportedModelError(f"layer {index}: {getattr(places.family, kind)} has no {heads} heads")
     else:
         expected = {"queries": heads, "keys": groups, "values": groups}
     for kind, count in expected.items():

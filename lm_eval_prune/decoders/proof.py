@@ -1,25 +1,28 @@
 """The proof that a model of a family which no test holds is what its places say.
 
-On the model's own weights and a short text, with sliding windows made shorter than it: its layers are its whole forward
-pass; its attention, computed here, gives its own logits and goes straight into the output map; a layer adds nothing to
-the residual stream but attention and FFN; one head masked is its output columns zeroed, one FFN masked is its last map
-zeroed; and a pack of two texts that begin alike is those two texts.
+On the model's own weights and a short text, with sliding windows made shorter than it. To be masked: its layers are its
+whole forward pass, and causal; what its output map reads of a head comes of that head's queries and its group's keys
+and values alone; a layer adds nothing to the residual stream but attention and FFN; one head masked is its output
+columns zeroed, one FFN masked is its last map zeroed. To be packed, and for all that reads attention: attention
+computed here gives its own logits; and a pack of two texts that begin alike is those two texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from lm_eval_prune.decoders.attention import Attention, attended_densely, attending
+from lm_eval_prune.decoders.family import submodule
+from lm_eval_prune.decoders.findings import Findings, findings
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import narrowed
 from lm_eval_prune.decoders.places import out_dim
-from lm_eval_prune.decoders.stages import Stage, divides
+from lm_eval_prune.decoders.slices import parts_of
+from lm_eval_prune.decoders.stages import Stage
 from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
@@ -30,38 +33,50 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.decoders.places import Places
 
-__all__ = ["require_proof"]
+__all__ = ["require_proof", "why_unpacked", "why_unwatched"]
 
 TOKENS, WINDOW = 24, 8
+MIXED = "what its output map reads of one head depends on the others: something mixes them"
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest difference, relative to the largest number, that counts as equal."""
-
-_refusals: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 
 def require_proof(places: Places) -> None:
     """Raise UnsupportedModelError where a model that no test holds fails the proof; a model is proven once."""
+    if reason := _found(places).refusal:
+        raise UnsupportedModelError(f"{type(places.model).__name__}: not supported: {reason}")
+
+
+def why_unwatched(places: Places) -> str | None:
+    """Why the attention of a model cannot be watched; None where it can. Raises as `require_proof`."""
+    require_proof(places)
+    return _found(places).unwatched
+
+
+def why_unpacked(places: Places) -> str | None:
+    """Why texts cannot be packed for a model; None where they can. Raises as `require_proof`."""
+    require_proof(places)
+    return _found(places).unpacked
+
+
+def _found(places: Places) -> Findings:
     if places.family.proven or not places.removed.is_dense:  # compaction has asked of the original
-        return
+        return Findings()
     model = places.model
-    if model not in _refusals:
-        _refusals[model] = None  # of what the proof itself asks for
-        _refusals[model] = _refusal(places)
-    if reason := _refusals[model]:
-        raise UnsupportedModelError(f"{type(model).__name__}: not supported: {reason}")
+    if model not in findings:
+        findings[model] = Findings(unwatched="not tried yet")  # of what the proof itself asks for
+        try:
+            with torch.no_grad(), _evaluating(model), _short_windows(places):
+                findings[model] = _Proof(places).findings()
+        except UnsupportedModelError as error:
+            findings[model] = Findings(str(error).removeprefix(f"{type(model).__name__}: "))
+        except Exception as error:  # whatever a model of any shape raises when it is computed in pieces
+            findings[model] = Findings(f"it cannot be computed in pieces: {_line(error)}")
+    return findings[model]
 
 
-def _refusal(places: Places) -> str | None:
-    try:
-        with torch.no_grad(), _evaluating(places.model), _short_windows(places):
-            proof = _Proof(places)
-            reason = proof.reason()
-            divides[places.model] = reason is None and proof.divides()
-            return reason
-    except UnsupportedModelError as error:
-        return str(error).removeprefix(f"{type(places.model).__name__}: ")
-    except Exception as error:  # whatever a model of any shape raises when it is computed in pieces
-        return f"it cannot be computed in pieces: {type(error).__name__}: {message_of(error)[:200]}"
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {message_of(error)[:200]}"
 
 
 class _Proof:
@@ -74,14 +89,34 @@ class _Proof:
         self.middle = places.num_hidden_layers // 2
         self.tolerance = TOLERANCES.get(self.model.dtype, 5e-2)
 
-    def reason(self) -> str | None:
+    def findings(self) -> Findings:
         expected = self._logits()
         if not self._equal(self.trunk.logits(self.trunk.run(self.ids)), expected):
-            return "its layers are not its whole forward pass"
-        for check in (self._attention, self._residual_stream, self._head, self._ffn, self._pack):
+            return Findings("its layers are not its whole forward pass")
+        if not self._is_causal(expected):
+            return Findings("it is not causal: a token is computed from those behind it (an encoder? is_decoder says)")
+        unwatched = self._tried(self._attention, expected)
+        heads = self._rows if unwatched else self._separate
+        for check in (heads, self._residual_stream, self._head, self._ffn):
             if reason := check(expected):
-                return reason
-        return None
+                return Findings(reason)
+        findings[self.model] = Findings(unwatched=unwatched)
+        unpacked = unwatched or self._tried(self._pack, expected)
+        return Findings(None, unwatched, unpacked, unpacked is None and self.divides())
+
+    def _tried(self, check: Callable[[Tensor], str | None], expected: Tensor) -> str | None:
+        """The reason that `check` gives, or what it raises."""
+        try:
+            return check(expected)
+        except UnsupportedModelError as error:
+            return str(error).removeprefix(f"{type(self.model).__name__}: ")
+        except Exception as error:  # of a model whose attention is called in a way of its own
+            return f"its attention cannot be computed apart: {_line(error)}"
+
+    def _is_causal(self, expected: Tensor) -> bool:
+        ids = self.ids.clone()
+        ids[:, -1] = ids[:, 0]
+        return self._equal(self.model(input_ids=ids, use_cache=False).logits[:, :-1], expected[:, :-1])
 
     def divides(self) -> bool:
         """Whether the first layer's halves, one after the other, are that layer to the last bit."""
@@ -107,27 +142,85 @@ class _Proof:
         return bool(difference <= self.tolerance * (1 + expected.float().abs().max()))
 
     def _attention(self, expected: Tensor) -> str | None:
-        """Its attention goes through the one function, and from there into the output map."""
-        outputs: dict[int, Tensor] = {}
-        entered: dict[int, Tensor] = {}
+        """Its attention goes through the one function, which computes what it does."""
+        layers = set()
 
         def handler(attention: Attention) -> Tensor:
-            output = self._attended(attention)
-            outputs[attention.layer] = output.flatten(2)
-            return output
+            layers.add(attention.layer)
+            return self._attended(attention)
 
-        with ExitStack() as hooks, attending(self.places, handler):
-            for index, layer in enumerate(self.places.layers):
-                note = lambda module, args, index=index: entered.update({index: args[0]})  # noqa: E731
-                hooks.callback(layer.output.register_forward_pre_hook(note).remove)
+        with attending(self.places, handler):
             found = self._logits()
-        if len(outputs) < self.places.num_hidden_layers:
+        if len(layers) < self.places.num_hidden_layers:
             return "its attention does not go through transformers' AttentionInterface in every layer"
         if not self._equal(found, expected):
             return "its attention is not softmax(queries . keys) . values of what it says"
-        if not all(self._equal(entered[index].view_as(each), each) for index, each in outputs.items()):
-            return "something stands between its heads and their output map"
         return None
+
+    def _separate(self, expected: Tensor) -> str | None:
+        """Without one head's output, its output map reads zeros there and nothing else is changed."""
+        head, columns = self._one_head()
+        read = []
+        for without in (False, True):
+
+            def handler(attention: Attention, without: bool = without) -> Tensor:
+                output = self._attended(attention)
+                if without and attention.layer == self.middle:
+                    output[:, :, head] = 0
+                return output
+
+            with attending(self.places, handler), _read_by(self.places.layers[self.middle].output) as inputs:
+                self._logits()
+            read.append(inputs[0])
+        whole, without_head = read
+        whole = whole.clone()
+        whole[..., columns] = 0
+        return None if self._equal(without_head, whole) else MIXED
+
+    def _rows(self, expected: Tensor) -> str | None:
+        """What the output map reads of a head has a gradient in those outputs alone that its parts say are its own."""
+        places, layer = self.places, self.places.layers[self.middle]
+        stream, calls = self.trunk.embed(self.ids[:1])
+        for index in range(self.middle):
+            stream = self.trunk.layer(index, stream, calls)
+        maps = {path: submodule(layer.module, path) for path in self._maps()}
+        made: dict[str, Tensor] = {}
+        with ExitStack() as hooks, torch.enable_grad(), _read_by(layer.output) as inputs:
+            for path, module in maps.items():
+
+                def keep(module: nn.Module, args: Any, output: Tensor, path: str = path) -> Tensor:
+                    made[path] = output.detach().requires_grad_()
+                    return made[path]
+
+                hooks.callback(module.register_forward_hook(keep).remove)
+            self.trunk.layer(self.middle, stream, calls)
+            if not inputs or len(made) < len(maps):
+                return "its attention is not made of its maps to queries, keys and values"
+            heads = inputs[0].flatten(0, -2).unflatten(-1, (places.num_attention_heads, places.head_dim))
+            for head in range(places.num_attention_heads):
+                ours = torch.autograd.grad(heads[:, head].square().sum(), list(made.values()), retain_graph=True)
+                for path, gradient in zip(made, ours, strict=True):
+                    touched = (gradient.flatten(0, -2).abs().amax(0) > 0).cpu()
+                    if (touched & ~self._own_rows(path, head, len(touched))).any():
+                        return MIXED
+                if not any(bool(gradient.any()) for gradient in ours):
+                    return "its output map does not read what its maps to queries, keys and values make"
+        return None
+
+    def _maps(self) -> list[str]:
+        family = self.places.family
+        return [path for path in (family.queries, family.keys, family.values) if path]
+
+    def _own_rows(self, path: str, head: int, width: int) -> Tensor:
+        rows = torch.zeros(width, dtype=torch.bool)
+        for part in parts_of(self.places, self.middle):
+            if part.name == f"{path}.weight" and head in part.serves:
+                rows[part.start : part.stop] = True
+        return rows
+
+    def _one_head(self) -> tuple[int, slice]:
+        head, width = self.places.num_attention_heads - 1, self.places.head_dim
+        return head, slice(head * width, (head + 1) * width)
 
     def _attended(self, attention: Attention, seen: Tensor | None = None) -> Tensor:
         count = attention.queries.shape[2]
@@ -140,13 +233,16 @@ class _Proof:
 
     def _residual_stream(self, expected: Tensor) -> str | None:
         stream, calls = self.trunk.embed(self.ids)
+        norms = self.places.family.norms_in_stream
         for index, layer in enumerate(self.places.layers):
             outputs = layer.output
 
             def nothing(inputs: Tensor, module: Any = outputs) -> Tensor:
                 return inputs.new_zeros(*inputs.shape[:-1], module.weight.shape[out_dim(module)])
 
-            with lent([(outputs, nothing)]), _hooked(layer.added):
+            in_stream = (submodule(layer.module, path) for paths in norms for path in paths)
+            passed = [(norm, lambda hidden: hidden) for norm in in_stream if norm is not None]
+            with lent([(outputs, nothing), *passed]), _hooked(layer.added):
                 if not self._equal(self.trunk.layer(index, stream, calls), stream):
                     return f"layer {index} changes the residual stream by more than attention and FFN"
             stream = self.trunk.layer(index, stream, calls)
@@ -156,14 +252,12 @@ class _Proof:
         module: Any = self.places.layers[self.middle].output
         if module.weight.is_meta:  # offloaded: it cannot be edited here
             return None
-        width, head = self.places.head_dim, self.places.num_attention_heads - 1
-        columns = slice(head * width, (head + 1) * width)
-
+        _, columns = self._one_head()
         with _headless(module, columns):
             found = self._logits()
         weight = module.weight.detach().clone()
         try:
-            module.weight.narrow(1 - out_dim(module), columns.start, width).zero_()
+            module.weight.narrow(1 - out_dim(module), columns.start, self.places.head_dim).zero_()
             edited = self._logits()
         finally:
             module.weight.copy_(weight)
@@ -218,6 +312,17 @@ class _Proof:
         if self._equal(found[:TOKENS], plain[0]) and self._equal(found[TOKENS:], plain[1, half:]):
             return None
         return "two texts that share their beginning are not computed as the two apart"
+
+
+@contextmanager
+def _read_by(module: Any) -> Iterator[list[Tensor]]:
+    """Inside, what `module` is given is noted."""
+    inputs: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    try:
+        yield inputs
+    finally:
+        handle.remove()
 
 
 @contextmanager

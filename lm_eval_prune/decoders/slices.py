@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["Part", "Sizes", "norms_over_heads", "num_gone", "num_products", "parts_of", "products_gone", "sizes_of"]
+__all__ = [
+    "Block",
+    "Part",
+    "Sizes",
+    "blocks_of",
+    "norms_over_heads",
+    "num_gone",
+    "num_products",
+    "parts_of",
+    "products_gone",
+    "sizes_of",
+]
 
 
 class Part(NamedTuple):
@@ -88,6 +99,10 @@ def sizes_of(places: Places, layer: int) -> Sizes:
     )
 
 
+GATES = ("gate_proj",)
+"""Names, in an attention, of maps to gates as wide as the heads' outputs."""
+
+
 def num_products(places: Places, name: str, module: nn.Module, kind: str) -> int:
     """What the parameter `kind` of `module`, called `name`, stands for at every token."""
     parameter = getattr(module, kind)
@@ -101,32 +116,60 @@ def _touched(mask: PruningMask) -> list[int]:
 
 
 def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]:
-    family, width = places.family, places.head_dim
-    there = places.removed.kept_heads(index)
-    own, members = _owners(places, there, there)
-    if family.fused == "heads":
-        blocks = {family.queries: [heads for heads in own for _ in range(3)]}
-    elif family.fused == "kinds":
-        blocks = {family.queries: own + members + members}
-    else:
-        blocks = {family.queries: own, family.keys: members, family.values: members}
-    everyone = _owners(places, tuple(range(places.num_attention_heads)), there)
-    tying = norms_over_heads(layer, width)
-    for path, serves in blocks.items():
+    family, there = places.family, places.removed.kept_heads(index)
+    everyone = blocks_of(places, index, all_queries=True)
+    tying = norms_over_heads(layer, places.head_dim)
+    for path, blocks in blocks_of(places, index).items():
         module, tied = submodule(layer.module, path), None
-        for kind, whole in zip(("queries", "keys"), everyone, strict=True):
-            if kind in tying and module is getattr(layer, kind):
-                tied, serves = there, whole
-        yield from _blocks(path, "weight", module, out_dim(module), width, serves, tied)
+        if any(kind in tying and module is getattr(layer, kind) for kind in ("queries", "keys")):
+            tied, blocks = there, everyone[path]
+        serves = [block.serves for block in blocks]
+        yield from _blocks(path, "weight", module, out_dim(module), serves, tied)
         if getattr(module, "bias", None) is not None:
-            yield from _blocks(path, "bias", module, 0, width, serves, tied)
-    yield from _blocks(family.output, "weight", layer.output, 1 - out_dim(layer.output), width, own)
-    yield from _other_attention_parts(places, layer, there, {*blocks, family.output})
+            yield from _blocks(path, "bias", module, 0, serves, tied)
+    own = [(head,) for head in there]
+    yield from _blocks(family.output, "weight", layer.output, 1 - out_dim(layer.output), own)
+    yield from _other_attention_parts(places, layer, there, {*everyone, family.output})
     no_bias = getattr(layer.output, "bias", None) is None
     for path in (*family.attention_norms, *(family.attention_norms_behind if no_bias else ())):
         yield from _whole(places, layer, path, there, ffn=False)
     for path in family.shared_norms:
         yield from _whole(places, layer, path, there, ffn=True)
+
+
+class Block(NamedTuple):
+    """Neighbouring outputs of a map: the query, the key or the value of one head or group."""
+
+    kind: str
+    """"queries", "keys" or "values"; of latent attention "keys" are a head's key and value."""
+    serves: tuple[int, ...]
+    """Query heads that it is for, of those that are there."""
+
+
+def blocks_of(places: Places, index: int, *, all_queries: bool = False) -> dict[str, list[Block]]:
+    """Path of a map to queries, keys or values -> what its outputs are, in order; all of a map's blocks are as wide.
+
+    Of the heads that are there; with `all_queries` of the whole model's.
+    """
+    family, there = places.family, places.removed.kept_heads(index)
+    heads = range(places.num_attention_heads) if all_queries else there
+    queries = [Block("queries", (head,) if head in there else ()) for head in heads]
+    groups = [
+        tuple(head for head in there if places.group_of(head) == group)
+        for group in dict.fromkeys(map(places.group_of, heads))
+    ]
+    keys, values = ([Block(kind, group) for group in groups] for kind in ("keys", "values"))
+    if family.fused == "groups":
+        own = [[Block("queries", (head,)) for head in group] for group in groups]
+        return {family.queries: [b for parts in zip(own, keys, values, strict=True) for b in (*parts[0], *parts[1:])]}
+    if family.fused == "quarters":
+        size = max(len(heads) // 4, 1)
+        starts = range(0, len(heads), size)
+        return {family.queries: [b for at in starts for kind in (queries, values, keys) for b in kind[at : at + size]]}
+    if family.fused:
+        return {family.queries: queries + keys + values}
+    separate = {family.queries: queries, family.keys: keys, family.values: values}
+    return {path: blocks for path, blocks in separate.items() if path}
 
 
 def norms_over_heads(layer: Layer, width: int) -> dict[str, str]:
@@ -141,25 +184,19 @@ def norms_over_heads(layer: Layer, width: int) -> dict[str, str]:
     return found
 
 
-def _owners(
-    places: Places, heads: tuple[int, ...], there: tuple[int, ...]
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """For each of `heads`, and for each of their groups, the query heads of it that are there."""
-    groups = dict.fromkeys(map(places.group_of, heads))
-    own: list[tuple[int, ...]] = [(head,) if head in there else () for head in heads]
-    return own, [tuple(head for head in there if places.group_of(head) == group) for group in groups]
-
-
 def _other_attention_parts(places: Places, layer: Layer, there: tuple[int, ...], maps: set[str]) -> Iterator[Part]:
-    """Query and key norms, sinks and their like: a head's where there is a row for each, else all heads' together."""
+    """Norms of queries and keys, sinks, gates: a head's where there are rows for each, else all heads' together."""
     prefix = places.family.attention
     for name, parameter in layer.attention.named_parameters():
         path = f"{prefix}.{name}"
         if path.rpartition(".")[0] in maps:
             continue
-        if len(parameter) == len(there) and (parameter.dim() == 2 or name == "sinks"):
+        rows = places.head_dim if name.split(".")[0] in GATES else 1
+        if len(parameter) == rows * len(there) and (parameter.dim() == 2 or rows > 1 or name == "sinks"):
+            numel = parameter.numel() // len(there)
             for place, head in enumerate(there):
-                yield Part(path, 0, place, place + 1, parameter.numel() // len(there), (head,), (head,), False, 0)
+                start = place * rows
+                yield Part(path, 0, start, start + rows, numel, (head,), (head,), False, numel * (rows > 1))
         else:
             yield Part(path, None, 0, 0, parameter.numel(), there, there, False, 0)
 
@@ -169,14 +206,13 @@ def _blocks(
     kind: str,
     module: nn.Module,
     dim: int,
-    width: int,
     blocks: list[tuple[int, ...]],
     tied: tuple[int, ...] | None = None,
 ) -> Iterator[Part]:
-    """One part for each of the `blocks` of `width` along `dim` of a map's weight or bias, by the heads that it serves;
-    they go with their heads, or where they are tied with all those."""
+    """One part for each of the `blocks` along `dim` of a map's weight or bias, by the heads that it serves; they go
+    with their heads, or where they are tied with all those."""
     parameter: Tensor = getattr(module, kind)
-    numel = parameter.numel() // parameter.shape[dim] * width
+    width, numel = parameter.shape[dim] // len(blocks), parameter.numel() // len(blocks)
     products = numel if kind == "weight" else 0
     for index, serves in enumerate(blocks):
         start = index * width

@@ -5,19 +5,16 @@ Masks share what comes before their first difference: the more there is to divid
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.findings import findings
 
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.places import Places
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["Stage", "divides", "stages_of"]
-
-divides: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-"""Model of a family that no test holds -> whether the proof found that its layers divide."""
+__all__ = ["Stage", "stages_of"]
 
 
 class Stage(NamedTuple):
@@ -38,7 +35,8 @@ def stages_of(places: Places) -> tuple[Stage, ...]:
     if places.family.proven:
         whole = getattr(text_config(places.model.config), places.family.parallel or "-", False)
     else:
-        whole = not divides.get(places.model, False)
+        found = findings.get(places.model)
+        whole = found is None or not found.divides
     layers = range(places.num_hidden_layers)
     if whole:
         return tuple(map(Stage, layers))

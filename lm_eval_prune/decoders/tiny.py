@@ -22,6 +22,7 @@ WIDTH = 64
 HEAD_DIM = 16
 VOCABULARY = 512
 POSITIONS = 256
+NOISE = 0.05
 WINDOW = 16
 """Tokens of a sliding window: shorter than the texts of a proof."""
 
@@ -68,22 +69,52 @@ _LATENT = (
     "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash minicpm3 nemotron "
     "sarvam_mla youtu"
 )
+_NOTES = {**_UNGROUPED, "head_dim": 2 * HEAD_DIM, "n_group": 1, "topk_group": 1, "index_head_dim": 2 * HEAD_DIM}
+_INDEXER = {
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": HEAD_DIM,
+    "indexer_budget": 16,
+    "indexer_compress_ratio": 4,
+}
 _ODD: dict[str, dict[str, Any]] = {
     **dict.fromkeys(_LATENT.split(), _UNGROUPED),
     **{name: {"head_dim": HEAD_DIM} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     "bailing_hybrid": {**_UNGROUPED, "n_group": 1, "topk_group": 1},
     "bamba": {"attn_layer_indices": [1, 3]},
+    "blt": {"encoder_hash_byte_group_vocab": 64, "encoder_hash_byte_group_nb_functions": 1},
     "blenderbot": {"encoder_layers": 2, "decoder_layers": NUM_LAYERS},
-    "cohere_compass_text": {"layer_types": ["full_attention"] * NUM_LAYERS, "rope_parameters": None},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]},
+        },
+    },
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {**_UNGROUPED, "num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "dots3_note": {
+        "text_config": _NOTES,
+        "vision_config": {"adapter_in_dim": WIDTH, "adapter_out_dim": WIDTH},
+        "audio_config": {"adapter_input_size": WIDTH, "adapter_out_dim": WIDTH},
+    },
+    "dots3_note_text": _NOTES,
     "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gemma4_assistant": {
+        "text_config": {
+            **dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input"), 0),
+            **dict.fromkeys(("enable_moe_block", "use_double_wide_mlp"), False),
+            **dict.fromkeys(("num_kv_shared_layers", "num_hidden_layers"), NUM_LAYERS),
+        },
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], NUM_LAYERS // 2]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * (NUM_LAYERS // 2)},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {**_UNGROUPED, "num_experts_per_tok": 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * (NUM_LAYERS // 2)},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (NUM_LAYERS // 2)},
     "mamba2": {"num_heads": 8, "head_dim": 16},
+    "qwen4_exp": {"text_config": _INDEXER},
+    "qwen4_exp_text": _INDEXER,
     "reformer": {"is_decoder": True, "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
     "xlstm": {"num_heads": 4, "embedding_dim": WIDTH},
     "xmod": {"default_language": "en_XX"},
@@ -105,7 +136,10 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
 
     try:
         config_class = CONFIG_MAPPING[model_type]
-        return config_class(**{**_shrunk(config_class().to_dict()), **_ODD.get(model_type, {})})
+        odd = _ODD.get(model_type, {})
+        default = config_class(**_required(model_type)).to_dict()
+        as_decoder = {"is_decoder": True} if "is_decoder" in default else {}
+        return config_class(**_merged({**_shrunk(default), **as_decoder}, odd))
     except Exception as error:  # whatever a class of another library raises for dimensions that do not fit
         raise UnsupportedModelError(f"{model_type}: no small configuration can be made: {_line(error)}") from error
 
@@ -114,7 +148,7 @@ def shrunk(kind: Any, settings: Mapping[str, Any]) -> PreTrainedConfig:
     """The configuration of class `kind` with `settings`, but small dimensions. Raises UnsupportedModelError."""
     small = {key: value for key, value in settings.items() if key not in ("model_type", "auto_map", "dtype")}
     try:
-        return kind(**{**small, **_shrunk(settings), **_ODD.get(kind.model_type, {})})
+        return kind(**_merged({**small, **_shrunk(settings)}, _ODD.get(kind.model_type, {})))
     except Exception as error:
         raise UnsupportedModelError(f"{kind.model_type}: no small configuration can be made: {_line(error)}") from error
 
@@ -122,6 +156,7 @@ def shrunk(kind: Any, settings: Mapping[str, Any]) -> PreTrainedConfig:
 def tiny_model(config: str | PreTrainedConfig, *, seed: int = 0, **kwargs: Any) -> PreTrainedModel:
     """A model of random weights in evaluation mode, float32; `config` as `tiny_config` makes it, or a model type.
 
+    Biases, norms and gates are noisy, too, so that nothing that they do is hidden by zeros and ones.
     kwargs: `attn_implementation` and the like, as `AutoModelForCausalLM.from_config` takes them. The global random
     state is as before afterwards. Raises UnsupportedModelError where the class cannot be built.
     """
@@ -134,6 +169,9 @@ def tiny_model(config: str | PreTrainedConfig, *, seed: int = 0, **kwargs: Any) 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False, **kwargs)
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    parameter.data += NOISE * torch.randn_like(parameter)
     except Exception as error:
         raise UnsupportedModelError(f"{config.model_type}: no small model can be built: {_line(error)}") from error
     return model.eval()
@@ -155,6 +193,21 @@ def _shrunk(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif name.endswith("_config") and isinstance(value, dict):
             small[name] = {**_shrunk(value), **{key: value[key] for key in ("model_type",) if key in value}}
     return small
+
+
+def _required(model_type: str) -> Mapping[str, Any]:
+    """Settings without which a type has no default configuration at all."""
+    return _ODD[model_type] if model_type in ("gemma4_assistant",) else {}
+
+
+def _merged(settings: dict[str, Any], odd: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with those of `odd` in their place, nested configurations likewise."""
+    nested = {
+        name: _merged(settings[name], value)
+        for name, value in odd.items()
+        if isinstance(value, dict) and isinstance(settings.get(name), dict) and name.endswith("_config")
+    }
+    return {**settings, **odd, **nested}
 
 
 def _line(error: BaseException) -> str:

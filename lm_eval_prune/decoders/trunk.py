@@ -8,21 +8,25 @@ by the model, and nothing of it is written again here.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from lm_eval_prune.decoders.attention import Attention, attending
+from lm_eval_prune.decoders.attention import Attention, Handler, attending
 from lm_eval_prune.decoders.family import submodule, text_config
+from lm_eval_prune.decoders.findings import findings
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import only
 from lm_eval_prune.decoders.places import Places, places_of
 from lm_eval_prune.decoders.stages import Stage, stages_of
 from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.text import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +61,10 @@ class Trunk:
         """Between the residual stream and the output layer where their widths differ, without any norm."""
         config = text_config(self.model.config)
         self.hidden_size: int = config.hidden_size
-        self.max_length: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        self.first_position: int = _first_position(self.places.base)
+        """What the model calls the position of the first token."""
+        longest = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        self.max_length: int = longest - self.first_position
         """Longest input in tokens."""
         self.vocab_size: int = config.vocab_size
 
@@ -99,13 +106,19 @@ class Trunk:
         try:
             with lent((layer, noted) for layer in self.layers):
                 self.model(
-                    input_ids=input_ids, use_cache=False, **({} if positions is None else {"position_ids": positions})
+                    input_ids=input_ids,
+                    use_cache=False,
+                    **({} if positions is None else {"position_ids": positions + self.first_position}),
                 )
         except _Entered:
             pass
-        except (IndexError, TypeError, ValueError, RuntimeError, AttributeError):
-            if in_tuples or len(calls) < 1:  # not for want of the right kind of output
+        except (IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if len(calls) < 1:  # not for want of the right kind of output
                 raise
+            if in_tuples:
+                raise UnsupportedModelError(
+                    f"{type(self.model).__name__}: its layers hand on more than the residual stream: {one_line(error)}"
+                ) from error
             return streams[0], calls, False
         return streams[0], calls, len(calls) == len(self.layers) and all(each is streams[0] for each in streams)
 
@@ -113,7 +126,7 @@ class Trunk:
         """The residual stream (batch, tokens, hidden_size) behind layer `index`; `calls` are from `embed`."""
         call = calls[index]
         output = self.layers[index](stream, *call.args, **call.kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        return output[0] if isinstance(output, (tuple, list)) else output
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -137,11 +150,20 @@ class Trunk:
             raise _Entered
 
         try:
-            with attending(self.places, stop):
+            with self.watched(stop):
                 self.layer(index, stream, calls)
         except _Entered:
             pass
         return seen[0]
+
+    def watched(self, handler: Handler) -> AbstractContextManager[None]:
+        """A block in which attention is `handler`'s. Raises UnsupportedModelError where the proof found that no handler
+        can compute it."""
+        if (found := findings.get(self.model)) is not None and found.unwatched:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__}: what its heads attend to cannot be told: {found.unwatched}"
+            )
+        return attending(self.places, handler)
 
     def run(self, input_ids: Tensor) -> Tensor:
         """Token ids (batch, tokens) -> the residual stream behind the last layer."""
@@ -178,9 +200,17 @@ class Trunk:
             return (stream,) if in_tuples else stream
 
         ids = torch.zeros(stream.shape[:2], dtype=torch.long, device=self.device)
-        with lent((layer, handed) for layer in self.layers), attending(self.places, _never):
-            # Positions that every model has: as many tokens as there are predictions may be more than it reads.
-            return self.model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False).logits
+        # Positions that every model has: as many tokens as there are predictions may be more than it reads.
+        positions = {"position_ids": torch.zeros_like(ids)} if self._takes_positions else {}
+        found = findings.get(self.model)
+        watched = found is None or not found.unwatched
+        unmasked = attending(self.places, _never) if watched else nullcontext()  # masks, which nobody reads, take long
+        with lent((layer, handed) for layer in self.layers), unmasked:
+            return self.model(input_ids=ids, use_cache=False, **positions).logits
+
+    @property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.model.forward).parameters
 
     @property
     def device(self) -> torch.device:
@@ -196,6 +226,14 @@ class _Entered(Exception):  # noqa: N818 - no error: a way out of a forward pass
 
 _in_tuples: dict[type, bool] = {}
 """Class of layer -> whether it returns its stream in a tuple."""
+
+
+def _first_position(base: Any) -> int:
+    """RoBERTa and its kin count positions from the number behind the padding's."""
+    embeddings = getattr(base, "embeddings", None)
+    if hasattr(embeddings, "create_position_ids_from_input_ids") and isinstance(embeddings.padding_idx, int):
+        return embeddings.padding_idx + 1
+    return 0
 
 
 def _never(*args: Any) -> Any:
