@@ -4,13 +4,15 @@
 
 Without `--pretrained`, a tiny random model of every proven family. Both scorers get the same tokenised requests; a
 random mask prunes half of the heads and three tenths of the FFNs. Differences are also given in steps of float32 at the
-size of the sum, since no two orders of a float32 sum agree to less than that. Where one text is requested split at two
+size of the sum, since no two orders of a float32 sum agree to less than that; where they are largest, so is how far
+either is from the model in float64. Where one text is requested split at two
 places, `hf` runs without its logits cache, which is wrong there. Ends with exit code 1 where a difference is larger
 than 1e-4 and than two steps.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
 from common import RESULTS, machine, versions
 from scoring_measure import Scorers
 from scoring_requests import TASKS, real_documents, training_texts
@@ -107,7 +110,9 @@ def _line(family: str, cells: list[dict[str, Any]]) -> str:
     return (
         f"{family}: {sum(cell['requests'] for cell in cells if cell['family'] == family)} requests, dense and masked: "
         f"largest difference {max(each['max_difference'] for each in found):.1e}, "
-        f"{max(each['max_steps'] for each in found):.1f} steps; greedy flags that differ: "
+        f"{max(each['max_steps'] for each in found):.1f} steps; from float64, there, hf "
+        f"{max(each['hf_from_float64'] for each in found):.1e} and packed "
+        f"{max(each['packed_from_float64'] for each in found):.1e}; greedy flags that differ: "
         f"{sum(each['greedy_differing'] for each in found)}"
     )
 
@@ -120,14 +125,28 @@ def _compared(scorers: Scorers, requests: list[Any], mask: PruningMask, batch_si
     found = scorers.packed(batch_size, mask)._loglikelihood_tokens(requests, disable_tqdm=True)
     one, other = (np.array([answer[0] for answer in answers]) for answers in (expected, found))
     differences = np.abs(one - other)
+    worst = int(differences.argmax())
+    exact = _in_float64(scorers.model, requests[worst], mask)
     steps = differences / np.spacing(np.abs(one).astype(np.float32))
     return {
         "max_difference": float(differences.max()),
         "max_steps": float(steps.max()),
         "beyond": int(((differences > 1e-4) & (steps > 2)).sum()),
         "largest_sum": float(np.abs(one).max()),
+        "hf_from_float64": abs(float(one[worst]) - exact),
+        "packed_from_float64": abs(float(other[worst]) - exact),
         "greedy_differing": sum(a[1] != b[1] for a, b in zip(expected, found, strict=True)),
     }
+
+
+def _in_float64(model: Any, request: tuple[Any, list[int], list[int]], mask: PruningMask) -> float:
+    """The log-likelihood of one request by the model itself, in double precision."""
+    _, context, continuation = request
+    ids = torch.tensor([[*context, *continuation][-model.config.max_position_embeddings - 1 : -1]])
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad(), masked(exact, mask):
+        rows = exact(input_ids=ids, use_cache=False).logits[0, -len(continuation) :].log_softmax(-1)
+    return float(rows[range(len(continuation)), continuation].sum())
 
 
 def _split_at_two_places(requests: list[Any]) -> bool:

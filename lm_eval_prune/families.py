@@ -184,12 +184,13 @@ def _generation(model: Any) -> None:
     import torch
 
     from lm_eval_prune.ablation import masked
+    from lm_eval_prune.compaction.trial import behind_cache
 
     ids = torch.tensor([_ids()])
     with masked(model, _mask(model)), torch.no_grad():
-        cache = model(input_ids=ids[:, :-1], use_cache=True).past_key_values
-        found = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits[:, -1]
-        _require(_equal(found, _logits(model)[:, -1]), "with a cache the logits are others")
+        found = list(behind_cache(model, ids, 1))
+        _require(bool(found), "it has no cache of keys and values")
+        _require(_equal(found[0][:, -1], _logits(model)[:, -1]), "with a cache the logits are others")
 
 
 def _gradients(model: Any) -> None:

@@ -7,6 +7,7 @@ layers with all, some and none of their heads, unlike numbers of a group, and la
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,9 +17,11 @@ from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
 
-__all__ = ["require_compactable"]
+__all__ = ["behind_cache", "require_compactable"]
 
 TOKENS, TOLERANCE = 24, 1e-4
+CACHES = ("cache", "past_key_values")
+"""What versions of transformers call it."""
 
 
 def require_compactable(config: Any) -> None:
@@ -45,10 +48,10 @@ def _refusal(kind: Any, content: str) -> str | None:
         vocabulary = text_config(model.config).vocab_size
         ids = torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
         with torch.no_grad(), masked(model, mask):
-            expected = [model(ids).logits, *_with_cache(model, ids)]
+            expected = [model(ids).logits, *behind_cache(model, ids)]
         with torch.no_grad():
             smaller = compacted(model, mask)
-            found = [smaller(ids).logits, *_with_cache(smaller, ids)]
+            found = [smaller(ids).logits, *behind_cache(smaller, ids)]
     except UnsupportedModelError as error:
         return one_line(error)
     except Exception as error:  # whatever a model of any shape raises when its parts are not where they were
@@ -59,11 +62,12 @@ def _refusal(kind: Any, content: str) -> str | None:
     return None
 
 
-def _with_cache(model: Any, ids: Any) -> Iterator[Any]:
-    """Logits of the last tokens behind a cache of the others; nothing where the model has none."""
-    first = model(ids[:, :-2], use_cache=True)
-    if (cache := getattr(first, "past_key_values", None)) is not None:
-        yield model(ids[:, -2:], past_key_values=cache, use_cache=True).logits
+def behind_cache(model: Any, ids: Any, count: int = 2) -> Iterator[Any]:
+    """Logits of the last `count` tokens of `ids`, computed behind a cache of those before; none without a cache."""
+    name = next((each for each in CACHES if each in inspect.signature(model.forward).parameters), CACHES[-1])
+    first = model(ids[:, :-count], use_cache=True)
+    if (cache := getattr(first, name, None)) is not None:
+        yield model(ids[:, -count:], **{name: cache}, use_cache=True).logits
 
 
 def _mask(model: Any) -> PruningMask:

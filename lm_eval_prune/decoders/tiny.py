@@ -27,7 +27,7 @@ WINDOW = 16
 """Tokens of a sliding window: shorter than the texts of a proof."""
 
 _LAYERS = "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers"
-_HEADS = "num_attention_heads n_head n_heads decoder_attention_heads encoder_attention_heads"
+_HEADS = "num_attention_heads num_heads n_head n_heads decoder_attention_heads encoder_attention_heads"
 _WIDTHS = "hidden_size d_model n_embd n_embed dim word_embed_proj_dim"
 _FFN_WIDTHS = (
     "intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner d_inner dff dim_ff "
@@ -82,6 +82,7 @@ _ODD: dict[str, dict[str, Any]] = {
     **{name: {"head_dim": HEAD_DIM} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     "bailing_hybrid": {**_UNGROUPED, "n_group": 1, "topk_group": 1},
     "bamba": {"attn_layer_indices": [1, 3]},
+    "bloom": {"n_layer": NUM_LAYERS, "n_head": NUM_HEADS},
     "blt": {"encoder_hash_byte_group_vocab": 64, "encoder_hash_byte_group_nb_functions": 1},
     "blenderbot": {"encoder_layers": 2, "decoder_layers": NUM_LAYERS},
     "cohere_compass_text": {
@@ -116,6 +117,7 @@ _ODD: dict[str, dict[str, Any]] = {
     "qwen4_exp": {"text_config": _INDEXER},
     "qwen4_exp_text": _INDEXER,
     "reformer": {"is_decoder": True, "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
+    "xglm": {"attention_heads": NUM_HEADS},
     "xlstm": {"num_heads": 4, "embedding_dim": WIDTH},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"layers_block_type": ["mamba", "hybrid"] * (NUM_LAYERS // 2)},
