@@ -10,36 +10,58 @@ from lm_eval_prune.decoders.table import PROVEN
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.families import ABILITIES, _Worker, as_markdown, survey, try_type
 
-STATUSES = {
+WHOLLY = {
     "llama": "proven",
     "gpt_neox": "proven",
+    "bert": "accepted",
     "cohere": "accepted",
+    "dbrx": "accepted",
+    "deepseek_v3": "accepted",
+    "gpt_bigcode": "accepted",
     "gpt_oss": "accepted",
     "mixtral": "accepted",
     "phi3": "accepted",
-    "bert": "refused",
-    "bloom": "refused",
-    "deepseek_v3": "refused",
-    "mamba": "refused",
-    "musicgen": "untried",
+}
+"""All that there is works."""
+MASKED = {"bloom": "AttentionInterface", "falcon": "computed apart", "llama4_text": "cut into chunks"}
+"""Masks work, and why packs and what reads attention does not."""
+REFUSED = {
+    "bamba": "layer 0 has no heads",
+    "bitnet": "mixes them",
+    "emu3": "no causal language model",
+    "gemma4_assistant": "no map to keys",
+    "mamba": "no attention found",
+    "musicgen": "audio",
+    "xlstm": "no attention found",
 }
 
 
-@pytest.mark.parametrize("model_type", STATUSES)
-def test_a_type_is_what_its_tiny_model_shows(model_type):
+@pytest.mark.parametrize("model_type", WHOLLY)
+def test_everything_works_in_a_family_that_is_proven_or_accepted(model_type):
     row = try_type(model_type)
-    assert row.status == STATUSES[model_type]
+    assert (row.status, row.reason, row.notes) == (WHOLLY[model_type], "", {})
     assert (row.status == "proven") == (model_type in PROVEN)
-    if row.status in ("proven", "accepted"):
-        assert row.works.keys() == ABILITIES.keys()
-        assert {"masks", "generation", "gradient importance", "packed scoring"} <= {
-            name for name, works in row.works.items() if works
-        }
-        assert not row.reason
-    else:
-        assert row.reason
-        assert "\n" not in row.reason
-        assert not row.works
+    assert row.works == dict.fromkeys(ABILITIES, True)
+
+
+@pytest.mark.parametrize("model_type", MASKED)
+def test_masks_work_where_attention_is_the_models_own(model_type):
+    row = try_type(model_type)
+    assert row.status == "accepted"
+    assert {"masks", "generation", "gradient importance", "plan"} <= {
+        name for name, works in row.works.items() if works
+    }
+    for ability in ("packed scoring", "induction"):
+        assert MASKED[model_type] in row.notes[ability]
+        assert "\n" not in row.notes[ability]
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_refusal_is_one_line_that_says_why(model_type):
+    row = try_type(model_type)
+    assert (row.status, row.works) == ("refused", {})
+    assert REFUSED[model_type] in row.reason
+    assert "\n" not in row.reason
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from lm_eval_prune import PruningMask, masked
+from lm_eval_prune import PruningMask, masked, prefix_matching_scores
 from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.forward import why_not
 from lm_eval_prune.errors import UnsupportedModelError
@@ -13,17 +13,18 @@ from tests import families
 from tests.test_packed_families import packed, plain
 
 ACCEPTED = [
-    "cohere", "gemma3_text", "gpt_bigcode", "gpt_oss", "granite", "mixtral", "olmo3", "phi", "phi3", "qwen3_moe",
-    "stablelm", "starcoder2",
+    "afmoe", "cohere", "gemma3_text", "gpt_bigcode", "gpt_oss", "granite", "mixtral", "olmo3", "persimmon", "phi",
+    "phi3", "qwen3_moe", "stablelm", "starcoder2",
 ]  # fmt: skip
+MIXED = "what its output map reads of one head depends on the others"
 REFUSED = {
-    "bitnet": "something stands between its heads and their output map",
-    "bloom": "does not go through transformers' AttentionInterface",
-    "deepseek_v3": "no map to queries found",
-    "diffllama": "something stands between its heads and their output map",
+    "beam": "changes the residual stream by more than attention and FFN",
+    "bert": "it is not causal",
+    "bitnet": MIXED,
+    "diffllama": MIXED,
+    "doge": MIXED,
     "mamba": "no attention found in its MambaBlock",
-    "persimmon": "two texts that share their beginning are not computed as the two apart",
-    "roberta": "no layers found in its RobertaModel",
+    "roberta": "it is not causal",
 }
 
 
@@ -93,10 +94,13 @@ def test_an_unknown_type_of_the_common_shape_is_accepted(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"LlamaAttention": told(temperature=2.0)}, "tells its attention 'temperature', which is not known here"),
         ({"LlamaAttention": told(is_causal=False)}, "is not causal"),
         (
             {"LlamaMLP": lambda forward: lambda self, hidden: forward(self, hidden) + hidden.mean(1, keepdim=True)},
+            "it is not causal",
+        ),
+        (
+            {"LlamaMLP": lambda forward: lambda self, hidden: forward(self, hidden) + hidden.mean(-1, keepdim=True)},
             "a masked FFN is not its last map zeroed",
         ),
         (
@@ -115,6 +119,32 @@ def test_what_a_common_shape_does_beside_is_found(monkeypatch, changes, message)
         decoder_of(model)
         return
     with pytest.raises(UnsupportedModelError, match=message):
+        decoder_of(model)
+
+
+def test_attention_that_cannot_be_told_is_masked_but_neither_packed_nor_watched(monkeypatch):
+    model = unheard(monkeypatch, LlamaAttention=told(temperature=2.0))
+    assert decoder_of(model).num_key_value_heads == 2
+    reason = "tells its attention 'temperature', which is not known here"
+    assert reason in why_not(model)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        prefix_matching_scores(model, [[5, 6, 7]])
+
+
+@pytest.mark.parametrize(
+    "mixing", [torch.cumsum, lambda heads, dim: heads.flip(dim), lambda heads, dim: heads.roll(1, dim)]
+)
+@pytest.mark.parametrize("changes", [{}, {"LlamaAttention": told(temperature=2.0)}])
+def test_heads_that_are_mixed_before_their_output_map_are_refused(monkeypatch, mixing, changes):
+    """Whether attention goes through the one function or not."""
+    model = unheard(monkeypatch, **changes)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.register_forward_pre_hook(
+            lambda module, args: (
+                mixing(args[0].unflatten(-1, (4, -1)), [-2] if mixing is torch.flip else -2).flatten(-2),
+            )
+        )
+    with pytest.raises(UnsupportedModelError, match=MIXED):
         decoder_of(model)
 
 

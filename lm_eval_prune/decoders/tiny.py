@@ -191,7 +191,7 @@ def _shrunk(settings: Mapping[str, Any]) -> dict[str, Any]:
             small[name] = min(value, _SIZES[name])
         elif name in ("layer_types", "mlp_layer_types", "layers_block_type") and isinstance(value, list):
             kinds = list(dict.fromkeys(value))
-            small[name] = (kinds + value)[:NUM_LAYERS]
+            small[name] = (kinds + value)[: min(NUM_LAYERS, len(value))]
         elif name.endswith("_config") and isinstance(value, dict):
             small[name] = {**_shrunk(value), **{key: value[key] for key in ("model_type",) if key in value}}
     return small
