@@ -14,6 +14,8 @@
 Messages are one line: what was wrong, where, and what would be right.
 """
 
+from __future__ import annotations
+
 __all__ = [
     "ArgumentError",
     "ChartError",
@@ -28,8 +30,18 @@ __all__ = [
 ]
 
 
+LONGEST = 2000
+"""Characters of a message. What a stranger's file holds may have any length, and a message may repeat it."""
+END = 500
+
+
 class PruneError(ValueError):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose. A message of more than LONGEST characters is cut in its middle."""
+
+    def __init__(self, message: str = "") -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST - END]} [...] {message[-END:]}"
+        super().__init__(message)
 
 
 class FileFormatError(PruneError):
