@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "COMMIT",
+    "FURTHER_FILES",
     "MASK_ARGUMENTS",
     "PLACEMENT",
     "QUESTION",
@@ -213,10 +215,15 @@ def differing(first: Mapping[str, str], second: Mapping[str, str], names: Iterab
 # -- weights ------------------------------------------------------------------------------------------------------
 
 
-def known_weights(name: str, fingerprint: Any, commit: Any) -> str | None:
-    """What is known of a model's files: their fingerprint, or that of the hub's commit; None for nothing."""
+def known_weights(name: str, fingerprint: Any, commit: Any, revision: Any = None) -> str | None:
+    """What is known of a model's files: their fingerprint, or that of the hub's commit; None for nothing.
+
+    A `revision` that is a whole commit says as much as the commit.
+    """
     if isinstance(fingerprint, str) and fingerprint:
         return fingerprint
+    if not commit and isinstance(revision, str) and COMMIT.fullmatch(revision):
+        commit = revision
     return hub_fingerprint(name, commit) if isinstance(commit, str) and commit else None
 
 

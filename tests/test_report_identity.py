@@ -49,8 +49,11 @@ ANOTHER = {
     "an adapter": ({"arguments": {**BASE, "peft": "me/lora"}}, "peft=me/lora"),
     "a delta": ({"arguments": {**BASE, "delta": "me/delta"}}, "delta=me/delta"),
     "quantisation": ({"arguments": {**BASE, "load_in_4bit": True}}, "load_in_4bit=True"),
-    "a revision": ({"arguments": {**BASE, "revision": "step1000"}}, "revision=step1000"),
-    "the revision alone": ({"model_revision": "step1000"}, "revision=step1000"),
+    "a revision": (
+        {"arguments": {**BASE, "revision": "step1000"}, "identity": {"weights": "beef"}},
+        "revision=step1000",
+    ),
+    "the revision alone": ({"model_revision": "step1000", "identity": {"weights": "beef"}}, "revision=step1000"),
     "weights": ({"identity": {"weights": "beef"}}, "weights beef"),
     "dtype": ({"block": {"dtype": "bfloat16"}}, "dtype=bfloat16"),
     "length": ({"arguments": {**BASE, "max_length": 16}}, "max_length=16"),
@@ -300,3 +303,66 @@ def test_folders_that_look_like_the_hubs_cache_are_told_apart_by_their_files(pla
         (folder / "model.safetensors").write_text(home)
         found.add(files_fingerprint(folder))
     assert len(found) == 2
+
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+NAMES_OF_ONE_COMMIT = {
+    "a branch": {"identity": {}, "arguments": {**BASE, "revision": "step143000"}, "model_sha": SHA},
+    "a tag": {"identity": {}, "arguments": {**BASE, "revision": "v1.0"}, "model_revision": "v1.0", "model_sha": SHA},
+    "the commit": {"identity": {}, "arguments": {**BASE, "revision": SHA}, "model_sha": SHA},
+    "the commit, as the harness says it": {"identity": {}, "arguments": BASE, "model_revision": SHA, "model_sha": SHA},
+    "the commit, offline": {"identity": {}, "arguments": {**BASE, "revision": SHA}, "model_sha": ""},
+    "its files": {"arguments": {**BASE, "revision": "v1"}, "identity": {"weights": hub_fingerprint(OWN_NAME, SHA)}},
+}
+
+
+@pytest.mark.parametrize("changes", NAMES_OF_ONE_COMMIT.values(), ids=NAMES_OF_ONE_COMMIT)
+def test_two_names_of_one_commit_are_one_row(tmp_path, changes):
+    run(tmp_path, "base", about=SAID, block=RECORDED, model_sha=SHA, identity={})
+    run(tmp_path, "other", date=2.0, about=SAID, block=RECORDED, **changes)
+    run(tmp_path, "pruned", pruned=True, loss=0.3, date=3.0, about=SAID, block=RECORDED, **changes)
+    board = board_of(tmp_path)
+    assert sorted((entry.model, entry.is_dense) for entry in board.entries) == [(OWN_NAME, False), (OWN_NAME, True)]
+    assert pruned_entry(board).average.difference is not None
+    assert "different models of one name" not in {problem.kind for problem in board.problems}
+
+
+def test_of_names_of_one_commit_a_tag_is_shown_before_the_commit(tmp_path):
+    other = SHA[::-1]
+    for number, (revision, sha) in enumerate([("v1.0", SHA), (SHA, SHA), ("release", SHA), ("v2.0", other)]):
+        run(
+            tmp_path,
+            f"r{number}",
+            arguments={**BASE, "revision": revision},
+            model_sha=sha,
+            about=SAID,
+            block=RECORDED,
+            identity={},
+        )
+    assert sorted({entry.model for entry in board_of(tmp_path).entries}) == [
+        f"{OWN_NAME} (revision=v1.0)", f"{OWN_NAME} (revision=v2.0)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("further", ["tokenizer", "peft", "delta"])
+def test_a_revision_of_a_second_repository_too_keeps_runs_apart(tmp_path, further):
+    """The commit of that one is not known."""
+    for number, revision in enumerate(["v1.0", SHA]):
+        arguments = {**BASE, "revision": revision, further: "me/other"}
+        run(tmp_path, f"r{number}", arguments=arguments, model_sha=SHA, about=SAID, block=RECORDED, identity={})
+    assert len(board_of(tmp_path).entries) == 2
+
+
+@pytest.mark.parametrize("revision", [SHA[:12], "step1000", SHA.upper()])
+def test_a_revision_whose_commit_no_file_says_is_a_model_of_its_own(tmp_path, revision):
+    run(tmp_path, "base", about=SAID, block=RECORDED, model_sha=SHA, identity={})
+    run(
+        tmp_path,
+        "other",
+        arguments={**BASE, "revision": revision},
+        about=SAID,
+        block=RECORDED,
+        model_sha="",
+        identity={},
+    )
+    assert len(board_of(tmp_path).entries) == 2

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lm_eval_prune.identity import UNKNOWN
+from lm_eval_prune.identity import COMMIT, FURTHER_FILES, UNKNOWN
 from lm_eval_prune.report.runs import Problem, Run
 
 __all__ = ["told_apart"]
@@ -24,10 +24,11 @@ MOST = 20
 def told_apart(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
     """The runs, their models named such that one name is one model asked one question.
 
-    Runs of known equal weights go by the first one's name, and `(peft=me/lora)` or the like stands behind a name that
+    Runs of known equal weights go by the first one's name and by one revision (a branch, a tag and the commit itself
+    may be the same), and `(peft=me/lora)` or the like stands behind a name that
     several share. `Run.apart` is set where nothing but the way of computing differs.
     """
-    runs = _one_name_for_equal_weights(runs)
+    runs = _one_revision_for_equal_weights(_one_name_for_equal_weights(runs))
     identities: dict[str, dict[Identity, None]] = defaultdict(dict)
     for run in runs:
         identities[run.model].setdefault(_frozen(run.identity))
@@ -52,6 +53,31 @@ def _one_name_for_equal_weights(runs: Sequence[Run]) -> list[Run]:
         if run.weights:
             names.setdefault(run.weights, run.model)
     return [replace(run, model=names[run.weights]) if run.weights else run for run in runs]
+
+
+def _one_revision_for_equal_weights(runs: Sequence[Run]) -> list[Run]:
+    """Where a tokenizer, an adapter or a delta is of a repository of its own, the revision is of that one too: kept."""
+    revisions: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.weights and not run.identity.keys() & set(FURTHER_FILES):
+            revisions[run.weights].add(run.identity.get("revision", ""))
+    told = {weights: min(found, key=_how_telling) for weights, found in revisions.items() if len(found) > 1}
+    return [
+        replace(run, identity=_with_revision(run.identity, told[run.weights]))
+        if run.weights in told and not run.identity.keys() & set(FURTHER_FILES)
+        else run
+        for run in runs
+    ]
+
+
+def _how_telling(revision: str) -> tuple[bool, int, str]:
+    """The default branch (no revision) before tags and branches, these before commits."""
+    return bool(COMMIT.fullmatch(revision)), len(revision), revision
+
+
+def _with_revision(identity: Mapping[str, str], revision: str) -> dict[str, str]:
+    kept = {name: value for name, value in identity.items() if name != "revision"}
+    return {**kept, **({"revision": revision} if revision else {})}
 
 
 def _frozen(identity: Mapping[str, str]) -> Identity:

@@ -29,7 +29,8 @@ def identified(results: Mapping[str, Any], config: Mapping[str, Any], pruning: M
     if arguments is not None:
         arguments |= _mapping(block.get("files"))
     name = block.get("model") or _named(results, config, given)
-    weights = known_weights(str(name), block.get("weights"), config.get("model_sha"))
+    revision = given.get("revision") or config.get("model_revision")
+    weights = known_weights(str(name), block.get("weights"), config.get("model_sha"), revision)
     probe = _mapping(pruning.get("probe")) or _mapping(block.get("probe"))
     identity, ways = identity_of_record(
         arguments,
@@ -51,7 +52,7 @@ def identified_cell(
     """The same of a sweep's cell, of whose identity `cell` is the whole and `model` the part about the model."""
     config = _mapping(content.get("config"))
     name = str(model.get("name") or BUNDLED_NAME)
-    weights = known_weights(name, model.get("fingerprint"), config.get("model_sha"))
+    weights = known_weights(name, model.get("fingerprint"), config.get("model_sha"), model.get("revision"))
     arguments = {key: value for key, value in model.items() if key not in ("name", "fingerprint", "identity")}
     identity, ways = identity_of_record(
         arguments,
