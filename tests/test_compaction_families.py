@@ -14,6 +14,7 @@ from lm_eval_prune.compaction.loading import CompactingLoader
 from lm_eval_prune.compaction.trial import behind_cache
 from lm_eval_prune.decoders import decoder_of, num_pruned_parameters
 from lm_eval_prune.decoders.tiny import tiny_model as tiny_of_type
+from lm_eval_prune.decoders.zeroed import zeroed_in
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.importance.methods import magnitude
@@ -112,6 +113,7 @@ def test_zeroed_it_is_a_plain_model_of_the_original(tiny_model, tmp_path):
         compact_checkpoint(tmp_path / source, mask, tmp_path / name, zeroed=True)
         zeroed = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         assert type(zeroed) is type(tiny_model)
+        assert zeroed_in(zeroed) == expected
         with torch.no_grad(), masked(tiny_model, expected):
             torch.testing.assert_close(zeroed(IDS).logits, tiny_model(IDS).logits, rtol=1e-5, atol=1e-5)
 

@@ -15,8 +15,10 @@ from lm_eval_prune import PruningMask, compact_checkpoint
 from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.registration import register, tasks_folder
 from lm_eval_prune.identity import files_fingerprint
+from lm_eval_prune.random_opt import save_random_model
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.reading import read_collection
+from tests import families
 from tests.helpers import build
 
 MASK = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0, 2)}, pruned_ffns=(0,))
@@ -178,6 +180,24 @@ def test_a_zeroed_checkpoint_is_never_dense(zeroed, manager, tmp_path, road):
     assert not entry.is_dense
     assert (entry.prune_heads, entry.prune_ffns) == ("0.1667", "0.3333")
     assert entry.ranking == "mine"
+
+
+@pytest.mark.parametrize(
+    "variant", ["llama", "llama, 8 query heads a key", "gemma2, windows and caps", "gpt_neox", "gpt2"]
+)
+def test_of_any_family_a_zeroed_checkpoint_is_never_dense(checkpoint, manager, tmp_path, variant):
+    save_random_model(tmp_path / "source", families.config_of(variant, vocab_size=512))
+    heads = families.config_of(variant).num_attention_heads
+    mask = PruningMask(num_hidden_layers=3, num_attention_heads=heads, pruned_heads={1: (0, 2)}, pruned_ffns=(0,))
+    compact_checkpoint(tmp_path / "source", mask, tmp_path / "zeroed", zeroed=True)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path / "zeroed")
+    for number, kind in enumerate((HFLM, PrunedModel)):
+        found = results_of(build(kind, tmp_path / "zeroed"), manager)
+        assert PruningMask.from_dict(found["pruning"]["mask"]) == mask
+        assert (found["pruning"]["heads_pruned"], found["pruning"]["ffns_pruned"]) == (2, 1)
+        (tmp_path / f"board{number}").mkdir()
+        (entry,) = written(tmp_path / f"board{number}", results=found).entries
+        assert not entry.is_dense
 
 
 def bring_everything_back(layers):
