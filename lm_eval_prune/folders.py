@@ -50,19 +50,18 @@ def appearing(output_path: Path) -> Iterator[Path]:
                 folder.replace(output_path)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # Windows: not while it is held
-                    lock.unlink()
     except OSError as error:
         raise FileFormatError(f"output_path={output_path}: cannot be written: {error.strerror or error}") from error
 
 
 def _is_alone(lock: Path, locks: ExitStack) -> bool:
-    """Whether nobody else has `lock`, as far as the file system can tell; it is held until `locks` end."""
+    """Whether nobody else has `lock`, as far as the file system can tell; it is held, and there, until `locks` end."""
     try:
-        return locks.enter_context(held(lock))
+        return locks.enter_context(held(lock, remove=True))
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        locks.callback(lock.unlink, missing_ok=True)
         return True
 
 
@@ -71,7 +70,6 @@ def _remove_left_behind(parent: Path) -> None:
     for lock in parent.glob(f".*{UNFINISHED}.lock"):
         if lock.is_symlink() or not lock.is_file():
             continue
-        with suppress(OSError), held(lock) as alone:
+        with suppress(OSError), held(lock, remove=True) as alone:
             if alone:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)  # a link is not followed
-                lock.unlink()

@@ -1,8 +1,8 @@
 """Locks of the operating system on files: it lets go of them when the process that holds them ends, however it ends.
 
-A lock file may be removed by whoever holds it. A process that had the removed file open then notices that its lock is
-of a file that is no longer there, and asks again. A forked child does not inherit a lock: one that outlived its parent
-would hold it for ever.
+A lock file may be removed by whoever holds it, as it is let go of. A process that had the removed file open then
+notices that its lock is of a file that is no longer there, and asks again. A forked child does not inherit a lock: one
+that outlived its parent would hold it for ever.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ _held: set[int] = set()
 
 
 @contextmanager
-def held(path: Path | str, *, wait: bool = False) -> Iterator[bool]:
-    """Whether `path` is this process's inside; False where another has it (never, with `wait`). Raises OSError."""
+def held(path: Path | str, *, wait: bool = False, remove: bool = False) -> Iterator[bool]:
+    """Whether `path` is this process's inside; False where another has it (never, with `wait`). Raises OSError.
+
+    With `remove` the lock file is gone behind it, where this process had it.
+    """
     descriptor = hold(path, wait=wait)
     try:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            let_go(descriptor)
+            let_go(descriptor, remove=path if remove else None)
 
 
 def hold(path: Path | str, *, wait: bool = False) -> int | None:
@@ -70,8 +73,10 @@ if sys.platform == "win32":
     def _locked(descriptor: int, wait: bool) -> bool:
         try:
             msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-        except OSError:  # LK_LOCK gives up after ten seconds
-            return False
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):  # another has it; LK_LOCK gives up after ten seconds
+                return False
+            raise
         return True
 
 else:
@@ -85,10 +90,23 @@ else:
         return True
 
 
-def let_go(descriptor: int) -> None:
-    """Close it: with its last descriptor a file is unlocked."""
+def let_go(descriptor: int, *, remove: Path | str | None = None) -> None:
+    """Close it: with its last descriptor a file is unlocked. `remove` is the path of a lock file that goes with it.
+
+    It goes before it is unlocked: later it could be the next process's. On Windows it goes afterwards: no open file can
+    be removed there, and so none of the next process's either.
+    """
     _held.discard(descriptor)
+    if remove is not None and sys.platform != "win32":
+        _remove(remove)
     os.close(descriptor)
+    if remove is not None and sys.platform == "win32":
+        _remove(remove)
+
+
+def _remove(path: Path | str) -> None:
+    with contextlib.suppress(OSError):
+        Path(path).unlink()
 
 
 def is_still(descriptor: int, path: Path | str) -> bool:

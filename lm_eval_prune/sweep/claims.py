@@ -28,9 +28,10 @@ def claim_path(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+def claim(folder: Path, name: str, *, wait: bool = False, remove: bool = False) -> Iterator[bool]:
     """Whether `name` is this process's inside; False where another has it (never, with `wait`).
 
+    With `remove` its lock file is gone behind it, where this process had it.
     Whoever gets a claim looks first whether the work has been done meanwhile. Raises FileFormatError.
     """
     path = claim_path(folder, name)
@@ -47,7 +48,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
         yield lock is not None
     finally:
         if lock is not None:
-            let_go(lock)
+            let_go(lock, remove=path if remove else None)
 
 
 def _hold(path: Path, wait: bool) -> int | None:
@@ -72,12 +73,8 @@ def _hold(path: Path, wait: bool) -> int | None:
 def present(folder: Path) -> Iterator[str]:
     """Inside, others see that this process is at work in the folder: as the claim of this name."""
     name = f"process-{uuid.uuid4().hex}"
-    with claim(folder, name):
-        try:
-            yield name
-        finally:
-            with contextlib.suppress(OSError):
-                claim_path(folder, name).unlink()
+    with claim(folder, name, remove=True):
+        yield name
 
 
 def is_claimed(folder: Path, name: str) -> bool:
@@ -100,9 +97,9 @@ def claimed(folder: Path, prefix: str) -> list[str]:
 def clear_claims(folder: Path, is_done: Callable[[str], bool]) -> None:
     """Remove the lock files that nobody holds, of work that is done."""
     for path in _lock_files(folder):
-        with claim(folder, path.stem) as free:
-            if free and is_done(path.stem):
-                path.unlink(missing_ok=True)
+        if is_done(path.stem):
+            with claim(folder, path.stem, remove=True):
+                pass
     with contextlib.suppress(OSError):  # others are at work
         (folder / "claims").rmdir()
 
