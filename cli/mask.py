@@ -141,7 +141,7 @@ def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
     files = [path for path in (choice.pop("head_importance"), choice.pop("ffn_importance")) if path is not None]
     if (shape is None) == (not files):
         raise ArgumentError("--random needs the model's shape: from --model_args pretrained=..., or an importance file")
-    shares = {key: choice.pop(key) or 0 for key in ("prune_heads", "prune_ffns")}
+    shares = {key: 0 if (given := choice.pop(key)) is None else given for key in ("prune_heads", "prune_ffns")}
     shapes = {ImportanceScores.load(path).shape for path in files} if shape is None else {shape}
     if len(shapes) > 1:
         raise ArgumentError(f"importance files of different models: {' and '.join(map(str, files))}")

@@ -116,6 +116,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     nothing is left behind.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise FileFormatError(f"{str(path)!r}: no file can have this name")
     try:
         if _is_a_stream(path):
             with path.open("wb") as stream:

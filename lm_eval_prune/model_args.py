@@ -60,7 +60,7 @@ def model_args_text(arguments: Mapping[str, Any]) -> str:
 
 
 def _checked(arguments: Mapping[Any, Any]) -> dict[str, Any]:
-    if broken := [name for name in arguments if not isinstance(name, str) or not name.strip()]:
+    if broken := [name for name in arguments if not isinstance(name, str) or name.strip() in ("", "self")]:
         raise ArgumentError(f"model_args: {broken[0]!r}: not the name of an argument; {EXAMPLE}")
     checked = {}
     for name, value in arguments.items():

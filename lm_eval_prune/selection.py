@@ -19,7 +19,7 @@ from lm_eval_prune.files import sha256_of
 from lm_eval_prune.foreign_masks import Shape, read_mask
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.masks import UNITS, PruningMask, require_possible
 from lm_eval_prune.text import printable
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def select_mask(
     Raises ArgumentError, FractionError, FileFormatError, MaskError.
     """
     pairs = (("head", "prune_heads", head_importance, prune_heads), ("ffn", "prune_ffns", ffn_importance, prune_ffns))
+    if unit not in UNITS:
+        raise ArgumentError(f"unit={unit}: unknown; expected {' or '.join(UNITS)}")
     if mask is not None:
         for kind, name, file, share in pairs:
             if file is not None or share is not None:
@@ -194,6 +196,7 @@ def random_mask(
     """A mask of random heads and FFNs, the same for the same arguments, which its provenance names."""
     import torch
 
+    require_possible(num_hidden_layers, num_attention_heads)
     mask = ranked_mask(
         num_attention_heads=num_attention_heads,
         head_scores=torch.zeros(num_hidden_layers, num_attention_heads),

@@ -74,3 +74,11 @@ def test_a_socket_and_a_folder_are_refused(tmp_path, monkeypatch):
                 write_bytes(tmp_path / name, b"abc")
         assert stat.S_ISSOCK((tmp_path / "s").stat().st_mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "s"]
+
+
+@pytest.mark.parametrize("write", [lambda path: write_bytes(path, b""), lambda path: write_json(path, {})])
+@pytest.mark.parametrize("name", ["\0", "a\0b", "a/\0"])
+def test_a_name_that_no_file_can_have_is_one_line(write, name, tmp_path):
+    with pytest.raises(FileFormatError, match="no file can have this name"):
+        write(f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []

@@ -399,3 +399,15 @@ def test_a_text_larger_than_any_mask_costs_little(part, tmp_path):
     with pytest.raises(FileFormatError, match="more than a mask of any model"):
         read_mask(tmp_path / "mask.txt", (12, 12))
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0,), (0, 2)], ids=str)
+@pytest.mark.parametrize("ending", ["npy", "safetensors"])
+def test_an_array_of_nothing_is_no_mask_that_prunes_nothing(shape, ending, tmp_path):
+    path = tmp_path / f"mask.{ending}"
+    if ending == "npy":
+        np.save(path, np.ones(shape))
+    else:
+        save_file({"head_mask": torch.ones(shape)}, path)
+    with pytest.raises(FileFormatError, match=r"an array of 0 float64; expected|is empty, or larger"):
+        read_mask(path, (4, 4))

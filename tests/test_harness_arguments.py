@@ -40,6 +40,22 @@ from lm_eval_prune.sweep.setup import find_setup
         ({"batch_size": 1.5}, "batch_size=1.5: expected"),
         ({"trust_remote_code": "yes"}, "trust_remote_code=yes: expected True or False"),
         ({"trust_remote_code": 1}, "trust_remote_code=1: expected True or False"),
+        ({"add_bos_token": "maybe"}, "add_bos_token=maybe: expected True or False"),
+        ({"parallelize": "yes"}, "parallelize=yes: expected True or False"),
+        ({"truncation": "left"}, "truncation=left: expected True or False"),
+        ({"logits_cache": 2}, "logits_cache=2: expected True or False"),
+        ({"dtype": "banana"}, "dtype=banana: expected auto, float32, bfloat16 or float16"),
+        ({"dtype": "int8"}, "dtype=int8: expected auto, float32"),
+        ({"dtype": "os"}, "dtype=os: expected auto, float32"),
+        ({"dtype": ""}, "dtype=: expected auto, float32"),
+        ({"softmax_dtype": "auto"}, "softmax_dtype=auto: expected float32, bfloat16 or float16"),
+        ({"softmax_dtype": torch.int8}, "softmax_dtype=torch.int8: expected float32"),
+        ({"mixed_precision_dtype": "complex64"}, "mixed_precision_dtype=complex64: expected float32"),
+        ({"prefix_token_id": -5}, "prefix_token_id=-5: expected the number of a token, from 0 on"),
+        ({"prefix_token_id": "x"}, "prefix_token_id=x: expected the number of a token"),
+        ({"prefix_token_id": True}, "prefix_token_id=True: expected the number of a token"),
+        ({"weights_only": False}, "weights_only=False: a pickle runs what is in it"),
+        ({"unit": "x"}, "unit=x: unknown; expected head or kv_group"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(given, line, monkeypatch):
@@ -63,6 +79,8 @@ def test_a_length_beyond_learned_positions_is_refused_before_anything_is_loaded(
             with pytest.raises(ArgumentError, match="max_length=513: the model has learned 512 positions"):
                 call(*values)
         assert record_of_arguments({**given, "max_length": 512})["model_args"] == {"max_length": 512}
+        with pytest.raises(ArgumentError, match=r"prefix_token_id=512: the model has 512 tokens; expected 0 to 511"):
+            record_of_arguments({"pretrained": str(folder), "prefix_token_id": 512})
 
 
 @pytest.mark.parametrize(
@@ -72,6 +90,8 @@ def test_a_length_beyond_learned_positions_is_refused_before_anything_is_loaded(
         {"device": "cpu:0", "batch_size": "auto", "max_batch_size": 64},
         {"device": torch.device("cpu"), "batch_size": "auto:4", "trust_remote_code": True},
         {"device": None, "batch_size": "8", "max_length": None, "trust_remote_code": None},
+        {"dtype": "auto", "softmax_dtype": "float32", "mixed_precision_dtype": torch.bfloat16, "prefix_token_id": 0},
+        {"dtype": "torch.float16", "add_bos_token": False, "truncation": True, "weights_only": True},
     ],
 )
 def test_what_the_harness_takes_is_taken(given):

@@ -85,6 +85,7 @@ def test_names_paths_and_shares_stay_text(text, name, value):
         ({"pretrained": ["x"]}, 'model_args: pretrained: expected text, found ["x"]'),
         ({"mask": True}, "model_args: mask: expected text, found true"),
         ({3: 1}, "model_args: 3: not the name of an argument"),
+        ("self=3", "model_args: 'self': not the name of an argument"),
     ],
 )
 def test_what_is_no_argument_is_one_line(given_, line):

@@ -1,9 +1,11 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError, MaskShapeError
+from lm_eval_prune.cli.main import cli
+from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError, MaskError, MaskShapeError
 from lm_eval_prune.selection import random_mask, select_mask
 
 
@@ -126,3 +128,20 @@ def test_files_of_different_models_do_not_mix(heads, tmp_path):
     other = write_importance(tmp_path / "other.json", component="ffns", num_attention_heads=4, scores=[0.2, 0.1])
     with pytest.raises(MaskShapeError, match="different models"):
         select_mask(head_importance=heads, prune_heads=0.5, ffn_importance=other, prune_ffns=0.5)
+
+
+@pytest.mark.parametrize("shape", [(10**20, 4), (4, 10**20), (10**8, 1), (10**4, 10**4)], ids=str)
+def test_a_random_mask_of_more_than_any_model_has_is_refused_before_it_is_made(shape):
+    with pytest.raises(MaskError, match="more than any model"):
+        random_mask(*shape, prune_heads="0.5")
+
+
+@pytest.mark.parametrize("option", ["prune_heads", "prune_ffns"])
+@pytest.mark.parametrize("empty", ["", " ", ","])
+def test_an_empty_share_is_no_share_of_nothing(option, empty, tmp_path):
+    """As from a shell's variable that is not set."""
+    words = ["mask", "--random", "--num_hidden_layers=4", "--num_attention_heads=4", f"--{option}={empty}"]
+    found = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "mask.json")])
+    assert isinstance(found.exception, FractionError)
+    assert str(found.exception).startswith(f"{option}={empty!r}: expected a number from 0 to 1")
+    assert not (tmp_path / "mask.json").exists()

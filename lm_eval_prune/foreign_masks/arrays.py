@@ -85,7 +85,7 @@ def _npy(data: bytes, path: Path) -> Any:
     try:
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
         shape, _, dtype = read_header(file)
-        if dtype.kind not in KINDS or math.prod(shape) > MAX_COMPONENTS:
+        if dtype.kind not in KINDS or not 0 < math.prod(shape) <= MAX_COMPONENTS:
             raise ValueError(f"an array of {math.prod(shape)} {dtype.name}; expected 0 and 1 for each head")
         file.seek(0)
         return npy.read_array(file, allow_pickle=False).tolist()
@@ -107,7 +107,7 @@ def _safetensors(data: bytes, path: Path) -> tuple[Any, Any]:
     if tensors or "head_mask" not in named:
         names = ", ".join(map(json_line, sorted(tensors)[:5])) or "none"
         raise FileFormatError(f'{path}: tensors {names}; expected "head_mask", and "ffn_mask" where FFNs go too')
-    if large := [name for name, tensor in named.items() if tensor.numel() > MAX_COMPONENTS]:
-        raise FileFormatError(f'{path}: "{large[0]}" is larger than the heads of any model')
+    if odd := [name for name, tensor in named.items() if not 0 < tensor.numel() <= MAX_COMPONENTS]:
+        raise FileFormatError(f'{path}: "{odd[0]}" is empty, or larger than the heads of any model')
     lists = {name: tensor.double().tolist() for name, tensor in named.items()}
     return lists["head_mask"], lists.get("ffn_mask")

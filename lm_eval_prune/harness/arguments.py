@@ -17,15 +17,22 @@ from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval_prune.decoders import learned_positions
 from lm_eval_prune.errors import ArgumentError
 
-__all__ = ["check_arguments", "check_length", "require_device", "require_folder", "without_absent_default"]
+__all__ = ["check_arguments", "check_fits_config", "require_device", "require_folder", "without_absent_default"]
 
 KNOWN_DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 """Those that the harness knows."""
 COUNTED = ("max_length", "max_batch_size")
+FLAGS = (
+    "trust_remote_code", "add_bos_token", "parallelize", "truncation", "logits_cache", "use_fast_tokenizer",
+    "enable_thinking",
+)  # fmt: skip
+"""The harness takes any text for true."""
+DTYPES = ("dtype", "softmax_dtype", "mixed_precision_dtype")
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raise ArgumentError for a device that is not there, sizes below 1, and what is neither true nor false."""
+    """Raise ArgumentError for a device that is not there, sizes below 1, what is neither true nor false, and dtypes
+    that no model computes in."""
     if arguments.get("device") is not None:
         require_device(arguments["device"])
     for name in COUNTED:
@@ -35,18 +42,40 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     size = arguments.get("batch_size")
     if size is not None and not re.fullmatch(r"0*[1-9][0-9]*|auto(:[0-9]*\.?[0-9]+)?", str(size)):
         raise ArgumentError(f"batch_size={size}: expected a whole number from 1 on, auto, or auto:N")
-    trusted = arguments.get("trust_remote_code")
-    if trusted is not None and not isinstance(trusted, bool):
-        raise ArgumentError(f"trust_remote_code={trusted}: expected True or False")
+    for name in FLAGS:
+        if (flag := arguments.get(name)) is not None and not isinstance(flag, bool):
+            raise ArgumentError(f"{name}={flag}: expected True or False")
+    for name in DTYPES:
+        if (dtype := arguments.get(name)) is not None and not _is_dtype(dtype, name):
+            auto = "auto, " if name == "dtype" else ""
+            raise ArgumentError(f"{name}={dtype}: expected {auto}float32, bfloat16 or float16")
+    if arguments.get("weights_only") not in (None, True):
+        raise ArgumentError(
+            f"weights_only={arguments['weights_only']}: a pickle runs what is in it; expected safetensors"
+        )
+    token = arguments.get("prefix_token_id")
+    if token is not None and (isinstance(token, bool) or not isinstance(token, int) or token < 0):
+        raise ArgumentError(f"prefix_token_id={token}: expected the number of a token, from 0 on")
 
 
-def check_length(arguments: Mapping[str, Any], config: Any) -> None:
-    """Raise ArgumentError for a `max_length` beyond the positions that a model of this configuration has learned."""
-    length = arguments.get("max_length")
-    if length is None:
-        return
-    if (positions := learned_positions(config)) is not None and length > positions:
+def check_fits_config(arguments: Mapping[str, Any], config: Any) -> None:
+    """Raise ArgumentError for a `max_length` beyond the positions that a model of this configuration has learned, and
+    for a `prefix_token_id` beyond its vocabulary."""
+    length, token = arguments.get("max_length"), arguments.get("prefix_token_id")
+    if length is not None and (positions := learned_positions(config)) is not None and length > positions:
         raise ArgumentError(f"max_length={length}: the model has learned {positions} positions; expected at most that")
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if token is not None and size is not None and token >= size:
+        raise ArgumentError(f"prefix_token_id={token}: the model has {size} tokens; expected 0 to {size - 1}")
+
+
+def _is_dtype(value: Any, name: str) -> bool:
+    """Whether a model can be loaded in, or compute in, this dtype."""
+    if isinstance(value, str):
+        if value == "auto":
+            return name == "dtype"
+        value = getattr(torch, value.removeprefix("torch."), None)
+    return isinstance(value, torch.dtype) and value.is_floating_point
 
 
 def require_device(device: Any) -> None:

@@ -35,7 +35,7 @@ from lm_eval_prune.decoders.configuration import (
 from lm_eval_prune.demo import bundled_model_path, is_bundled
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
 from lm_eval_prune.harness import packed, recording, results
-from lm_eval_prune.harness.arguments import check_arguments, check_length, without_absent_default
+from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, without_absent_default
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
@@ -168,7 +168,7 @@ class PrunedModel(HFLM):
 
     def _take_configuration(self, config: Any, name: str) -> None:
         """Settle the mask; raises before weights are loaded."""
-        check_length(self.arguments, config)
+        check_fits_config(self.arguments, config)
         self.mask = effective_mask(config, self._requested, name)
 
     def _create_model(self, pretrained: str, revision: str | None = "main", **kwargs: Any) -> None:

@@ -17,7 +17,7 @@ from lm_eval_prune.decoders.configuration import PLACES, effective_mask, read_co
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path, is_bundled
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line
-from lm_eval_prune.harness.arguments import check_arguments, check_length
+from lm_eval_prune.harness.arguments import check_arguments, check_fits_config
 from lm_eval_prune.identity import MASK_ARGUMENTS, counting_arguments
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import select_mask
@@ -47,7 +47,7 @@ def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     name = BUNDLED_NAME if place == str(bundled_model_path()) else place
     where = {key: arguments[key] for key in PLACES if key in arguments}
     config = read_configuration(place, name, **where)
-    check_length(arguments, config)
+    check_fits_config(arguments, config)
     given = {key: arguments[key] for key in MASK_ARGUMENTS if key in arguments}
     requested = select_mask(**given, num_key_value_heads=partial(key_value_heads, config), shape=shape_of(config))
     dtype = str(arguments.get("dtype", "auto")).removeprefix("torch.")

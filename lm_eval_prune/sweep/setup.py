@@ -63,7 +63,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.decoders import key_value_heads, shape_of
     from lm_eval_prune.decoders.configuration import model_folder, read_configuration
-    from lm_eval_prune.harness.arguments import check_arguments, check_length, require_device
+    from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, require_device
     from lm_eval_prune.harness.model import PrunedModel
 
     arguments = parse_model_args(config.model_args)
@@ -80,7 +80,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     known = read_configuration(
         place, name=arguments.get("pretrained"), trust_remote_code=arguments.get("trust_remote_code")
     )
-    check_length(arguments, known)
+    check_fits_config(arguments, known)
     counting = counting_arguments(arguments)
     dtype = counting.pop("dtype", str(known.dtype or "float32").removeprefix("torch."))  # auto: the checkpoint's
     fingerprint = files_fingerprint(place, arguments.get("subfolder") or "")

@@ -1,0 +1,77 @@
+"""`compact` and `demo` killed at exact points: what they leave is nothing, whole, or gone with the next run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from lm_eval_prune import PruningMask, compact_checkpoint
+from lm_eval_prune.errors import ArgumentError
+
+pytestmark = pytest.mark.slow
+
+
+def killed(*arguments):
+    script = Path(__file__).parent / "killed_commands.py"
+    done = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"code"')]
+
+
+def content(folder):
+    """Name -> tensors of a file of weights, bytes of another."""
+    return {
+        path.name: {name: tensor.tolist() for name, tensor in load_file(path).items()}
+        if path.suffix == ".safetensors"
+        else path.read_bytes()
+        for path in folder.iterdir()
+    }
+
+
+def test_a_killed_compaction_leaves_no_folder_or_a_whole_one_and_the_next_run_tidies_up(checkpoint, mask, tmp_path):
+    mask.save(tmp_path / "mask.json")
+    (tmp_path / "killed").mkdir()
+    killed("compact", checkpoint, tmp_path / "mask.json", tmp_path / "killed")
+    compact_checkpoint(checkpoint, mask, tmp_path / "never", max_shard_size="9KB")
+    expected = content(tmp_path / "never")
+    assert len([name for name in expected if name.endswith(".safetensors")]) > 1
+    folders = sorted((tmp_path / "killed").iterdir())
+    assert len(folders) > 10
+    left = [folder for folder in folders if (folder / "out").exists()]
+    assert 0 < len(left) < len(folders) / 2
+    for folder in folders:
+        if folder in left:
+            assert content(folder / "out") == expected
+            with pytest.raises(ArgumentError, match="not empty"):
+                compact_checkpoint(checkpoint, mask, folder / "out")
+            compact_checkpoint(checkpoint, mask, folder / "other")
+        else:
+            compact_checkpoint(checkpoint, mask, folder / "out", max_shard_size="9KB")
+            assert content(folder / "out") == expected
+        assert {path.name for path in folder.iterdir()} <= {"out", "other"}
+
+
+def test_a_killed_demo_leaves_whole_files_alone_and_the_next_run_ends_as_if_never_stopped(tmp_path):
+    points = [37, 298, 395]
+    lines = killed("demo", tmp_path / "killed", *points)
+    assert [line["code"] for line in lines] == [-9] * len(points)
+    assert [line["broken"] for line in lines] == [[]] * len(points)
+    assert 0 < lines[0]["files"] < lines[1]["files"] < lines[2]["files"]
+    killed("demo", tmp_path / "never")
+
+    def files(name):
+        paths = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return {path.relative_to(tmp_path / name).as_posix(): path for path in paths}
+
+    again, never = files("killed"), files("never")
+    assert again.keys() == never.keys()
+    for name, path in never.items():
+        if name.startswith("masks/"):
+            assert PruningMask.load(again[name]) == PruningMask.load(path), name
+        elif path.suffix == ".jsonl":
+            assert again[name].read_bytes() == path.read_bytes(), name
+        elif name.startswith("results/") and path.suffix == ".json":
+            assert json.loads(again[name].read_text())["results"] == json.loads(path.read_text())["results"]
