@@ -23,7 +23,8 @@ def checked_limit(value: Any, name: str = "limit") -> int | float | None:
     """A limit from text or a number: an int from 1 on, a float below, or None for all. Raises ArgumentError."""
     if value is None:
         return None
-    number = float(value) if isinstance(value, str) and DECIMAL.fullmatch(value.strip()) else value
+    # Blanks alone: `strip` takes characters for blanks that `float` does not.
+    number = float(value) if isinstance(value, str) and DECIMAL.fullmatch(value.strip(" ")) else value
     if isinstance(number, Real) and not isinstance(number, bool) and 0 < number <= MOST_DOCUMENTS:
         if number < 1:
             return float(number)

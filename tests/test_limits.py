@@ -12,7 +12,8 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.limits import checked_limit, number_limited
 
 BAD = [
-    "2.5", "1.0000001", "nan", "inf", "-inf", "-1", "0", "-0.5", "1e300", "1e13", "²", "1_000", "ten", "", "0x10", "1/2"
+    "2.5", "1.0000001", "nan", "inf", "-inf", "-1", "0", "-0.5", "1e300", "1e13", "²", "1_000", "ten", "", "0x10",
+    "1/2", "0.5\x1d", "5\u3000", "\x1f5",
 ]  # fmt: skip
 BAD_VALUES = [2.5, math.nan, math.inf, -3, 0, True, False, 10**5000, Fraction(7, 2), 1j, [5], b"5", np.float32(2.5)]
 GOOD = [
