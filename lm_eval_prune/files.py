@@ -19,6 +19,7 @@ from lm_eval_prune.strict_json import json_line, parse_json
 __all__ = [
     "MAX_BYTES",
     "digest",
+    "files_below",
     "is_folder",
     "is_pickle",
     "is_same_file",
@@ -73,6 +74,15 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def files_below(folder: str | os.PathLike[str], ending: str) -> list[Path]:
+    """Everything in a folder whose name ends so, at any depth, in order; what is no file is for the reader to say.
+
+    Links to folders are not followed: they may lead to the whole disk. What cannot be looked into is passed over.
+    """
+    found = ((place, name) for place, folders, names in os.walk(folder) for name in (*folders, *names))
+    return sorted(Path(place, name) for place, name in found if name.endswith(ending))
 
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import socket
 import sys
 import time
@@ -389,6 +390,35 @@ def test_what_is_no_file_is_named_and_not_waited_for(kind, tmp_path, monkeypatch
     collection = read_collection([tmp_path])
     assert len(collection.runs) == 1
     assert ["results_x.json" in problem.message for problem in collection.problems] == [True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such links there")
+@pytest.mark.parametrize("place", ["", "deeper", "sweep/importance"])
+@pytest.mark.parametrize("target", ["elsewhere", "..", "/", "link"], ids=["folder", "above", "everything", "itself"])
+def test_links_to_folders_are_not_followed(tmp_path, place, target):
+    """In whatever depth: they lead to other people's files, in circles, or to the whole disk."""
+    harness_run(tmp_path / "mine" / "good", tasks=("piqa",), count=10)
+    sweep(tmp_path / "mine" / "sweep", [OWN], ("piqa",), count=10)
+    harness_run(tmp_path / "elsewhere" / "results", tasks=("copa",), count=10)
+    sweep(tmp_path / "elsewhere" / "sweep", [OWN], ("copa",), count=10)
+    before = read_collection([tmp_path / "mine"])
+    (tmp_path / "mine" / place).mkdir(parents=True, exist_ok=True)
+    link = tmp_path / "mine" / place / "link"
+    link.symlink_to(tmp_path / "elsewhere" if target == "elsewhere" else target)
+    after = read_collection([tmp_path / "mine"])
+    assert [(run.path, run.task) for run in after.runs] == [(run.path, run.task) for run in before.runs]
+    assert len(before.runs) > 1
+    assert after.importance == before.importance
+    named = read_collection([link]) if target == "elsewhere" else None  # a link that is named is followed
+    assert named is None or {run.task for run in named.runs} == {"copa"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such links there")
+def test_a_link_in_the_place_of_a_sweeps_importance_is_not_followed(tmp_path):
+    folder = sweep(tmp_path / "sweep", [OWN], ("piqa",), count=10)
+    shutil.rmtree(folder / "importance", ignore_errors=True)
+    (folder / "importance").symlink_to("/")
+    assert read_collection([folder]).importance == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such files there")

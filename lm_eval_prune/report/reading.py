@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
-from lm_eval_prune.files import read_json
+from lm_eval_prune.files import files_below, read_json
 from lm_eval_prune.importance.files import FORMAT as IMPORTANCE_FORMAT
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.checks import listed
@@ -83,13 +83,13 @@ def _raise_nothing_evaluated(paths: Sequence[object], problems: Sequence[Problem
 
 
 def _read_folder(folder: Path, found: Collection) -> None:
+    paths = files_below(folder, ".json")
     sweeps = [folder] if is_sweep_folder(folder) else []
-    sweeps += sorted(
-        {plan.parent.parent for plan in folder.glob("*/**/plans/*.json") if is_sweep_folder(plan.parents[1])}
-    )
+    plans = {path.parents[1] for path in paths if path.parent.name == "plans"} - {folder, folder.parent}
+    sweeps += sorted(filter(is_sweep_folder, plans))
     for sweep in sweeps:
         _read_sweep(sweep, found)
-    for path in sorted(folder.rglob("*.json")):
+    for path in paths:
         if any(path.is_relative_to(sweep) for sweep in sweeps) or path.name.startswith("."):
             continue
         _read_file(path, found)
@@ -124,7 +124,8 @@ def _read_sweep(folder: Path, found: Collection) -> None:
             found.missing.append(Missing(row.variant, printable(row.task), row.num_fewshot, row.fewshot_seed, cell))
         else:
             found.runs.append(_as_row(cell, row))
-    _add_importance(sorted((folder / "importance").rglob("*.json")), found)
+    if not (folder / "importance").is_symlink():
+        _add_importance(files_below(folder / "importance", ".json"), found)
 
 
 def _rows(folder: Path, found: Collection) -> list[Row]:
