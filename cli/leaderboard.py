@@ -46,6 +46,11 @@ def _shots(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--margin", type=float, default=0.01, show_default=True, help="How much worse than dense is acceptable.")
 @click.option("--baseline", help="The model whose dense runs all rows are compared with. Default: each its own.")
 @click.option(
+    "--against",
+    metavar="ROW",
+    help="Print the differences to this row instead of dense (its name, or words of it), and write against.csv, .json.",
+)
+@click.option(
     "--sort",
     default="rank",
     show_default=True,
@@ -96,7 +101,8 @@ def command(
     if harness_table:
         click.echo(as_the_harness(made.board))
     else:
-        print_board(made.board, arranged(made.board, sort=sort, text=text), console, shots_beside=side_by_side)
+        board = made.against or made.board
+        print_board(board, arranged(board, sort=sort, text=text), console, shots_beside=side_by_side)
     for path in made.paths:
         click.echo(path)
     for name in export:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,7 +12,7 @@ from lm_eval_prune.report.checks import listed
 from lm_eval_prune.report.grouping import NATIVE, RowKey
 from lm_eval_prune.report.runs import Problem, Run, shots_name
 
-__all__ = ["Baselines"]
+__all__ = ["Against", "Baselines"]
 
 
 class Baselines:
@@ -97,6 +98,37 @@ class Baselines:
             return f"no dense run of {self._serving or run.name} on {task}"
         told = [f"{name} is {_value(nearest, name)}, here {_value(run, name)}" for name in sorted(names)]
         return f"the dense run {nearest.path.name} is of another model or question: {listed(told)}"
+
+
+class Against:
+    """One row that all others are compared with, instead of dense, at each number of shots.
+
+    Raises ArgumentError where none is called so, or several are.
+    """
+
+    def __init__(
+        self, rows: Mapping[RowKey, Mapping[str, list[Run]]], labels: Mapping[RowKey, str], wanted: str
+    ) -> None:
+        names = list(dict.fromkeys(labels.values()))
+        words = wanted.lower().split()
+        meant = [wanted] if wanted in names else [n for n in names if all(word in n.lower() for word in words)]
+        if len(meant) != 1:
+            near = meant or difflib.get_close_matches(wanted, names, cutoff=0.3) or names
+            problem = "several rows have these words" if meant else "no row is called so"
+            raise ArgumentError(f"against {wanted}: {problem}; expected one of: {listed(near)}")
+        self.name = meant[0]
+        self._rows = {key.num_fewshot: by_task for key, by_task in rows.items() if labels[key] == self.name}
+
+    def of(self, key: RowKey, task: str, runs: Sequence[Run]) -> list[Run]:
+        """The row's runs on `task` at the number of shots of row `key`."""
+        return self._rows.get(key.num_fewshot, {}).get(task, [])
+
+    def problems(
+        self, rows: Mapping[RowKey, Mapping[str, Sequence[Run]]], labels: Mapping[RowKey, str]
+    ) -> list[Problem]:
+        """Numbers of shots at which there is no such row."""
+        lacking = sorted({key.num_fewshot for key in rows} - self._rows.keys())
+        return [Problem("nothing to compare with", f"{self.name}: none at {shots_name(shots)}") for shots in lacking]
 
 
 def _chosen(baseline: str, dense: Sequence[Run]) -> str:

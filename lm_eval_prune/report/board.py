@@ -207,6 +207,8 @@ class Board:
     declines: Sequence[Decline]
     margin: float
     flips: Sequence[Flip] = field(default=())
+    reference: str = "dense"
+    """What differences are to: the dense model, or the row of this name at the same number of shots."""
     about: Mapping[Column | None, About] = field(default_factory=dict)
     """Of each column; of the average under None."""
     outcomes: Callable[[Run, str], Outcomes | None] = field(default=lambda run, metric: None, repr=False, compare=False)

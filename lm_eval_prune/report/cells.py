@@ -131,7 +131,7 @@ class CellMaker:
         self, label: str, runs: Sequence[Run], column: Column, dense: Sequence[Run], own: Part | None
     ) -> tuple[Difference, Estimate | None, list[Flip]] | None:
         """The difference, with what the average needs of it, and the flips; None where the prompts are other ones."""
-        matched = [_same_draw(run, dense) for run in runs]
+        runs, matched = _matched(runs, dense)
         gap = fmean(run.values[column.metric].value for run in runs) - fmean(
             run.values[column.metric].value for run in matched
         )
@@ -146,7 +146,7 @@ class CellMaker:
         bounded = column.higher_is_better and all(
             side.min() >= 0 and side.max() <= 1 for one in pairs for side in (one.first, one.second)
         )
-        draws = [_draw(run) for run in runs]
+        draws = [max(_draw(run), _draw(other), key=_says_more) for run, other in zip(runs, matched, strict=True)]
         estimate = Estimate(((1.0, paired_part(table.values, draws=draws, units=table.units, bounded=bounded)),))
         if note:  # only some documents are in both runs: the difference is theirs
             gap = estimate.value
@@ -198,13 +198,29 @@ def difference_of(
     )
 
 
-def _same_draw(run: Run, dense: Sequence[Run]) -> Run:
-    """The dense run of the same few-shot seed, else the first."""
-    return next((other for other in dense if other.fewshot_seed == run.fewshot_seed), dense[0])
+def _matched(runs: Sequence[Run], others: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
+    """The runs, and with each the one that it is compared with: of the same draw.
+
+    Where the others are random masks and more than the runs, each of theirs is compared with one of the runs.
+    """
+    if len({other.variant.seed for other in others}) > 1 and len(others) > len(runs):
+        return [_same_draw(other, runs) for other in others], others
+    return runs, [_same_draw(run, others) for run in runs]
+
+
+def _same_draw(run: Run, others: Sequence[Run]) -> Run:
+    """Of the same mask's and few-shot seeds, else of the same few-shot seed, else the first."""
+    same = [other for other in others if other.fewshot_seed == run.fewshot_seed]
+    return next((other for other in same if other.variant.seed == run.variant.seed), (same or others)[0])
 
 
 def _draw(run: Run) -> Draw:
     return run.variant.seed, run.fewshot_seed
+
+
+def _says_more(draw: Draw) -> bool:
+    """Whether the mask was drawn, too."""
+    return draw[0] is not None
 
 
 def _part_of(table: _Table | None, runs: Sequence[Run], column: Column) -> Part | None:

@@ -12,7 +12,7 @@ from typing import Literal
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.apart import told_apart
 from lm_eval_prune.report.averages import averaged_columns, declines
-from lm_eval_prune.report.baselines import Baselines
+from lm_eval_prune.report.baselines import Against, Baselines
 from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Entry
 from lm_eval_prune.report.cells import CellMaker, Made
 from lm_eval_prune.report.chance import chance_of_average, chances_of, shots_at_chance
@@ -52,6 +52,8 @@ class BoardConfig:
     """How much worse than dense is acceptable, in the metric's unit."""
     baseline: str | None = None
     """The model whose dense runs serve all rows; each model's own, if None."""
+    against: str | None = None
+    """The row that all rows are compared with, instead of dense: its name, or words that no other has."""
     strict: bool = False
     """Raise ArgumentError instead of naming problems beside the table."""
     flips: bool = False
@@ -88,47 +90,53 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     runs, found = told_apart([run for run in runs if run.task in tasks])
     problems += [*found, *problems_of_runs(runs)]
     runs, found = without_repeats(runs)
-    baselines, rows = Baselines(runs, config.baseline), grouped(runs)
+    rows = grouped(runs)
+    named = {key: _with_seeds(name, rows[key]) for key, name in labels(rows).items()}
+    baselines: Baselines | Against = Baselines(runs, config.baseline)
+    if config.against is not None:
+        baselines = Against(rows, named, config.against)
     maker = CellMaker(list_flips=config.flips, unit_fields=config.unit_fields(column.task for column in columns))
     chances = chances_of(columns, runs)
-    made = _made(rows, baselines, columns, config, maker, chances)
-    entries = _entries(rows, made, columns, config, chances)
+    judging = chances if config.against is None else {}  # what is at chance is the dense model
+    made = _made(rows, named, baselines, columns, config, maker, judging)
+    entries = _entries(rows, named, made, columns, config, judging)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
-    problems += [*found, *baselines.problems(rows, labels(rows))]
+    problems += [*found, *baselines.problems(rows, named)]
     problems += problems_of_missing(wanted, _absent(entries, columns))
     problems += [*maker.problems, *_unpaired(entries)]
     problems = [problem._replace(message=printable(problem.message)) for problem in problems]  # errors, paths
     if config.strict:
         require_none(problems)
+    better = averaged_columns(columns)[0].higher_is_better
     return Board(
         columns=columns,
         entries=entries,
         problems=problems,
-        declines=declines(entries, config.margin, averaged_columns(columns)[0].higher_is_better),
+        declines=[] if config.against is not None else declines(entries, config.margin, better),
         margin=config.margin,
+        reference=baselines.name if isinstance(baselines, Against) else "dense",
         flips=[flip for row in made.values() for cell in row.values() for flip in cell.flips],
-        about=_about(entries, columns, maker, made, chances),
+        about=_about(entries, columns, maker, made, chances, judging),
         outcomes=maker.usable,
     )
 
 
 def _made(
     rows: Mapping[RowKey, Mapping[str, list[Run]]],
-    baselines: Baselines,
+    named: Mapping[RowKey, str],
+    baselines: Baselines | Against,
     columns: Sequence[Column],
     config: BoardConfig,
     maker: CellMaker,
     chances: Mapping[Column, Chance],
 ) -> dict[RowKey, dict[Column, Made]]:
     """Each row's cells, with verdicts."""
-    named = labels(rows)
     made: dict[RowKey, dict[Column, Made]] = {}
     for key, by_task in rows.items():
         made[key] = {}
-        label = _with_seeds(named[key], by_task)
         for column in columns:
             own = by_task.get(column.task, [])
-            cell = maker(label, own, column, baselines.of(key, column.task, own))
+            cell = maker(named[key], own, column, baselines.of(key, column.task, own))
             if cell is not None:
                 made[key][column] = cell
     return judged(made, config.margin, chances)
@@ -136,18 +144,15 @@ def _made(
 
 def _entries(
     rows: Mapping[RowKey, Mapping[str, list[Run]]],
+    named: Mapping[RowKey, str],
     made: Mapping[RowKey, Mapping[Column, Made]],
     columns: Sequence[Column],
     config: BoardConfig,
     chances: Mapping[Column, Chance],
 ) -> list[Entry]:
     """Ranked."""
-    named = labels(rows)
     averages = judged_averages(rows, made, columns, config.margin, chances)
-    entries = [
-        _entry(key, _with_seeds(named[key], rows[key]), rows[key], made[key], averages.get(key), columns)
-        for key in rows
-    ]
+    entries = [_entry(key, named[key], rows[key], made[key], averages.get(key), columns) for key in rows]
     return _ranked(entries, columns)
 
 
@@ -157,8 +162,12 @@ def _about(
     maker: CellMaker,
     made: Mapping[RowKey, Mapping[Column, Made]],
     chances: Mapping[Column, Chance],
+    judging: Mapping[Column, Chance],
 ) -> dict[Column | None, About]:
-    """Of each column and of the average: what it can detect, the units of its documents, and its chance level."""
+    """Of each column and of the average: what it can detect, the units of its documents, and its chance level.
+
+    judging: the chance levels that verdicts are made with.
+    """
     found: dict[Column | None, About] = {}
     for column in columns:
         cells = [entry.cells[column] for entry in entries if column in entry.cells]
@@ -169,7 +178,7 @@ def _about(
             unit_field=printable(next(iter(fields), "")),
             documents=max((cell.num_documents or 0 for cell in cells), default=0),
             chance=chances.get(column),
-            at_chance=shots_at_chance(made, column, chances),
+            at_chance=shots_at_chance(made, column, judging),
         )
     found[None] = About(
         _median_detectable([entry.average for entry in entries if entry.average is not None]),

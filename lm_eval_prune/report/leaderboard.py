@@ -19,7 +19,7 @@ from lm_eval_prune.report.page.render import write_page
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import arranged
 from lm_eval_prune.report.runs import Problem
-from lm_eval_prune.report.tables import write_flips, write_tables
+from lm_eval_prune.report.tables import write_against, write_flips, write_tables
 from lm_eval_prune.report.vega import start_bundling, why_no_charts
 
 __all__ = ["Leaderboard", "leaderboard"]
@@ -30,6 +30,8 @@ class Leaderboard(NamedTuple):
 
     board: Board
     paths: list[Path]
+    against: Board | None = None
+    """The same rows compared with `config.against` instead of dense."""
 
     @property
     def page(self) -> Path:
@@ -65,19 +67,22 @@ def leaderboard(
     collection = read_collection(paths)
     if not without_charts:
         start_bundling()
-    board = compare(collection, config)
+    board = compare(collection, replace(config, against=None))
+    against = compare(collection, config) if config.against is not None else None
     arranged(board, sort=sort)  # an unknown column is said before anything is written
     commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
     drawn = [] if without_charts else figures(board, collection)
     board, on_page = _with_charts(board, drawn, without_charts)
     written = write_tables(board, folder, sort=sort, text=text)
     written.append(write_page(folder, board, on_page, commands, sort=sort, text=text))
+    if against is not None:
+        written += write_against(against, folder)
     if config.flips:
         written.append(write_flips(board, folder))
     written += write_exports(board, folder / "exports", exports)
     if figure_formats:  # at last: what fails here fails for nothing else
         written += write_figures(drawn, folder / "figures", figure_formats)
-    return Leaderboard(board, written)
+    return Leaderboard(board, written, against)
 
 
 def _with_charts(board: Board, drawn: list[Figure], missing: str | None) -> tuple[Board, list[Figure]]:

@@ -2,7 +2,7 @@
 
 Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, and the page's data:
 
-    margin
+    margin, reference (what differences are to: dense, or a row's name)
     columns[]        task, metric, higher_is_better, num_fewshot; detectable, units, unit_field, documents;
                      chance {level, by} or null; at_chance[] numbers of shots
     average          name, and the same
@@ -88,6 +88,7 @@ def nested(board: Board) -> dict[str, Any]:
         "format": FORMAT,
         "version": 1,
         "margin": board.margin,
+        "reference": board.reference,
         "columns": [{**column._asdict(), **_about(board, column)} for column in board.columns],
         "average": {"name": board.average_name, **_about(board, None)},
         "entries": [_nested_entry(board, entry) for entry in board.entries],

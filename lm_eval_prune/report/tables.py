@@ -25,7 +25,7 @@ from lm_eval_prune.report.wording import (
 )
 from lm_eval_prune.text import markdown_text, spreadsheet_text
 
-__all__ = ["decline_table", "harness_table", "markdown", "side_by_side", "write_flips", "write_tables"]
+__all__ = ["decline_table", "harness_table", "markdown", "side_by_side", "write_against", "write_flips", "write_tables"]
 
 
 def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = "") -> list[Path]:
@@ -41,6 +41,14 @@ def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = 
     write_bytes(paths[1], buffer.getvalue())
     write_json(paths[2], nested(board))
     write_bytes(paths[3], markdown(board, arranged(board, sort=sort, text=text)).encode(errors="backslashreplace"))
+    return paths
+
+
+def write_against(board: Board, folder: Path) -> list[Path]:
+    """Write against.csv and against.json: rows compared with one of them instead of the dense model."""
+    paths = [folder / "against.csv", folder / "against.json"]
+    write_bytes(paths[0], _csv(flat_records(board)).encode())
+    write_json(paths[1], nested(board))
     return paths
 
 

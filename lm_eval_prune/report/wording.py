@@ -187,7 +187,7 @@ def legend(board: Board) -> str:
     differences = [h.difference for e in board.entries for h in (*e.cells.values(), e.average) if h and h.difference]
     if any(not difference.paired for difference in differences):
         signs.append(f"{UNPAIRED} not paired")
-    return f"to dense, margin {board.margin:g}: {', '.join(signs)}" if signs else ""
+    return f"to {board.reference}, margin {board.margin:g}: {', '.join(signs)}" if signs else ""
 
 
 def probability_text(difference: Difference | None) -> str:

@@ -96,7 +96,7 @@ def board_command(paths: Sequence[object], output_path: object, config: BoardCon
     words = ["lm-eval-prune", "leaderboard", *map(str, paths), "--output_path", str(output_path)]
     default = BoardConfig()
     names = {"metrics": "metric"}
-    for name in ("tasks", "shots", "metrics", "margin", "baseline", "strict", "flips", "cluster"):
+    for name in ("tasks", "shots", "metrics", "margin", "baseline", "against", "strict", "flips", "cluster"):
         value = getattr(config, name)
         if value != getattr(default, name):
             words += _option(names.get(name, name), value)
