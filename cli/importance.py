@@ -9,12 +9,14 @@ import click
 
 from lm_eval_prune.cli.options import (
     SEED,
+    Choice,
     WordsCommand,
     device,
     limit,
     load_model_of,
     metadata,
     model_args,
+    several,
     shots,
     tasks,
 )
@@ -23,11 +25,26 @@ from lm_eval_prune.cli.options import (
 @click.command("importance", cls=WordsCommand)
 @model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
 @tasks("Harness tasks, groups or tags.")
-@click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots, such as 0,1,5. Default: the task's own.")
-@click.option("--component", type=click.Choice(["heads", "ffns"]), default="heads", show_default=True)
-@click.option("--method", default="gradient", show_default=True, help="gradient, knockout, magnitude or random.")
+@several(
+    "--num_fewshot",
+    "-f",
+    callback=shots,
+    metavar="SHOTS...",
+    text="Numbers of shots, such as 0,1,5. Default: the task's own.",
+)
+@click.option("--component", type=Choice(["heads", "ffns"]), default="heads", show_default=True)
+@click.option(
+    "--method",
+    type=Choice(["gradient", "knockout", "magnitude", "random"]),
+    default="gradient",
+    show_default=True,
+)
 @click.option("--metric", help='For knockout: a metric of the task, or "loss". Default: acc, or em without it.')
-@click.option("--split", help="training, validation or test. Default: training, or validation where there is none.")
+@click.option(
+    "--split",
+    type=Choice(["training", "validation", "test"]),
+    help="Default: training, or validation where there is none.",
+)
 @limit("--limit", "-L", text="Documents a task, or their share below 1.")
 @click.option("--batch_size", "-b", type=int, default=8, show_default=True)
 @click.option(
@@ -54,12 +71,13 @@ def command(
     """
     from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
     from lm_eval_prune.harness.model_record import record_of_arguments
+    from lm_eval_prune.harness.precision import with_cpu_precision
     from lm_eval_prune.harness.tasks import task_metadata
 
-    arguments = model_args or {}
+    arguments = with_cpu_precision(model_args or {}, device)
     config = ImportanceConfig(
         model=record_of_arguments(arguments),
-        metadata=task_metadata(arguments, metadata),
+        metadata=task_metadata(model_args or {}, metadata),
         **settings,  # type: ignore[arg-type]
     )
     for outcome in compute_importance(config, lambda: load_model_of(arguments, config.batch_size, device)):

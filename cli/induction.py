@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import SEED, WordsCommand, device, load_model_of, model_args
+from lm_eval_prune.cli.options import SEED, Choice, WordsCommand, device, load_model_of, model_args
 
 
 @click.command("induction", cls=WordsCommand)
@@ -18,7 +18,13 @@ from lm_eval_prune.cli.options import SEED, WordsCommand, device, load_model_of,
 @click.option(
     "--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Copies, for prefix matching."
 )
-@click.option("--definition", default="olsson2022", show_default=True, help="Of copying: olsson2022 or bansal2023.")
+@click.option(
+    "--definition",
+    type=Choice(["olsson2022", "bansal2023"]),
+    default="olsson2022",
+    show_default=True,
+    help="Of copying.",
+)
 @device
 @click.option("--seed", type=SEED, default=1234, show_default=True, help="Of the sequences.")
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
@@ -30,8 +36,9 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
     """
     from lm_eval_prune.harness.induction import InductionConfig, compute_induction
     from lm_eval_prune.harness.model_record import record_of_arguments
+    from lm_eval_prune.harness.precision import with_cpu_precision
 
-    arguments = model_args or {}
+    arguments = with_cpu_precision(model_args or {}, device)
     config = InductionConfig(model=record_of_arguments(arguments), **settings)  # type: ignore[arg-type]
     for path, computed in compute_induction(config, lambda: load_model_of(arguments, 1, device)):
         click.echo(f"{path}" if computed else f"{path} (there already)")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib.util
+import logging
+import os
 import sys
 
 import click
 
+from lm_eval_prune.cli.stopping import GOES_ON
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.text import printable, replace_what_does_not_fit
 from lm_eval_prune.version import __version__
@@ -41,9 +45,34 @@ class _LazyGroup(click.Group):
             return None
         return importlib.import_module(f"lm_eval_prune.cli.{name.replace('-', '_')}").command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := difflib.get_close_matches(args[0], COMMANDS, n=1):
+                error.message = f"{error.message.rstrip('.')}. Did you mean {near[0]!r}?"
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+THE_HARNESS_SPEAKS = ("run", "doctor")
+"""Commands in which the harness logs as it does by itself."""
+OURS = "lm_eval.models.pruned"
+"""The child of the harness's logger that is ours."""
+
+
+def quieten_the_harness() -> None:
+    """In this process only errors of the harness, and of what it builds on, are said: it repeats its warnings."""
+    for name in ("lm_eval", "datasets", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger(OURS).setLevel(logging.WARNING)
+    if not sys.stderr.isatty():  # where bars are lines
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,6 +85,14 @@ def cli() -> None:
     """
 
 
+KEPT = {
+    "demo": "what is finished is kept",
+    "sweep": "finished cells are kept",
+    "importance": "finished files are kept",
+    "induction": "finished files are kept",
+    "run": "answers are kept where --use_cache names a file",
+}
+"""Command -> what stays of one that was stopped; of all others nothing does."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE)
 """What a file system says that will not give a file: the user's affair, and no fault of ours."""
 
@@ -63,6 +100,8 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO
 def main() -> None:
     """Run the command: an error raised on purpose is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
     replace_what_does_not_fit(sys.stdout, sys.stderr)
+    if _command() not in THE_HARNESS_SPEAKS:
+        quieten_the_harness()
     try:
         status = cli(standalone_mode=False)
     except PruneError as error:
@@ -84,7 +123,7 @@ def main() -> None:
             sys.exit(2)
         if not _was_interrupted(error):
             raise
-        click.echo("stopped", err=True)
+        click.echo(f"stopped; {_kept()}", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -95,6 +134,17 @@ def _missing_package(error: BaseException) -> str | None:
     if name in ("", "lm_eval_prune") or importlib.util.find_spec(name) is not None:
         return None  # a broken installation, whose traceback says more
     return f"this command needs the package {name}, which is not installed: pip install lm-eval-prune"
+
+
+def _command() -> str:
+    """The one that is called, or ""."""
+    return next((word for word in sys.argv[1:] if word in COMMANDS), "")
+
+
+def _kept() -> str:
+    """What there is of a stopped command, and how it goes on."""
+    name = _command()
+    return f"{KEPT[name]}; {GOES_ON}" if name in KEPT else "nothing half-written is left; the same command starts again"
 
 
 def _was_interrupted(error: BaseException) -> bool:

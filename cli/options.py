@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEED",
+    "Choice",
     "WordsCommand",
     "WordsGroup",
     "device",
@@ -27,6 +29,7 @@ __all__ = [
     "metadata",
     "model_args",
     "names",
+    "several",
     "shots",
     "tasks",
 ]
@@ -91,9 +94,33 @@ def names(ctx: click.Context, parameter: click.Parameter, value: str | tuple[str
     return tuple(name.strip() for word in words for name in word.split(",") if name.strip())
 
 
+def several(*names: str, metavar: str, text: str, callback: Callable[..., Any] | None = None) -> Callable[[Any], Any]:
+    """An option of several values, in the forms that `Words` takes; as they are, one comma-separated text."""
+    return click.option(*names, cls=Words, callback=callback or _listed, metavar=metavar, help=text)
+
+
+def _listed(ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None) -> str | None:
+    """Words and comma-separated lists as one comma-separated list; None where there are none."""
+    return ",".join(names(ctx, parameter, value)) or None if value else None
+
+
+class Choice(click.Choice[str]):
+    """One of some names. Raises ArgumentError for another one, with the closest of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            known = [str(choice) for choice in self.choices]
+            near = difflib.get_close_matches(str(value).lower(), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            name = param.name if param is not None else "value"
+            raise ArgumentError(f"{name}={value}: expected one of {', '.join(known)}{hint}") from None
+
+
 def tasks(text: str) -> Callable[[Any], Any]:
     """The option `--tasks`."""
-    return click.option("--tasks", cls=Words, callback=names, metavar="TASK...", help=text)
+    return click.option("--tasks", "-t", cls=Words, callback=names, metavar="TASK...", help=text)
 
 
 def _arguments(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Any] | None:
@@ -124,14 +151,15 @@ SEED = click.IntRange(0, 2**63 - 1)
 device = click.option("--device", help="cuda, cuda:0, cpu, mps. Default: what the harness picks.")
 
 
-def shots(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int | None, ...]:
-    """Numbers of shots from a comma-separated list; (None,) without one. Raises ArgumentError."""
-    if value is None:
+def shots(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...] | None) -> tuple[int | None, ...]:
+    """Numbers of shots from words and comma-separated lists; (None,) without any. Raises ArgumentError."""
+    if not value:
         return (None,)
+    text = ",".join(value)
     try:
-        return tuple(dict.fromkeys(int(part) for part in value.split(",")))
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
-        raise ArgumentError(f"num_fewshot={value}: expected whole numbers, such as 0,1,5") from None
+        raise ArgumentError(f"num_fewshot={text}: expected whole numbers, such as 0,1,5") from None
 
 
 def limit(*names: str, text: str, **settings: Any) -> Callable[[Any], Any]:

@@ -7,25 +7,27 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, limit, names, shots, tasks
+from lm_eval_prune.cli.options import Choice, WordsCommand, limit, names, several, shots, tasks
 from lm_eval_prune.text import printable
 
 
-def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else names(ctx, parameter, value)
+def _shares(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
+    return names(ctx, parameter, value) if value else None
 
 
 @click.command("plan", cls=WordsCommand)
 @click.argument("model")
 @click.option("--devices", help="Such as 8x80GB, 141GB,cpu:500GB or 80GB,cpu:200GB,disk; cpu:24GB is no GPU.")
-@click.option("--dtype", help="float32, bfloat16 or float16. Default: float16.")
+@click.option(
+    "--dtype", type=Choice(["float32", "bfloat16", "float16"]), help="Default: float16 on GPUs, float32 on a CPU."
+)
 @click.option("--batch_size", "-b", type=int, help="Inputs that are computed at once. Default: 1.")
 @click.option("--max_length", type=int, help="Tokens of the longest input. Default: the tasks' longest.")
 @tasks("Of the 14 tasks, or icl14_<k>shot. Default: all 14.")
-@click.option("--num_fewshot", "-f", callback=shots, help="Numbers of shots. Default: 0,1,5.")
+@several("--num_fewshot", "-f", callback=shots, metavar="SHOTS...", text="Numbers of shots. Default: 0,1,5.")
 @click.option("--tokens", multiple=True, metavar="NAME=INPUTSxTOKENS", help="A task of your own: mytask=1000x250.")
-@click.option("--prune_heads", callback=_shares, help="Shares of all heads. Default: 0,0.7.")
-@click.option("--prune_ffns", callback=_shares, help="Shares of all FFNs. Default: 0,0.2.")
+@several("--prune_heads", callback=_shares, metavar="SHARE...", text="Shares of all heads. Default: 0,0.7.")
+@several("--prune_ffns", callback=_shares, metavar="SHARE...", text="Shares of all FFNs. Default: 0,0.2.")
 @click.option("--ranking", multiple=True, help="As for sweep: own, aggregate, random:0+1+2, ... Default: own.")
 @click.option(
     "--config", "-C", type=click.Path(path_type=Path), help="A sweep's settings (a YAML file, or opt-66b), as defaults."
@@ -33,7 +35,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
 @limit("--limit", "-L", text="Documents a task, or their share below 1.")
 @limit("--importance_limit", text="Training documents a task for importance, or their share. Default: 200.")
-@click.option("--scorer", help="packed or padded. Default: packed.")
+@click.option("--scorer", type=Choice(["packed", "padded"]), help="Default: packed.")
 @click.option("--tflops", type=float, help="10^12 operations a second that one device sustains; gives times.")
 @click.option("--measure", is_flag=True, help="Measure that with matrix products, on this machine.")
 @click.option("--bandwidth", type=float, help="10^9 bytes a second at which offloaded weights are brought in.")

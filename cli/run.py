@@ -17,6 +17,11 @@ def command(arguments: tuple[str, ...]) -> None:
     \b
     lm-eval-prune run --model_args pretrained=facebook/opt-125m,mask=mask.json --tasks icl14_1shot
     """
-    from lm_eval_prune.harness.run import run_harness
+    from lm_eval_prune.progress import working
 
+    with working("Loading torch, transformers and lm_eval", lambda line: None):  # the log is the harness's alone
+        from lm_eval_prune.harness.run import run_harness
+
+        if not {"-h", "--help"} & set(arguments):
+            import lm_eval_prune.harness.model  # noqa: F401
     run_harness(arguments)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsGroup, limit, metadata, model_args, tasks
+from lm_eval_prune.cli.options import Choice, WordsGroup, limit, metadata, model_args, several, tasks
+from lm_eval_prune.cli.stopping import is_first_process, stoppable
 from lm_eval_prune.text import printable
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -27,26 +28,48 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
 @tasks("Harness tasks, groups or tags.")
-@click.option("--num_fewshot", "-f", help="Numbers of shots, such as 0,1,5. Default: the task's own.")
-@click.option("--prune_heads", help="Shares of all heads, such as 0,0.1,0.5.")
-@click.option("--prune_ffns", help="Shares of all FFNs; every share of heads is combined with each.")
+@several(
+    "--num_fewshot",
+    "-f",
+    metavar="SHOTS...",
+    text="Numbers of shots, such as 0,1,5. Default: the task's own.",
+)
+@several("--prune_heads", metavar="SHARE...", text="Shares of all heads, such as 0,0.1,0.5.")
+@several(
+    "--prune_ffns",
+    metavar="SHARE...",
+    text="Shares of all FFNs; every share of heads is combined with each.",
+)
 @click.option(
     "--ranking",
     multiple=True,
-    help="own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two with + between); most: before it "
-    "prunes the most important first, kv_group: before all that whole groups of heads. May be given several times.",
+    help="own, aggregate, aggregate:5 (of 5 shots), task:NAME, random:0+1+2 (seeds), or an importance file (two with + "
+    "between); most: before it prunes the most important first, kv_group: before all that whole groups of heads. May "
+    "be given several times.",
 )
-@click.option("--fewshot_seeds", help="Of several few-shot draws, such as 0,1,2. Default: 1234.")
+@several(
+    "--fewshot_seeds",
+    metavar="SEED...",
+    text="Of several few-shot draws, such as 0,1,2. Default: 1234.",
+)
 @limit("--limit", "-L", text="Documents a task, or their share below 1.")
 @limit("--importance_limit", text="Documents a task for importance, or their share. Default: 200.")
-@click.option("--importance_split", help="training, validation or test. Default: training, or else validation.")
+@click.option(
+    "--importance_split",
+    type=Choice(["training", "validation", "test"]),
+    help="Default: training, or else validation.",
+)
 @click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234.")
 @click.option("--batch_size", "-b", help="As for pruned-hf; a number or auto. Default: 8.")
 @click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")
 @click.option("--include_path", help="Folder with further task definitions.")
 @metadata
 @click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
-@click.option("--executor", help="local, or ray: workers on a Ray cluster (pip install 'lm-eval-prune[ray]').")
+@click.option(
+    "--executor",
+    type=Choice(["local", "ray"]),
+    help="Default: local; ray: workers on a Ray cluster (pip install 'lm-eval-prune[ray]').",
+)
 @click.option("--ray_address", help="The cluster's address. Default: auto, the one that this machine belongs to.")
 @click.option("--num_workers", type=int, help="On Ray. Default: as many as the GPUs hold, or one a node without any.")
 @click.option("--num_gpus", type=float, help="GPUs a worker on Ray. Default: 1 where the cluster has any.")
@@ -55,7 +78,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
 @click.option(
     "--log_level",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    type=Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="warning",
     show_default=True,
     help="Of the log on stderr.",
@@ -75,36 +98,34 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from lm_eval_prune.sweep.stopping import ignore_stop_signals, raise_on_stop_signals, was_asked
-
-    raise_on_stop_signals()  # before anything is imported, which takes seconds
-    first = os.environ.get("RANK", "0") == "0"  # of the processes of accelerate launch
     config = None
-    try:
+    with stoppable(lambda: f"finished cells are kept{f' in {config.output_path}' if config else ''}"):
         from lm_eval_prune.sweep.config import load_config, make_config
 
         settings = {name: value for name, value in flags.items() if value not in (None, ())}
         config = load_config(config_file, **settings) if config_file else make_config(settings)
-        logging.basicConfig(level=log_level.upper())
+        level = logging.getLevelName(log_level.upper())
+        logging.basicConfig(level=level)
+        if level < logging.WARNING:  # then the harness's own lines are wanted, too
+            logging.getLogger("lm_eval").setLevel(level)
         if dry_run:
             _print_estimate(config)
         else:
-            _run(config, retry_failed, first)
-    except BaseException:
-        # Not only Stopped: what is imported may make another error of it.
-        if not was_asked():
-            raise
-        ignore_stop_signals()  # a launcher sends its own behind the terminal's
-        if first:
-            click.echo(f"stopped; the same command goes on{f': {config.output_path}' if config else ''}", err=True)
-        sys.exit(130)
+            _run(config, retry_failed)
 
 
-def _run(config: Any, retry_failed: bool, first: bool) -> None:
-    from lm_eval_prune.sweep.run import run_sweep
+def _run(config: Any, retry_failed: bool) -> None:
+    from lm_eval_prune.progress import say, working
 
-    sweep = run_sweep(config, retry_failed=retry_failed, say=_say)
-    if first and _print_status(sweep):
+    first = is_first_process()
+    with working("Loading torch, transformers and lm_eval", shown=first):
+        from lm_eval_prune.sweep.run import run_sweep
+    sweep = run_sweep(config, retry_failed=retry_failed, say=say, note=say)
+    if not first:
+        return
+    failed = _print_status(sweep)
+    click.echo(f"Next: {shlex.join(['lm-eval-prune', 'leaderboard', printable(str(sweep.folder))])}")
+    if failed:
         sys.exit(1)
 
 
@@ -130,12 +151,6 @@ def export(folder: Path, output_path: Path) -> None:
 
     Sweep(folder).export(output_path)
     click.echo(output_path)
-
-
-def _say(line: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(printable(line), file=sys.stdout)
 
 
 def _print_status(sweep: Any) -> bool:

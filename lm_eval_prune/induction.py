@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate.utils import align_module_device
-from tqdm import tqdm
 
 from lm_eval_prune.decoders import Decoder, decoder_of, input_device, trunk_of
 from lm_eval_prune.decoders.attention import Attention
 from lm_eval_prune.decoders.places import weight_of
 from lm_eval_prune.errors import ArgumentError, ExampleError
 from lm_eval_prune.importance.gradient import frozen
+from lm_eval_prune.progress import Bar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ def prefix_matching_scores(
         raise ArgumentError(f"repeats={repeats}; expected at least 2, so that something is repeated")
     inputs = _inputs(model, sequences, repeats, bos_token_id)
     decoder, trunk = decoder_of(model), trunk_of(model)
-    bar = tqdm(inputs, desc="Prefix matching", unit="sequence", disable=not progress)
+    bar = Bar(inputs, desc="Prefix matching", unit="sequence", disable=not progress)
     scores = []
     with frozen(model), torch.no_grad():
         for tokens in bar:
@@ -88,7 +88,7 @@ def copying_scores(
     inputs = _inputs(model, sequences, 1, bos_token_id)
     decoder, trunk = decoder_of(model), trunk_of(model)
     copied = _copied_by if definition == "olsson2022" else _copied_from_embeddings
-    bar = tqdm(inputs, desc="Copying", unit="sequence", disable=not progress)
+    bar = Bar(inputs, desc="Copying", unit="sequence", disable=not progress)
     scores = []
     with frozen(model), torch.no_grad():
         for tokens in bar:

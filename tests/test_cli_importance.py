@@ -273,10 +273,13 @@ def test_importance_under_a_mask(importance, folder, tmp_path):
     [
         (["--tasks", "toy_choise"], "task 'toy_choise': unknown to the harness; did you mean toy_choice"),
         (["--tasks", "toy_hidden"], "task toy_hidden: document 0 of its training split has no gold answer"),
-        (["--tasks", "toy_choice", "--method", "grad"], "method 'grad': unknown; expected one of gradient, knockout"),
+        (
+            ["--tasks", "toy_choice", "--method", "grad"],
+            "did you mean gradient?",
+        ),
         ([], "method gradient needs tasks, such as --tasks piqa"),
         (["--tasks", "toy_choice", "--metric", "acc"], "metric=acc is for knockout, not for gradient"),
-        (["--tasks", "toy_choice", "--split", "dev"], "split 'dev': unknown; expected one of training"),
+        (["--tasks", "toy_choice", "--split", "dev"], "split=dev: expected one of training, validation, test"),
         (["--tasks", "toy_choice", "--limit", "2.5"], "limit=2.5: expected a whole number of documents"),
         (["--tasks", "toy_choice", "--limit", "-1"], "limit=-1: expected a whole number"),
         (["--tasks", "toy_choice", "--num_fewshot", "one"], "num_fewshot=one: expected whole numbers"),

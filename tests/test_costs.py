@@ -520,7 +520,7 @@ def test_measured_throughput_is_a_number():
         (["66b", "--prune_heads", "1.5"], "prune_heads=1.5: expected a number from 0 to 1"),
         (["66b", "--prune_heads", "0,1/3"], "prune_heads='1/3': expected a number from 0 to 1, a decimal such as 0.3"),
         (["66b", "--ranking", "best"], "ranking 'best': expected own"),
-        (["66b", "--scorer", "fast"], "scorer=fast: unknown"),
+        (["66b", "--scorer", "fast"], "scorer=fast: expected one of packed, padded"),
         (["66b", "--batch_size", "0"], "batch_size=0; expected at least 1"),
         (["66b", "--max_length", "4096"], "max_length=4096; expected 2 to 2048"),
         (["66b", "--tflops", "-1"], "tflops=-1.0; expected a number above 0"),

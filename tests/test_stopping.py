@@ -122,12 +122,30 @@ def test_a_sweep_that_still_imports_stops_with_exit_code_130(handlers, monkeypat
     with pytest.raises(SystemExit) as stop:
         command.main()
     assert stop.value.code == 130
-    assert "stopped; the same command goes on" in capsys.readouterr().err
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("stopped; finished cells are kept")
+    assert last.endswith("; the same command goes on from there")
     assert not (tmp_path / "sweep").exists()
 
 
-@pytest.mark.parametrize("name", ["mask", "importance", "leaderboard", "compact", "plan", "demo"])
-def test_ctrl_c_in_the_imports_of_any_command_is_exit_code_130(monkeypatch, capsys, name):
+NOTHING = "nothing half-written is left; the same command starts again"
+GOES_ON = "; the same command goes on from there"
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("mask", NOTHING),
+        ("importance", f"finished files are kept{GOES_ON}"),
+        ("leaderboard", NOTHING),
+        ("compact", NOTHING),
+        ("plan", NOTHING),
+        ("demo", f"what is finished is kept{GOES_ON}"),
+        ("run", f"answers are kept where --use_cache names a file{GOES_ON}"),
+        ("sweep", f"finished cells are kept{GOES_ON}"),
+    ],
+)
+def test_ctrl_c_in_the_imports_of_any_command_says_what_is_kept(monkeypatch, capsys, name, kept):
     class Interrupted:
         def find_spec(self, module, path=None, target=None):
             if module == f"lm_eval_prune.cli.{name}":
@@ -142,4 +160,4 @@ def test_ctrl_c_in_the_imports_of_any_command_is_exit_code_130(monkeypatch, caps
     with pytest.raises(SystemExit) as stop:
         command.main()
     assert stop.value.code == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert capsys.readouterr().err == f"stopped; {kept}\n"

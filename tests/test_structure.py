@@ -29,6 +29,7 @@ LAYERS = [
         "variants",
         "scores",
         "metric_names",
+        "progress",
     ],
     ["model_args", "identity"],
     ["masks", "mask_files", "foreign_masks"],

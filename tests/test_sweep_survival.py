@@ -73,7 +73,7 @@ def test_ctrl_c_ends_it_within_a_batch_and_the_same_command_goes_on(finished, tm
         _, errors = sweep.communicate()
     assert time.monotonic() - start < 5
     assert sweep.returncode == 130
-    assert f"stopped; the same command goes on: {folder}" in errors
+    assert f"stopped; finished cells are kept in {folder}; the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert len(cells(folder)) < NUM_CELLS
     assert [path for path in leftovers(folder) if path.suffix != ".lock"] == []

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.compaction.sources import copy_kept_files, require_own
@@ -27,6 +26,7 @@ from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_remove
 from lm_eval_prune.decoders.configuration import find_file, read_configuration
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.folders import appearing, require_new
+from lm_eval_prune.progress import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def _write_shards(folder: Path, weights: Mapping[str, NewWeight], max_shard_size
         split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
     except ValueError as error:
         raise ArgumentError(f"max_shard_size={max_shard_size}: expected a size such as 5GB") from error
-    bar = tqdm(split.filename_to_tensors.items(), desc="Compacting", unit="shard", disable=not progress)
+    bar = Bar(split.filename_to_tensors.items(), desc="Compacting", unit="shard", disable=not progress)
     for file, names in bar:
         tensors = {name: weights[name].read() for name in names}
         try:

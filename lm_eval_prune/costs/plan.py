@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.costs import memory
-from lm_eval_prune.costs.devices import parse_devices
+from lm_eval_prune.costs.devices import Devices, parse_devices
 from lm_eval_prune.costs.dimensions import Dimensions, dimensions_of
 from lm_eval_prune.costs.margins import CHANGED, margins_of
 from lm_eval_prune.costs.study import Grid, Speed, removals, stages
@@ -28,7 +28,6 @@ __all__ = ["FORMAT", "make_plan"]
 
 FORMAT, VERSION = "lm-eval-prune-plan", 1
 DEFAULTS: dict[str, Any] = {
-    "dtype": "float16",
     "batch_size": 1,
     "num_fewshot": (0, 1, 5),
     "prune_heads": ("0", "0.7"),
@@ -63,7 +62,8 @@ def make_plan(
     pruning is taken to change. Raises PruneError.
     """
     settings = _settings(config, options)
-    dtype = settings["dtype"]
+    parsed = None if devices is None else parse_devices(devices)
+    dtype = settings.get("dtype") or _usual_dtype(parsed, measure)
     memory.bytes_of(dtype)
     if measure and tflops is not None:
         raise ArgumentError(f"tflops={tflops:g} and measure exclude one another; give one of the two")
@@ -78,10 +78,9 @@ def make_plan(
         "removals": _removals(dimensions, grid, mask),
     }
     fit = None
-    if devices is not None:
+    if devices is not None and parsed is not None:
         from lm_eval_prune.costs.fit import fitted
 
-        parsed = parse_devices(devices)
         fit = fitted(dimensions, dtype, parsed, grid.batch_size, length)
         plan["devices"] = _placed(fit, dimensions, devices, dtype, grid.batch_size, length)
     speed = Speed(tflops=_measured_tflops(dtype) if measure else tflops, bandwidth=bandwidth)
@@ -257,6 +256,17 @@ def _tokens(dimensions: Dimensions, grid: Grid) -> list[str]:
             f"{dimensions.max_position_embeddings:,} positions."
         )
     return notes
+
+
+def _usual_dtype(devices: Devices | None, measure: bool) -> str:
+    """What a model of no given precision is computed in: half precision on GPUs, float32 where none is."""
+    if devices is not None:
+        return "float16" if devices.gpus else "float32"
+    if measure:
+        import torch
+
+        return "float16" if torch.cuda.is_available() else "float32"
+    return "float16"
 
 
 def _measured_tflops(dtype: str) -> float:

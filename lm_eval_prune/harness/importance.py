@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lm_eval.api.task import Task
-from tqdm import tqdm
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
@@ -34,6 +33,7 @@ from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.progress import Bar
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
@@ -117,7 +117,7 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     lm: PrunedModel | None = None
     cells = _cells(config)
     # One bar over the files; within each, one of its own.
-    for cell in tqdm(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
+    for cell in Bar(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
         if cell.path.exists() and not config.overwrite:
             _require_same(config, cell, "--overwrite computes it again")
             yield Outcome(cell.path, False)

@@ -34,7 +34,7 @@ from lm_eval_prune.decoders.configuration import (
 )
 from lm_eval_prune.demo import bundled_model_path, is_bundled
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError, ScoreError, UnsupportedModelError
-from lm_eval_prune.harness import packed, recording, results
+from lm_eval_prune.harness import packed, recording, results, told
 from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, without_absent_default
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
@@ -126,6 +126,8 @@ class PrunedModel(HFLM):
         if self.device.type == "meta":  # a model handed over, with its first weights offloaded
             self._device = input_device(self.model)
         recording.record_evaluator(lm_eval.evaluator)
+        named = mask if isinstance(mask, str | os.PathLike) else None
+        told.tell(self, os.fspath(named) if named is not None else told.spelt({**files, **shares}))
 
     def _load(self, pretrained: str | torch.nn.Module, arguments: dict[str, Any]) -> None:
         """What `hf` does when it is made. Raises PruneError for whatever goes wrong."""

@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from lm_eval_prune.decoders.forward import forward_of, why_not
+from lm_eval_prune.progress import Bar
 from lm_eval_prune.scoring.finite import require_finite
 from lm_eval_prune.scoring.scorer import score_packs
 from lm_eval_prune.scoring.trie import TokenTrie, build_trie
@@ -91,7 +92,7 @@ def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer | None:
             batch_size=batch_size,
             softmax_dtype=settings.get("softmax_dtype"),
         )
-        with tqdm(
+        with Bar(
             total=len(requests), desc="Knockout", unit="request", leave=None, disable=not settings.get("progress")
         ) as bar:
             for pack in packs:

@@ -11,8 +11,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
+
+from lm_eval_prune.demo import BUNDLED_NAME
+from lm_eval_prune.model_names import OURS
 
 __all__ = ["record_evaluator", "record_hf"]
 
@@ -65,6 +69,10 @@ def record_evaluator(evaluator: ModuleType) -> None:
 
     @functools.wraps(simple_evaluate)
     def with_prompt(*args: Any, **kwargs: Any) -> Any:
+        try:
+            _name_results(inspect.signature(simple_evaluate).bind(*args, **kwargs).arguments)
+        except Exception:
+            logger.debug("results not named", exc_info=True)
         results = simple_evaluate(*args, **kwargs)
         try:
             _add_prompt(results, inspect.signature(simple_evaluate).bind(*args, **kwargs))
@@ -96,6 +104,23 @@ def _with_chance(original: Any) -> Any:
         return results
 
     return evaluate
+
+
+def _name_results(asked: Mapping[str, Any]) -> None:
+    """Let results of the bundled model, which no argument names, lie under its name: the harness makes up another."""
+    tracker = asked.get("evaluation_tracker")
+    if tracker is None or asked.get("model") not in OURS:
+        return
+    general = tracker.general_config_tracker
+    original = general.log_experiment_args
+
+    @functools.wraps(original)
+    def log_experiment_args(**settings: Any) -> None:
+        if general._get_model_name(settings.get("model_args")) is None:
+            settings["model_args"] = {"pretrained": BUNDLED_NAME}
+        original(**settings)
+
+    general.log_experiment_args = log_experiment_args
 
 
 def _add_prompt(results: Any, call: inspect.BoundArguments) -> None:

@@ -18,9 +18,12 @@ from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.arguments import require_device, require_folder
+from lm_eval_prune.harness.precision import with_cpu_precision
+from lm_eval_prune.harness.run_options import describe, each_warning_once
+from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.limits import checked_limit
-from lm_eval_prune.model_args import parse_model_args
-from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
+from lm_eval_prune.model_args import model_args_text, parse_model_args
+from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY, OURS
 from lm_eval_prune.text import message_of
 
 __all__ = ["run_harness"]
@@ -38,17 +41,21 @@ def run_harness(arguments: Sequence[str]) -> None:
     from lm_eval.utils import setup_logging
 
     registration.register()
+    compile_once()
     with _argv(["lm-eval-prune", "run", *(arguments or ("--tasks=",))]), _errors_as_lines():
         harness = HarnessCLI()
+        describe(harness._subparsers.choices["run"])
         options = harness.parse_args()
         settings = _settings(options)
         _check(settings)
         if not settings.get("model"):
             options.model = _model_name(settings)
+        if (settings.get("model") or options.model) in OURS:
+            options.model_args = _with_precision(settings)
         setup_logging()
         from lm_eval_prune.harness.metrics import every_evaluation_guarded
 
-        with every_evaluation_guarded():
+        with every_evaluation_guarded(), each_warning_once():
             harness.execute(options)
 
 
@@ -58,6 +65,17 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
     settings = EvaluatorConfig.load_yaml_config(options.config) if getattr(options, "config", None) else {}
     return settings | {name: value for name, value in vars(options).items() if value or value == 0}
+
+
+def _with_precision(settings: dict[str, Any]) -> Any:
+    """The model's arguments as they were given, and float32 where a CPU computes and they leave it open."""
+    given = settings.get("model_args")
+    arguments = parse_model_args(given)
+    decided = with_cpu_precision(arguments, settings.get("device"))
+    if decided == arguments:
+        return given
+    dtype = {"dtype": decided["dtype"]}
+    return {**given, **dtype} if isinstance(given, dict) else model_args_text(decided)
 
 
 def _model_name(settings: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.arguments import require_folder
+from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.text import message_of
 
@@ -210,4 +211,5 @@ def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManag
     """Building one reads thousands of task files."""
     require_folder("include_path", include_path)
     registration.register()
+    compile_once()
     return TaskManager(include_path=include_path, include_defaults=include_defaults)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from accelerate.utils import align_module_device
-from tqdm import tqdm
 
 from lm_eval_prune.budget import free_memory, is_out_of_memory
 from lm_eval_prune.decoders import decoder_of, input_device, is_offloaded, trunk_of
@@ -28,6 +27,7 @@ from lm_eval_prune.decoders.compiled import uncompiled
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked, continuation_rows
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.progress import Bar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -187,7 +187,7 @@ def _importance(
     total = torch.zeros(len(taps.modules), taps.per_layer, dtype=torch.float64)
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
         mine = list(batches(processes.share(tokenized), batch_size))
-        for batch in tqdm(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
+        for batch in Bar(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
             total += _summed(model, taps, batch)
     total = processes.sum(total)
     total[:-1] /= sum(len(example.tokens) - 1 for example in tokenized)

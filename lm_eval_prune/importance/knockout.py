@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from tqdm import tqdm
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import check_fits, decoder_of, input_device, trunk_of
@@ -22,6 +21,7 @@ from lm_eval_prune.importance.examples import Batch, Example, batches, checked, 
 from lm_eval_prune.importance.gradient import frozen
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.progress import Bar
 from lm_eval_prune.scoring.finite import require_finite
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def score_under_masks(
     ]
     answers = torch.zeros(len(masks), len(tokenized), 2, dtype=torch.float64)
     mine = list(batches(processes.share(longest), batch_size))
-    bar = tqdm(total=len(mine) * len(masks), desc="Knockout", unit="batch", leave=None, disable=not progress)
+    bar = Bar(total=len(mine) * len(masks), desc="Knockout", unit="batch", leave=None, disable=not progress)
     with frozen(model), torch.no_grad(), bar:
         for batch in mine:
             for number, logits in _logits_under_masks(model, batch, masks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -18,6 +19,8 @@ __all__ = ["print_board"]
 
 LONGEST = 48
 """Characters of a name."""
+PARTS = re.compile(r" (?=[\[±+-])")
+"""What stands between a value, its interval and its difference."""
 COLOURS = {"worse": "red", "better": "green", "within the margin": "cyan", "identical": "cyan"}
 """Of verdicts; the others have none."""
 
@@ -34,7 +37,7 @@ def print_board(
         console.print(Text.assemble(("Warning: ", "yellow"), f"{problem.kind}: {problem.message}"), soft_wrap=True)
     if shots_beside:
         header, rows = side_by_side(board, entries)
-        console.print(_table(header, [[Text(_short(cell)) for cell in row] for row in rows], board.average_name))
+        console.print(_beside(header, rows, board.average_name, console.width))
     else:
         for shots in board.shots:
             for table in _tables(board, [e for e in entries if e.num_fewshot == shots], shots, console.width):
@@ -45,6 +48,15 @@ def print_board(
         console.print(Text("; ".join(texts), style="dim"), soft_wrap=True)
     for decline in board.declines:
         console.print(Text(decline.sentence), soft_wrap=True)
+
+
+def _beside(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
+    """The averages side by side; value, interval and difference below one another where lines would be too long."""
+    lines = [[_short(cell) for cell in row] for row in rows]
+    widths = [max(len(row[place]) for row in [header, *lines]) + 3 for place in range(len(header))]
+    if sum(widths) + 1 > width:
+        lines = [[row[0], *(PARTS.sub("\n", cell) for cell in row[1:])] for row in lines]
+    return _table(header, [[Text(cell) for cell in row] for row in lines], title)
 
 
 def _tables(board: Board, entries: Sequence[Entry], shots: int, width: int) -> list[Table]:
@@ -117,8 +129,8 @@ def _short(name: str) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Text]], title: str) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
-    for place, name in enumerate(header):
-        table.add_column(Text(_short(name)), justify="left" if name in ("variant",) or place == 1 else "right")
+    for name in header:
+        table.add_column(Text(_short(name)), justify="left" if name == "variant" else "right")
     for row in rows:
         table.add_row(*row)
     return table

@@ -56,8 +56,8 @@ class SweepConfig(BaseModel):
     prune_ffns: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all FFNs; every share of heads is combined with every one of these."""
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
-    """`own`, `aggregate`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` turns the order round;
-    `kv_group:` before it ranks and prunes the heads that share a key/value head together."""
+    """`own`, `aggregate`, `aggregate:SHOTS`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` before
+    it turns the order round; `kv_group:` ranks and prunes the heads that share a key/value head together."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = None
     """Documents a task, or their share below 1."""
@@ -68,6 +68,8 @@ class SweepConfig(BaseModel):
     importance_split: Literal["training", "validation", "test"] | None = None
     head_method: str = "gradient"
     ffn_method: str = "knockout"
+    knockout_metric: str | None = None
+    """A metric of the tasks, or `loss`; None is `acc`, or `em` without it."""
     batch_size: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = 8
     device: str | None = None
     include_path: str | None = None
@@ -189,6 +191,8 @@ class Ranking(BaseModel):
     order: Literal["least", "most"] = "least"
     unit: Literal["head", "kv_group"] = "head"
     task: str | None = None
+    num_fewshot: int | None = None
+    """Of the importance that an aggregate is taken over; None is each cell's own."""
     seeds: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
 
@@ -204,6 +208,8 @@ def parse_ranking(text: str) -> Ranking:
     kind, _, argument = rest.partition(":")
     if rest in ("own", "aggregate"):
         return Ranking(text=text, kind=rest, order=order)  # type: ignore[arg-type]
+    if kind == "aggregate" and argument.isdecimal() and len(argument) <= 4:
+        return Ranking(text=text, kind="aggregate", order=order, num_fewshot=int(argument))
     if kind == "task" and argument:
         return Ranking(text=text, kind="task", order=order, task=argument)
     if kind == "random" and order == "least":
@@ -217,9 +223,9 @@ def parse_ranking(text: str) -> Ranking:
     if all(file.endswith(".json") for file in files) and len(files) <= 2:
         return Ranking(text=text, kind="files", order=order, files=files)
     raise ArgumentError(
-        f"ranking {text[:200]!r}: expected own, aggregate, task:NAME, random:0+1+2 (seeds), or an importance file (two "
-        "with + between: heads' and FFNs'), with most: before it for the most important first, and kv_group: before "
-        "all that for whole groups of heads"
+        f"ranking {text[:200]!r}: expected own, aggregate, aggregate:5 (of 5 shots), task:NAME, random:0+1+2 (seeds), "
+        "or an importance file (two with + between: heads' and FFNs'), with most: before it for the most important "
+        "first, and kv_group: before all that for whole groups of heads"
     )
 
 

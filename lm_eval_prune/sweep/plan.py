@@ -47,6 +47,18 @@ class Plan:
     aggregates: dict[tuple[str, int], ImportanceScores] = field(default_factory=dict)
     """(component, shots) -> the mean importance that rankings took."""
 
+    def joined(self, other: Plan) -> Plan:
+        """Both grids as one; rows and cells that they share are there once."""
+        return Plan(
+            rows=list(dict.fromkeys([*self.rows, *other.rows])),
+            masks={**self.masks, **other.masks},
+            identities={**self.identities, **other.identities},
+            errors={**self.errors, **other.errors},
+            replaced={**self.replaced, **other.replaced},
+            members={**self.members, **other.members},
+            aggregates={**self.aggregates, **other.aggregates},
+        )
+
     def groups(self) -> Iterator[tuple[Group, list[str]]]:
         """Cells that share requests, masks with most in common adjacent: the dense model first."""
         by_group: dict[Group, dict[str, None]] = {}
@@ -69,6 +81,8 @@ def make_plan(
     masks, names = Masks(config, tasks, importance, setup.shape, setup.num_key_value_heads), _row_names(config.ranking)
     grid = config.grid()
     importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
+    if config.knockout_metric is not None:
+        importance_settings["knockout_metric"] = config.knockout_metric
     shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
     for task, fewshot_seed in itertools.product(tasks, config.fewshot_seeds):
         if task.num_fewshot == 0 and fewshot_seed != config.fewshot_seeds[0]:

@@ -79,6 +79,9 @@ class ImportanceQueue:
             if isinstance(outcome.value, ImportanceScores):
                 outcome.value.save(importance_path(self.config, job))
                 self.found[job] = outcome.value
+                count = outcome.value.settings.get("num_examples")
+                what = f"importance of {job.component} to {job.task}, {job.num_fewshot}-shot"
+                self.say(what + (f": {count} examples" if count else "") + f", {outcome.seconds:.1f} s")
             else:
                 assert isinstance(outcome.value, Failure)
                 kind = "" if outcome.value.kind.endswith("Error") else f"{outcome.value.kind}: "

@@ -31,7 +31,12 @@ def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
 
 def importance_settings(config: SweepConfig) -> dict[str, Any]:
     """What importance of a task depends on, beside model, task, shots and method, which the file's name says."""
-    return {"limit": config.importance_limit, "split": config.importance_split, "seed": config.seed}
+    return {
+        "limit": config.importance_limit,
+        "split": config.importance_split,
+        "seed": config.seed,
+        "metric": config.knockout_metric,
+    }
 
 
 def aggregate_path(config: SweepConfig, component: str, num_fewshot: int) -> Path:
@@ -107,7 +112,7 @@ class Masks:
                     return self.files[file]
             raise ArgumentError(f"ranking {ranking.text}: no scores of {component} in it, but the grid prunes them")
         if ranking.kind == "aggregate":
-            return self._aggregate(component, task.num_fewshot)
+            return self._aggregate(component, _shots(ranking, task))
         (job,) = _sources(self.config, ranking, component, task, self.tasks)
         return self._computed(job)
 
@@ -154,10 +159,15 @@ def _sources(
     if ranking.kind == "own":
         return [ImportanceJob(task.member, component, task.num_fewshot)]
     if ranking.kind == "aggregate":
-        return _of_all_tasks(component, task.num_fewshot, tasks)
+        return _of_all_tasks(component, _shots(ranking, task), tasks)
     if ranking.kind == "task":
         return [ImportanceJob(*_other_task(config, ranking.task or "", component, task.num_fewshot, tasks))]
     return []
+
+
+def _shots(ranking: Ranking, task: PlannedTask) -> int:
+    """Of the importance that an aggregate is the mean of."""
+    return task.num_fewshot if ranking.num_fewshot is None else ranking.num_fewshot
 
 
 def _of_all_tasks(component: str, num_fewshot: int, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:

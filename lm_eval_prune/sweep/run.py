@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.progress import working
 from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep.bars import QueueBar
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
-from lm_eval_prune.sweep.config import SweepConfig, require_rows
+from lm_eval_prune.sweep.config import SweepConfig, parse_ranking, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
@@ -28,10 +29,13 @@ from lm_eval_prune.sweep.rankings import (
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup, settle
 from lm_eval_prune.sweep.stopping import check
-from lm_eval_prune.sweep.tasks import planned_tasks
+from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
+from lm_eval_prune.variants import DENSE, Variant
 
-__all__ = ["run_sweep"]
+__all__ = ["run_sweep", "run_sweeps"]
 
+GRID = {"ranking", "prune_heads", "prune_ffns"}
+"""Settings in which the sweeps of one `run_sweeps` may differ."""
 POLL_SECONDS = 1.0
 """How often to look at what another process computes."""
 
@@ -41,21 +45,40 @@ def run_sweep(
     *,
     retry_failed: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    note: Callable[[str], None] = lambda line: None,
     progress: bool = True,
 ) -> Sweep:
     """Compute what is missing of the grid, and return it. Start it again after any interruption.
 
-    `say` gets a line for each finished or failed cell. A cell that fails is recorded in the folder and does not stop
+    `say` gets a line for each finished or failed cell, `note` for what is about to be done and each file of importance.
+    A cell that fails is recorded in the folder and does not stop
     the others; it stays failed until `retry_failed`. Several processes may run on one folder at once; those of
     `accelerate launch` share every cell. Raises PruneError for a folder that holds cells of another model, task version
     or setup, or that cannot be written.
     """
+    return run_sweeps([config], retry_failed=retry_failed, say=say, note=note, progress=progress)
+
+
+def run_sweeps(
+    configs: Sequence[SweepConfig],
+    *,
+    retry_failed: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    note: Callable[[str], None] = lambda line: None,
+    progress: bool = True,
+) -> Sweep:
+    """Several grids in one folder as if they were one: importance once, and cells that share requests together.
+
+    They may differ in rankings and shares alone; the rest as `run_sweep`. Raises ArgumentError where they differ in
+    more.
+    """
+    config = _common(configs)
     processes = joined_processes()
     if processes.rank > 0:
         follow(config)
         return Sweep(config.output_path)
     disk.require_own(config.output_path)
-    bar = _Bar(shown=progress)
+    bar = QueueBar(shown=progress)
     executor, at_work = make_executor(config, bar.advance), ExitStack()
     new = [path for path in (config.output_path, *config.output_path.parents) if not os.path.lexists(path)]
     try:
@@ -64,9 +87,12 @@ def run_sweep(
         if retry_failed:
             disk.remove_failures(config.output_path)
         process = at_work.enter_context(present(config.output_path))
-        plan = _planned(config, executor, processes.world_size, process, bar, say)
+        plan = _planned(configs, executor, processes.world_size, process, bar, note)
         cells = CellQueue(config, plan, say)
-        bar.over(cells, len({row.cell for row in plan.rows}))
+        total = len({row.cell for row in plan.rows})
+        if there := total - len(cells.missing):
+            note(f"{there} of {total} cells are there already")
+        bar.over(cells, total, "cell")
         _complete(cells, executor, bar)
     finally:
         at_work.close()
@@ -87,38 +113,78 @@ def _leave_no_empty_folders(folder: Path, new: Sequence[Path]) -> None:
             path.rmdir()
 
 
+def _common(configs: Sequence[SweepConfig]) -> SweepConfig:
+    """The first of them, which speaks for all but its grid. Raises ArgumentError."""
+    first, *others = configs
+    for other in others:
+        for name in SweepConfig.model_fields.keys() - GRID:
+            if (there := getattr(other, name)) != getattr(first, name):
+                raise ArgumentError(f"{name}: {there} in one sweep, {getattr(first, name)} in another of one folder")
+    return first
+
+
 def _planned(
-    config: SweepConfig, executor: Executor, num_processes: int, process: str, bar: _Bar, say: Callable[[str], None]
+    configs: Sequence[SweepConfig],
+    executor: Executor,
+    num_processes: int,
+    process: str,
+    bar: QueueBar,
+    note: Callable[[str], None],
 ) -> Plan:
-    """The plan, written to the folder; importance that it needs is computed before."""
-    folder = config.output_path
-    setup, tasks = find_setup(config, num_processes), planned_tasks(config)
-    require_rows(config, len({task.name for task in tasks}))
-    given_importance(config, setup.shape)  # what is wrong with a file is told before hours of work
-    jobs = needed_importance(config, tasks)
+    """The plan of all grids, each written to the folder; importance that they need is computed before."""
+    config, folder = configs[0], configs[0].output_path
+    rankings = tuple(dict.fromkeys(text for each in configs for text in each.ranking))
+    with working("Looking at the model and the tasks", note, shown=bar.shown):
+        setup = find_setup(config.model_copy(update={"ranking": rankings}), num_processes)
+        tasks = planned_tasks(config)
+    for each in configs:
+        require_rows(each, len({task.name for task in tasks}))
+        given_importance(each, setup.shape)  # what is wrong with a file is told before hours of work
+    jobs = list(dict.fromkeys(job for each in configs for job in needed_importance(each, tasks)))
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)
         settings = {importance_path(config, job).name: importance_settings(config) for job in jobs}
         settle(folder, setup, tasks, settings, process)
-    importance = ImportanceQueue(config, jobs, say)
+    importance = ImportanceQueue(config, jobs, note)
+    note(_header(configs, tasks, len(jobs), len(jobs) - len(importance.missing)))
+    bar.over(importance, len(jobs), "file")
     _complete(importance, executor, bar)
-    plan = make_plan(config, tasks, setup, importance.found)
+    plans = [make_plan(each, tasks, setup, importance.found) for each in configs]
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)  # another process may have planned meanwhile
-        for key, scores in plan.aggregates.items():
-            scores.save(aggregate_path(config, *key))
-        disk.write_plan(folder, config.grid(), setup.record(tasks), plan.rows)
-        disk.replace_rows(folder, plan.replaced)
-    return plan
+        for each, plan in zip(configs, plans, strict=True):
+            for key, scores in plan.aggregates.items():
+                scores.save(aggregate_path(config, *key))
+            disk.write_plan(folder, each.grid(), setup.record(tasks), plan.rows)
+            disk.replace_rows(folder, plan.replaced)
+    return functools.reduce(Plan.joined, plans)
 
 
-def _complete(queue: Queue, executor: Executor, bar: _Bar) -> None:
+def _header(configs: Sequence[SweepConfig], tasks: Sequence[PlannedTask], files: int, there: int) -> str:
+    """What the grids ask for: "78 cells on 5 tasks, 6 importance files". Cells of equal masks will be one."""
+    variants = {DENSE} | {
+        Variant(text, heads, ffns, seed)
+        for config in configs
+        for text, heads, ffns in itertools.product(config.ranking, config.prune_heads, config.prune_ffns)
+        for seed in parse_ranking(text).seeds or (None,)
+        if (heads, ffns) != ("0", "0")
+    }
+    draws = len(configs[0].fewshot_seeds)
+    cells = len(variants) * sum(draws if task.num_fewshot else 1 for task in tasks)
+    text = f"{cells} cells on {len({task.name for task in tasks})} tasks"
+    if files:
+        text += f", {files} importance files" + (f" ({there} there already)" if there else "")
+    return text
+
+
+def _complete(queue: Queue, executor: Executor, bar: QueueBar) -> None:
     """Until nothing is missing: start what can be claimed, write what comes."""
     try:
         while queue.missing:
             check()
             while executor.free() and (job := queue.next()) is not None:
                 executor.start(job)
+                bar.at(job)
             bar.look()
             if queue.held or not executor.free():
                 for outcome in executor.outcomes():
@@ -129,34 +195,3 @@ def _complete(queue: Queue, executor: Executor, bar: _Bar) -> None:
     finally:
         for claims in queue.held.values():
             claims.close()
-
-
-class _Bar:
-    """Cells that are done, and how far those are that are being computed."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self.shown, self.share = shown, 0.0
-        self.bar: tqdm[Any] | None = None
-        self.queue: Queue | None = None
-
-    def over(self, queue: Queue, total: int) -> None:
-        """From now on the bar shows `queue`, out of `total` cells."""
-        self.queue, self.total, self.done, self.share = queue, total, total - len(queue.missing), 0.0
-        self.bar = tqdm(total=total, initial=self.done, desc="Cells", unit="cell", disable=not self.shown)
-
-    def advance(self, share: float) -> None:
-        """A share of a cell's work is done."""
-        check()
-        self.share += share
-        self.look()
-
-    def look(self) -> None:
-        if self.bar is None or self.queue is None:
-            return
-        done = self.total - len(self.queue.missing)
-        self.share, self.done = max(0.0, self.share - (done - self.done)), done
-        self.bar.update(min(done + self.share, self.total) - self.bar.n)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -19,7 +19,7 @@ from lm_eval_prune.sweep.config import SweepConfig, of_groups
 from lm_eval_prune.sweep.schema import SetupFile
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Setup", "find_setup", "require_same_setup", "settle"]
+__all__ = ["Setup", "find_setup", "model_arguments", "require_same_setup", "settle"]
 
 ELSEWHERE = "give another --output_path"
 
@@ -59,6 +59,19 @@ class Setup:
         }
 
 
+def model_arguments(config: SweepConfig) -> dict[str, Any]:
+    """The model's arguments, with the precision of this machine's CPU where that computes and nothing else is said.
+
+    Of workers elsewhere it is known only where they are given no GPU.
+    """
+    from lm_eval_prune.harness.precision import with_cpu_precision
+
+    arguments = parse_model_args(config.model_args)
+    if config.executor == "local":
+        return with_cpu_precision(arguments, config.device)
+    return with_cpu_precision(arguments, "cpu" if config.num_gpus == 0 else config.device or "cuda")
+
+
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.decoders import key_value_heads, shape_of
@@ -66,7 +79,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, require_device
     from lm_eval_prune.harness.model import PrunedModel
 
-    arguments = parse_model_args(config.model_args)
+    arguments = model_arguments(config)
     if given := arguments.keys() & MASK_ARGUMENTS:
         raise ArgumentError(f"model_args: {min(given)}: a sweep's masks come from its grid; leave it out")
     for name, value in (("batch_size", config.batch_size), ("device", config.device)):

@@ -14,8 +14,8 @@ from lm_eval_prune.harness.importance import ImportanceConfig, scores_of
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.tasks import Seeds, task_metadata
 from lm_eval_prune.importance.processes import Processes
-from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
+from lm_eval_prune.sweep.setup import model_arguments
 
 if TYPE_CHECKING:
     from lm_eval_prune.sweep.config import SweepConfig
@@ -35,7 +35,7 @@ class Worker:
         """The model, loaded when it is first asked for. Raises PruneError."""
         if self._lm is None:
             settings = {"batch_size": self.config.batch_size, "device": self.config.device}
-            self._lm = PrunedModel.create_from_arg_obj(parse_model_args(self.config.model_args), settings)
+            self._lm = PrunedModel.create_from_arg_obj(model_arguments(self.config), settings)
         return self._lm
 
     def run(self, job: Job, progress: Callable[[float], None] = lambda share: None) -> Iterator[Outcome]:
@@ -109,9 +109,11 @@ class Worker:
 
 def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> ImportanceConfig:
     """What the importance command would be asked for."""
+    method = config.head_method if job.component == "heads" else config.ffn_method
     return ImportanceConfig(
         component=job.component,
-        method=config.head_method if job.component == "heads" else config.ffn_method,
+        method=method,
+        metric=config.knockout_metric if method == "knockout" else None,
         tasks=(job.member,),
         num_fewshot=(job.num_fewshot,),
         output_path=folder,
