@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 SWITCHED_OFF = ("gpu", "background-networking", "component-update", "sync")
 REQUIRED = "LM_EVAL_PRUNE_REQUIRE_BROWSER"
 """Set by .ci/run: there a missing browser is a failure and no skip."""
+AXE_CORE = "axe-core@4.14.1"
+"""The npm package that looks for what keeps people from using a page."""
 
 
 def executable():
@@ -24,6 +28,23 @@ def executable():
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+def axe_source(folder):
+    """The script of axe-core: of the file that AXE_CORE names, or got by npm into `folder`; skips without either."""
+    named = os.environ.get("AXE_CORE")
+    if named:
+        return Path(named).read_text(encoding="utf-8")
+    if shutil.which("npm"):
+        command = ["npm", "pack", "--silent", AXE_CORE]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode == 0:
+            with tarfile.open(folder / done.stdout.split()[-1]) as archive:
+                return archive.extractfile("package/axe.min.js").read().decode()
+    message = f"no {AXE_CORE}: set AXE_CORE to its axe.min.js, or install npm; see tests/README.md"
+    if os.environ.get(REQUIRED):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,16 @@ def outcome(task, document, shots, variant, *, loss=0.0):
     return float(right and not turned)
 
 
-def samples(task, shots, variant, count, *, loss=0.0, fewshot_seed=1234, metrics=("acc",)):
+def asked(task, document, text):
+    """What a sweep keeps of a dense run's question."""
+    return {
+        "prompt": f"{text}{task}: what is {document}?\nAnswer:",
+        "choices": [f" choice {text}A", f" choice {text}B"],
+    }
+
+
+def samples(task, shots, variant, count, *, loss=0.0, fewshot_seed=1234, metrics=("acc",), text=None):
+    """Lines of a sample file, with what was asked, `text` in it, if it is not None."""
     lines = []
     for document in range(count):
         prompt = sha256(f"{task}{document}{shots}{fewshot_seed if shots else ''}".encode()).hexdigest()
@@ -44,6 +53,7 @@ def samples(task, shots, variant, count, *, loss=0.0, fewshot_seed=1234, metrics
                 "filtered_resps": [[-1.5, False], [-2.5, False]],
                 "metrics": list(metrics),
                 **dict.fromkeys(metrics, value),
+                **({} if text is None else asked(task, document, text)),
             }
         )
     return lines
@@ -118,15 +128,16 @@ def results(task, shots, lines, *, version=1.0, limit=None, config=None, metrics
 
 def cell(
     folder, row, count, *, loss=0.0, model="facebook/opt-125m", fingerprint="f00d", version=1.0, metrics=("acc",),
-    commit=None, arguments=None, chance=None,
+    commit=None, arguments=None, chance=None, text=None,
 ):  # fmt: skip
     """Write the cell of `row`; `commit` is the model's on the hub, where the sweep had a network.
 
     chance: task -> metric -> its level, as the `pruning` block has it.
     """
     lines = samples(
-        row.task, row.num_fewshot, str(row.variant), count, loss=loss, fewshot_seed=row.fewshot_seed, metrics=metrics
-    )
+        row.task, row.num_fewshot, str(row.variant), count, loss=loss, fewshot_seed=row.fewshot_seed, metrics=metrics,
+        text=text if row.variant == DENSE else None,
+    )  # fmt: skip
     config = {"model_sha": commit or ""}
     content = results(row.task, row.num_fewshot, lines, version=version, metrics=metrics, config=config)
     identity = {

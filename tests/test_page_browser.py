@@ -304,7 +304,7 @@ def test_what_is_shown_is_saved_as_latex(opened, made):
 
 def test_large_tables_have_pages_of_forty_rows(browser, tmp_path):
     board, _ = full_grid()
-    page = write_page(tmp_path, board, [], [])
+    (page,) = write_page(tmp_path, board, [], [])
     with Opened(browser, page) as opened:
         ranked = labels(entry for entry in board.entries if entry.num_fewshot == 5)
         assert opened.rows() == ranked[:40]

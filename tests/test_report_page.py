@@ -19,7 +19,8 @@ from sweep_folders import HEADS, LAYERS, grid, harness_run, sweep
 
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.page.provenance import board_command, run_commands
-from lm_eval_prune.report.page.render import in_script, render_page
+from lm_eval_prune.report.page.render import render_page
+from lm_eval_prune.report.page.templates import in_script
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.tables import write_tables
 from lm_eval_prune.sweep.folder import cell_path, plan_paths, read_cell, read_plan, read_rows

@@ -27,6 +27,7 @@ LAYERS = [
         "budget",
         "units",
         "variants",
+        "questions",
         "scores",
         "metric_names",
         "progress",

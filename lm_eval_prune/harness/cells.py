@@ -43,6 +43,7 @@ from lm_eval_prune.harness.tasks import (
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.questions import question_of
 from lm_eval_prune.scoring.finite import named
 from lm_eval_prune.units import unit_field, unit_of
 
@@ -147,7 +148,8 @@ class TaskRun:
     def _result(self, found: dict[str, Any], start: float, failed: dict[str, str]) -> CellResult | ScoreError:
         lm = self.lm
         field = unit_field(self.task.task_name, self.task.config.metadata)
-        samples = [_slim(sample, field) for sample in found.pop("samples")[self.task.task_name]]
+        asked = lm.mask.is_dense  # what was asked is the same under every mask
+        samples = [_slim(sample, field, asked) for sample in found.pop("samples")[self.task.task_name]]
         block = pruning_block(lm, self.fixed.num_parameters)
         found.pop("chance", None)  # the hook's, where it is installed
         if self._chance:
@@ -312,8 +314,11 @@ def _wearing(lm: PrunedModel, mask: PruningMask) -> Iterator[None]:
         lm.mask = before
 
 
-def _slim(sample: dict[str, Any], unit_field: str) -> dict[str, Any]:
+def _slim(sample: dict[str, Any], unit_field: str, asked: bool) -> dict[str, Any]:
+    """A sample as a sweep keeps it; with the end of the prompt and the choices, if `asked`."""
     kept = {key: sample[key] for key in SAMPLE_KEYS}
+    if asked and (question := question_of(sample.get("arguments"))) is not None:
+        kept |= question._asdict()
     if (unit := unit_of(sample["doc"], unit_field)) is not None:
         kept["unit"] = unit
     kept |= {metric: sample[metric] for metric in sample["metrics"]}

@@ -35,8 +35,8 @@ class Leaderboard(NamedTuple):
 
     @property
     def page(self) -> Path:
-        """The HTML file among them."""
-        return next(path for path in self.paths if path.suffix == ".html")
+        """The HTML file that holds the leaderboard."""
+        return next(path for path in self.paths if path.name == "leaderboard.html")
 
 
 def leaderboard(
@@ -74,7 +74,7 @@ def leaderboard(
     drawn = [] if without_charts else figures(board, collection)
     board, on_page = _with_charts(board, drawn, without_charts)
     written = write_tables(board, folder, sort=sort, text=text)
-    written.append(write_page(folder, board, on_page, commands, sort=sort, text=text))
+    written += write_page(folder, board, on_page, commands, sort=sort, text=text)
     if against is not None:
         written += write_against(against, folder)
     if config.flips:

@@ -22,7 +22,7 @@ from lm_eval_prune.report.schema import fault_of
 from lm_eval_prune.sweep.folder import sample_lines
 from lm_eval_prune.units import unit_of
 
-__all__ = ["Columns", "read_columns"]
+__all__ = ["Columns", "lines_of", "read_columns"]
 
 MOST_METRICS = 1000
 """Of a file: each takes memory on every line."""
@@ -70,7 +70,7 @@ def read_columns(path: Path, unit_field: str = "") -> Columns | None:
     None where lines have no hashes, as in files of old releases of the harness. Raises FileFormatError.
     """
     columns = Columns([], [], [], [], [], {})
-    with contextlib.closing(sample_lines(path) if path.suffix == ".json" else _lines(path)) as lines:
+    with contextlib.closing(lines_of(path)) as lines:
         for number, text in enumerate(lines):
             try:
                 line = SCHEMA.validate_json(text)
@@ -120,6 +120,10 @@ def _unit(line: Mapping[str, object], unit_field: str) -> str | None:
     return written if found is None and isinstance(written, str) else found
 
 
-def _lines(path: Path) -> Generator[bytes, None, None]:
+def lines_of(path: Path) -> Generator[bytes, None, None]:
+    """The lines of a cell's samples (`.json`) or of the harness's (`.jsonl`). Raises FileFormatError."""
+    if path.suffix == ".json":
+        yield from sample_lines(path)
+        return
     with opened(path, "JSON lines") as file:
         yield from bounded_lines(file, path)

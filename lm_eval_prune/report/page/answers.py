@@ -6,7 +6,6 @@ where they are 0 or 1, of those that differ from its group's first run, so that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from lm_eval_prune.report.averages import averaged_columns
 from lm_eval_prune.report.board import Board, Column, Entry
 from lm_eval_prune.report.page.packing import packed, packed_bytes
+from lm_eval_prune.report.parts import Draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,12 +89,16 @@ def packed_answers(board: Board) -> dict[str, str]:
     return found if sum(map(len, found.values())) <= MOST_CHARACTERS else {}
 
 
-def _answered(board: Board, entry: Entry, column: Column) -> list[tuple[Sequence[Any], Outcomes]]:
+def _answered(board: Board, entry: Entry, column: Column) -> list[tuple[Draw, Outcomes]]:
     """(seeds of mask and examples, answers) of each of the row's runs; none where one of them has none."""
     runs = [run for run in entry.runs if run.task == column.task and column.metric in run.values]
-    found = [((run.variant.seed, run.fewshot_seed), board.outcomes(run, column.metric)) for run in runs]
-    whole = [(draw, outcomes) for draw, outcomes in found if outcomes is not None]
-    return whole if len(whole) == len(found) else []
+    found: list[tuple[Draw, Outcomes]] = []
+    for run in runs:
+        outcomes = board.outcomes(run, column.metric)
+        if outcomes is None:
+            return []
+        found.append(((run.variant.seed, run.fewshot_seed), outcomes))
+    return found
 
 
 def _written(content: bytearray, group: _Group, outcomes: Outcomes, column: Column) -> list[Any]:

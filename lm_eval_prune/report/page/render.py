@@ -6,17 +6,10 @@ and the page's Content-Security-Policy runs only the scripts whose hashes it nam
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined, Template
 
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
@@ -25,51 +18,64 @@ from lm_eval_prune.report.figures.style import DARK, LIGHT
 from lm_eval_prune.report.findings import findings
 from lm_eval_prune.report.page import provenance
 from lm_eval_prune.report.page.answers import packed_answers
+from lm_eval_prune.report.page.documents import MOST_CHARACTERS, documents_of, write_documents
 from lm_eval_prune.report.page.masks import mask_data
 from lm_eval_prune.report.page.packing import packed, packed_bytes
 from lm_eval_prune.report.page.provenance import Command
 from lm_eval_prune.report.page.rows import left_names, table_data
-from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
+from lm_eval_prune.report.page.templates import in_script, joined_scripts, joined_styles, policy, template
+from lm_eval_prune.report.runs import OWN_SHOTS
 from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import legend, lowest, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["in_script", "page_script", "render_page", "write_page"]
-
-SCRIPTS = (
-    "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js",
-    "statistics.js", "answers.js", "compare.js", "details.js", "download.js", "charts.js", "page.js",
-)  # fmt: skip
-STYLES = ("page.css", "controls.css", "table.css", "details.css", "narrow.css", "print.css")
+__all__ = ["render_page", "write_page"]
 
 
-def write_page(folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str) -> Path:
-    """Write leaderboard.html; `view` is that of `render_page`."""
-    path = folder / "leaderboard.html"
-    text = render_page(board, figures, commands, **view)
+def write_page(
+    folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str
+) -> list[Path]:
+    """Write leaderboard.html, and where flipped documents are too many for it a file with those of each row.
+
+    `view` is that of `render_page`. Returns the page, then the others.
+    """
+    path, beside = folder / "leaderboard.html", list[Path]()
+    documents = documents_of(board)
+    shown = documents.packed() if documents.rows else ""
+    if len(shown) > MOST_CHARACTERS:
+        shown, beside = write_documents(folder, board, documents)
+    text = render_page(board, figures, commands, documents=shown, **view)
     write_bytes(path, text.encode(errors="backslashreplace"))  # paths that are no UTF-8
-    return path
+    return [path, *beside]
 
 
 def render_page(
-    board: Board, figures: Sequence[Figure], commands: Sequence[Command] = (), *, sort: str = "rank", text: str = ""
+    board: Board,
+    figures: Sequence[Figure],
+    commands: Sequence[Command] = (),
+    *,
+    documents: str = "",
+    sort: str = "rank",
+    text: str = "",
 ) -> str:
-    """The page's HTML. It opens at the largest number of shots, sorted by `sort` and filtered by `text` (see
-    `records.arranged`)."""
-    script = page_script()
+    """The page's HTML. It opens at the largest number of shots, sorted by `sort` and filtered by `text`.
+
+    Both are those of `records.arranged`. documents: the flipped ones (`documents.py`), packed.
+    """
+    script = joined_scripts()
     runs = [script]
     data = {"table": packed(table_data(board)), "masks": packed(mask_data(board))}
-    data |= packed_answers(board)
+    data |= packed_answers(board) | ({"documents": documents} if documents else {})
     if figures:
         data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]})
         vega = in_script(start_bundling().result())
         data["vega"] = packed_bytes(vega.encode())
         runs.append(vega)
     opening = {"shots": str(board.shots[-1]), "sort": _column_name(board, sort), "text": text}
-    return _template().render(
+    return template("page.html").render(
         version=__version__,
-        policy=_policy(runs),
-        css=_joined("styles", STYLES),
+        policy=policy(runs),
+        css=joined_styles(),
         script=script,
         title=_title(board),
         summary=_summary(board),
@@ -92,20 +98,6 @@ def render_page(
     )
 
 
-def page_script(names: Sequence[str] = SCRIPTS) -> str:
-    """The page's own scripts, which share one scope and leave nothing in the window's."""
-    return in_script('"use strict";\n(() => {\n' + _joined("scripts", tuple(names)) + "\n})();")
-
-
-def in_script(source: str) -> str:
-    """JavaScript that stands in a script element and means the same there.
-
-    The parser ends a script at `</script` and enters another state at `<!--`; both occur in strings and regular
-    expressions alone, where a backslash before `/` and `!` changes nothing.
-    """
-    return re.sub(r"<(?=/script|!--)", r"<\\", source, flags=re.IGNORECASE)
-
-
 def _json(content: Mapping[str, Any]) -> str:
     """JSON without the characters that HTML or old JavaScript take for something else."""
     line = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -114,36 +106,9 @@ def _json(content: Mapping[str, Any]) -> str:
     return line
 
 
-def _policy(scripts: Any) -> str:
-    """Scripts that are ours, styles and pictures from within the file, and no network."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
-    )
-
-
 def _spec(figure: Figure) -> dict[str, Any]:
     """The chart as a Vega-Lite specification; the page gives it the configuration that fits its background."""
     return {key: value for key, value in figure.chart.to_dict(validate=False).items() if key != "config"}
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals["shots_name"] = shots_name
-    return environment.from_string(_asset("page.html"))
-
-
-@cache
-def _joined(folder: str, names: Sequence[str]) -> str:
-    return "\n".join(_asset(f"{folder}/{name}") for name in names)
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
 
 
 def _main(figures: Sequence[Figure]) -> Figure | None:
