@@ -15,18 +15,18 @@ from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
-from lm_eval_prune.report.findings import findings
+from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
 from lm_eval_prune.report.page import provenance
 from lm_eval_prune.report.page.answers import packed_answers
 from lm_eval_prune.report.page.documents import MOST_CHARACTERS, documents_of, write_documents
 from lm_eval_prune.report.page.masks import mask_data
 from lm_eval_prune.report.page.packing import packed, packed_bytes
-from lm_eval_prune.report.page.provenance import Command
+from lm_eval_prune.report.page.provenance import Command, Listing
 from lm_eval_prune.report.page.rows import left_names, table_data
 from lm_eval_prune.report.page.templates import in_script, joined_scripts, joined_styles, policy, template
 from lm_eval_prune.report.runs import OWN_SHOTS
 from lm_eval_prune.report.vega import start_bundling
-from lm_eval_prune.report.wording import legend, lowest, notes_of
+from lm_eval_prune.report.wording import legend, notes_of
 from lm_eval_prune.version import __version__
 
 __all__ = ["render_page", "write_page"]
@@ -82,6 +82,8 @@ def render_page(
         finding=next((finding.sentence for finding in findings(board)), ""),
         board=board,
         declines=board.declines,
+        decline_listing=_decline_listing(board),
+        decline_note=DECLINE_NOTE,
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
         models=list(dict.fromkeys(entry.model for entry in board.entries)),
         left=left_names(board),
@@ -89,13 +91,19 @@ def render_page(
         figures=figures,
         main=_main(figures),
         notes=notes_of(board),
-        lowest=lowest(board.margin),
         models_listing=provenance.models_listing(board),
         tasks_listing=provenance.tasks_listing(board),
         commands=commands,
         opening=_json(opening),
         packed=data,
     )
+
+
+def _decline_listing(board: Board) -> Listing:
+    """Minimal decline as a table; models are named where there are several."""
+    several = len({decline.model for decline in board.declines}) > 1
+    rows = [[*([row.model] if several else []), row.ranking, row.component, *row.cells] for row in decline_rows(board)]
+    return Listing(["model"] * several + decline_header(board), rows)
 
 
 def _json(content: Mapping[str, Any]) -> str:
