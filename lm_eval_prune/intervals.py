@@ -1,13 +1,10 @@
 """Intervals of means and of paired differences that keep their level with few documents, and sample sizes from them.
 
-A *unit* is what was drawn independently of the rest: a document, or all documents that share a passage. Functions take
-numbers or arrays that broadcast; limits are at `z` standard errors of a normal distribution, 1.96 for 95 %.
+Here each document was drawn by itself; `unit_intervals.py` is for those that share a passage. Functions take numbers or
+arrays that broadcast; limits are at `z` standard errors of a normal distribution, 1.96 for 95 %.
 
 Sources: Tango, Statistics in Medicine 17 (1998) 891-908, the score interval of a difference of paired proportions, here
-with a small correction for continuity (CONTINUITY);
-Wilson, JASA 22 (1927) 209-212, that of one proportion; Rao and Scott, Biometrics 48 (1992) 577-585, variances of
-clustered answers by a design effect; Durkalski et al., Statistics in Medicine 22 (2003) 2417-2428, and Obuchowski,
-Statistics in Medicine 17 (1998) 1495-1507, McNemar's test of clustered pairs, which the score statistic is at 0.
+with a small correction for continuity (CONTINUITY); Wilson, JASA 22 (1927) 209-212, that of one proportion.
 """
 
 from __future__ import annotations
@@ -24,10 +21,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
+    "CONTINUITY",
     "Changes",
     "Z",
-    "changes_of",
-    "concentrated_limit",
     "detectable_loss",
     "documents_needed",
     "margin_shown",
@@ -55,22 +51,14 @@ CLOSEST = 1e-10
 
 
 class Changes(NamedTuple):
-    """What changed between two runs on the same documents, in the sums that the score statistic needs."""
+    """What changed between two runs on the same documents, each of which was drawn by itself."""
 
     documents: Any
     """Their number n."""
     gained: Any
-    """Sum of the changes upwards: documents gained, where outcomes are 0 and 1."""
+    """Documents right in the first run only."""
     lost: Any
-    """Sum of the changes downwards, a positive number."""
-    squares: Any
-    """Sum over units of s**2, s the sum of a unit's changes."""
-    products: Any
-    """Sum over units of s * m, m the documents of a unit."""
-    sizes: Any
-    """Sum over units of m**2."""
-    least_effect: Any = 0.0
-    """Lower bound of the design effect: 1 for outcomes of 0 and 1 of one run, whose variance is known."""
+    """Documents right in the second run only."""
 
     @property
     def difference(self) -> Any:
@@ -78,45 +66,20 @@ class Changes(NamedTuple):
         return (self.gained - self.lost) / self.documents
 
     @property
-    def units(self) -> Any:
-        """How many units of equal size tell as much, where all documents of a unit change together."""
-        return self.documents**2 / self.sizes
-
-
-def changes_of(changes: ArrayLike, units: ArrayLike | None = None) -> Changes:
-    """The sums of `changes`, (documents,) or (documents, draws) numbers in [-1, 1]; means over draws count.
-
-    units: (documents,) numbers 0, 1, ... of the unit that each document is of; each its own, if None.
-    """
-    table = np.asarray(changes, dtype=float)
-    table = table[:, None] if table.ndim == 1 else table
-    count, draws = table.shape
-    sums, sizes = table.mean(1), np.ones(count)
-    if units is not None:
-        units = np.asarray(units)
-        sums, sizes = np.bincount(units, sums), np.bincount(units).astype(float)
-    alone = draws == 1 and bool(np.isin(table, (-1.0, 0.0, 1.0)).all())
-    return Changes(
-        documents=count,
-        gained=float(np.maximum(table, 0).sum() / draws),
-        lost=float(np.maximum(-table, 0).sum() / draws),
-        squares=float((sums**2).sum()),
-        products=float((sums * sizes).sum()),
-        sizes=float((sizes**2).sum()),
-        least_effect=1.0 if alone else 0.0,
-    )
+    def discordance(self) -> Any:
+        """The share of documents that changed."""
+        return (self.gained + self.lost) / self.documents
 
 
 def score_statistic(changes: Changes, difference: ArrayLike) -> Floats:
     """Standard errors between the mean change and `difference`, with the variance that documents would then have.
 
-    Tango's statistic, its variance at the maximum-likelihood estimate under `difference`, times the design effect: the
-    units' variance around `difference` over that of as many unrelated documents. At 0 it is McNemar's (Durkalski's,
-    for units of several documents). Its numerator is nearer to 0 by CONTINUITY documents, times the design effect.
+    Tango's statistic, its variance at the maximum-likelihood estimate under `difference`; at 0 it is McNemar's. Its
+    numerator is nearer to 0 by CONTINUITY documents.
     """
-    variance, correction = _spread(changes, np.asarray(difference, dtype=float))
+    variance = _variance(changes, np.asarray(difference, dtype=float))
     gap = changes.difference - np.asarray(difference, dtype=float)
-    corrected = np.sign(gap) * np.maximum(np.abs(gap) - correction, 0)
+    corrected = np.sign(gap) * np.maximum(np.abs(gap) - CONTINUITY / changes.documents, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(corrected == 0, 0.0, corrected / np.sqrt(variance))
 
@@ -133,8 +96,8 @@ def score_limits(changes: Changes, z: ArrayLike = Z) -> tuple[Floats, Floats]:
     side = np.array([-1.0, 1.0])
 
     def beyond(difference: Floats) -> Floats:
-        variance, correction = _spread(changes, difference)
-        return (difference - mean) * side - correction - z * np.sqrt(variance)
+        spread = z * np.sqrt(_variance(changes, difference))
+        return (difference - mean) * side - CONTINUITY / changes.documents - spread
 
     shape = np.broadcast_shapes(side.shape, np.shape(z), *(value.shape for value in changes))
     near = np.broadcast_to(np.clip(mean + side * CLOSEST, -1, 1), shape)
@@ -142,59 +105,15 @@ def score_limits(changes: Changes, z: ArrayLike = Z) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _spread(changes: Changes, difference: Floats) -> tuple[Floats, Floats]:
-    """(variance of the mean change, its correction for continuity), if it were `difference` in expectation."""
+def _variance(changes: Changes, difference: Floats) -> Floats:
+    """Of the mean change, if it were `difference` in expectation."""
     n, gained, lost = changes.documents, changes.gained, changes.lost
     # The chance of a loss under the constraint: the root of 2n q^2 + linear q - lost * difference * (1 - difference).
     linear = (2 * n - gained + lost) * difference - gained - lost
     constant = -lost * difference * (1 - difference)
     chance = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
-    variance = np.maximum(2 * chance + difference * (1 - difference), 0)
-    together = changes.squares - 2 * difference * changes.products + difference**2 * changes.sizes
-    alone = gained + lost - 2 * difference * (gained - lost) + n * difference**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effect = np.where(alone > 0, together / alone, 1.0)
-    effect = np.maximum(effect, changes.least_effect)
-    return variance * effect / n, CONTINUITY * effect / n
-
-
-def concentrated_limit(sums: ArrayLike, sizes: ArrayLike, z: float = Z) -> float:
-    """The lower limit of the mean change where the loss may sit in few units, which may be lost whole.
-
-    sums: (units,) changes of each unit; sizes: (units,) its documents. The design effect of `score_limits` is that of
-    the changes seen, and cannot know of units that none of the draws hit. Here the variance is that of the most likely
-    distribution over the units' values *and a unit lost whole*, with the mean that is tested (empirical likelihood:
-    Owen, Biometrika 75 (1988) 237-249). For documents by themselves that distribution is Tango's, and so is the limit.
-    """
-    pairs, counts = np.unique(np.asarray(sums) + 1j * np.asarray(sizes), return_counts=True)
-    values, weights = pairs.real, counts / counts.sum()
-    documents, number = pairs.imag, int(counts.sum())
-    size, typical = float(weights @ documents), float(weights @ documents**2 / (weights @ documents))
-    mean, correction = float(weights @ values) / size, CONTINUITY * typical / (number * size)
-
-    def beyond(difference: Floats) -> Floats:
-        gaps = values - documents * float(difference[0])
-        lost = max(typical * (1 + float(difference[0])), -float(gaps.min()), CLOSEST)
-        variance = _tilted_variance(gaps, weights, lost)
-        return np.array([mean - float(difference[0]) - correction - z * math.sqrt(variance / number) / size])
-
-    found = root_between(beyond, np.array([CLOSEST - 1]), np.array([mean - CLOSEST]), tolerance=1e-8)
-    return max(float(found[0]), -1.0)
-
-
-def _tilted_variance(gaps: Floats, weights: Floats, lost: float) -> float:
-    """E[gap**2] under the most likely distribution over `gaps` and -`lost` whose mean is 0; their own is above 0."""
-
-    most = 1 / lost
-
-    def mean(share: Floats) -> Floats:
-        return np.array([-float(weights @ (gaps / np.maximum(1 + float(share[0]) * most * gaps, 1e-15)))])
-
-    if (gaps > -lost).all() and mean(np.array([1.0]))[0] <= 0:
-        tilted = weights / (1 + most * gaps)
-        return float(tilted @ gaps**2 + max(1 - tilted.sum(), 0.0) * lost**2)
-    tilt = most * float(root_between(mean, np.array([1 - 1e-12]), np.array([0.0]), tolerance=1e-9)[0])
-    return float(weights / (1 + tilt * gaps) @ gaps**2)
+    found: Floats = np.maximum(2 * chance + difference * (1 - difference), 0) / n
+    return found
 
 
 def root_between(function: Any, far: Floats, near: Floats, tolerance: float = TOLERANCE) -> Floats:
@@ -251,7 +170,7 @@ def documents_needed(margin: float, changed: float = 0.0, power: float = POWER) 
     As many are gained as lost. With `changed=0` the number below which no outcome can show it.
     """
     share = changed / 2
-    variance = float(_spread(Changes(1.0, share, share, changed, 0.0, 1.0), np.asarray(-margin))[0])
+    variance = float(_variance(Changes(1.0, share, share), np.asarray(-margin)))
     reach = Z * math.sqrt(variance) + float(ndtri(power)) * math.sqrt(changed)
     enough = (reach + math.sqrt(reach**2 + 4 * margin * CONTINUITY)) / (2 * margin)
     linear = Z**2 * (1 - margin) + 2 * CONTINUITY
@@ -268,14 +187,11 @@ def margin_shown(units: float, changed: float = 0.0, power: float = POWER) -> fl
     return high
 
 
-def detectable_loss(changes: Changes, power: float = POWER) -> float:
-    """The smallest loss that such documents would show as one, with that power at the 5 % level, two-sided.
+def detectable_loss(units: float, discordance: float, power: float = POWER) -> float:
+    """The smallest loss that so many units would show as one, with that power at the 5 % level, two-sided.
 
-    At the discordance seen, or that which a loss implies where it is more.
+    discordance: the mean square of what changed in a unit; that which a loss implies is taken where it is more.
     """
-    discordance = (changes.gained + changes.lost) / changes.documents
-    effect = changes.squares / (changes.gained + changes.lost) if discordance else changes.sizes / changes.documents
-    units = changes.documents / max(effect, changes.least_effect)
     low, high = 0.0, 1.0
     for _ in range(60):
         loss = (low + high) / 2

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lm_eval_prune.intervals import Changes
+from lm_eval_prune.intervals import Changes, Z
 from lm_eval_prune.report.averages import declines
 from lm_eval_prune.report.cells import difference_of
 from lm_eval_prune.report.parts import paired_part
@@ -32,11 +32,20 @@ def test_all_replicates_at_once_are_judged_as_one_by_one():
     counts = simulation.counted(shape, 5, np.random.default_rng(0)).astype(float)
     lost, same, gained = np.moveaxis(counts, -1, 0)
     documents = lost + same + gained
-    low, high, least = simulation.judged(Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0))
+    low, high, least = simulation.judged(Changes(documents, gained, lost))
     for place, tasks in enumerate(counts.astype(int)):
         estimate = Estimate([(1 / 3, paired_part(np.repeat([-1.0, 0.0, 1.0], task))) for task in tasks])
         assert (low[place], high[place]) == pytest.approx(estimate.interval, abs=1e-9)
         assert least == pytest.approx(estimate.least())
+
+
+def test_intervals_searched_together_are_those_one_by_one():
+    draws = np.random.default_rng(0)
+    tables = [draws.choice([-1.0, 0.0, 1.0], (60, 3), p=[0.05, 0.92, 0.03]) for _ in range(4)]
+    parts, alone = ([paired_part(table, draws=[(seed, 0) for seed in range(3)]) for table in tables] for _ in range(2))
+    simulation.search_together(parts, 3)
+    for one, other in zip(parts, alone, strict=True):
+        assert one.interval == pytest.approx(other.limits(Z), abs=1e-6)
 
 
 def test_a_walk_is_the_minimal_decline_of_the_board():
@@ -65,6 +74,7 @@ FALSE = [
     Shape("passages", (83 * 58,), 0.01, 1.0, passage=58, passages="mixed"),
     Shape("passages", (400 * 10,), 0.01, 1.0, passage=10, passages="mixed"),
     Shape("draws", (200,), 0.03, 1.0, draws=3, between=0.005),
+    Shape("draws", (1000,), 0.03, 1.0, draws=3, answers="mixed"),
     Shape("walks", (500,), 0.0, 1.0, walk=(0.0, 0.5, 1.0, 2.0)),
     Shape("walks", (200,) * 14, 0.01, 1.0, walk=(1.0,) * 9),
 ]
@@ -73,6 +83,20 @@ FALSE = [
 @pytest.mark.parametrize("shape", FALSE, ids=str)
 def test_a_loss_of_the_margin_is_rarely_within_it(shape):
     assert simulated((shape, REPLICATES))["within"] <= most(2.5)
+
+
+COVERED = [
+    Shape("passages", (83 * 58,), 0.01, 1.0, passage=58, passages="mixed"),
+    Shape("passages", (83 * 58,), 0.05, 1.0, passage=58, passages="mixed"),
+    Shape("passages", (400 * 58,), 0.05, 1.0, passage=58, passages="mixed"),
+    Shape("passages", (1000 * 3,), 0.05, 1.0, passage=3, passages="spread"),
+    Shape("draws", (200,), 0.03, 1.0, draws=3, answers="mixed"),
+]
+
+
+@pytest.mark.parametrize("shape", COVERED, ids=str)
+def test_a_loss_in_whole_passages_is_covered(shape):
+    assert 100 - simulated((shape, REPLICATES))["covered"] <= most(6)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,6 @@ from lm_eval_prune import intervals
 from lm_eval_prune.intervals import (
     Changes,
     Z,
-    changes_of,
-    concentrated_limit,
     detectable_loss,
     documents_needed,
     score_limits,
@@ -28,7 +26,7 @@ from lm_eval_prune.intervals import (
 
 def plain(gained, lost, documents):
     """Documents by themselves."""
-    return Changes(documents, gained, lost, gained + lost, gained - lost, documents, 1.0)
+    return Changes(documents, gained, lost)
 
 
 def tango(gained, lost, documents, difference, correction=1 / 8):
@@ -68,7 +66,7 @@ def test_the_score_interval_is_that_of_r(monkeypatch):
 
 
 @given(st.integers(1, 400), st.floats(0, 1), st.floats(0, 1))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_the_limits_hold_the_mean_and_agree_with_the_p_value(documents, first, second):
     gained = round(documents * first)
     lost = round((documents - gained) * second)
@@ -156,43 +154,6 @@ def test_intervals_cover(documents, changed):
         assert 0.94 <= covered <= (0.975 if documents * changed >= 10 else 0.995)
 
 
-def test_units_count_as_one_where_they_change_together():
-    changes = np.repeat([1.0, -1.0, -1.0, *[0.0] * 80], 58)
-    units = np.repeat(np.arange(83), 58)
-    alone = score_limits(plain(1, 2, 83))
-    assert score_limits(changes_of(changes, units)) == pytest.approx(alone, abs=1e-6)
-    assert score_p(changes_of(changes, units)) == pytest.approx(float(score_p(plain(1, 2, 83))))
-    assert changes_of(np.zeros(83 * 58), units).units == pytest.approx(83)
-
-
-def test_p_of_clustered_pairs_is_durkalskis(monkeypatch):
-    draw = np.random.default_rng(0)
-    units = draw.integers(0, 40, 300)
-    changes = draw.choice([-1.0, 0.0, 1.0], 300, p=[0.2, 0.7, 0.1])
-    by_unit = [changes[units == unit].sum() for unit in range(40)]
-    statistic = sum(by_unit) ** 2 / sum(value**2 for value in by_unit)
-    monkeypatch.setattr(intervals, "CONTINUITY", 0.0)
-    found = changes_of(changes, units)
-    assert found.squares >= found.gained + found.lost  # else the design effect is taken to be 1
-    assert score_p(found) == pytest.approx(scipy.stats.chi2.sf(statistic, 1))
-
-
-@given(st.integers(2, 300), st.floats(0, 0.5), st.floats(0, 0.5))
-@settings(max_examples=40)
-def test_a_loss_in_few_documents_is_what_the_score_interval_allows_already(documents, first, second):
-    gained, lost = int(documents * first), int(documents * second)
-    changes = np.repeat([1.0, -1.0, 0.0], [gained, lost, documents - gained - lost])
-    low, _ = score_limits(plain(gained, lost, documents))
-    assert concentrated_limit(changes, np.ones(documents)) == pytest.approx(float(low), abs=1e-6)
-
-
-def test_a_loss_in_few_units_is_not_excluded_by_changes_that_are_spread():
-    draw = np.random.default_rng(1)
-    sums = draw.binomial(58, 0.05, 400) - draw.binomial(58, 0.05, 400)
-    spread = Changes(400 * 58, 1160, 1160, (sums**2).sum(), sums.sum() * 58, 400 * 58**2, 1.0)
-    assert score_limits(spread)[0] > -0.01 > concentrated_limit(sums, np.full(400, 58))
-
-
 @pytest.mark.parametrize(("margin", "changed"), [(0.01, 0.0), (0.02, 0.0), (0.01, 0.04), (0.02, 0.04), (0.05, 0.1)])
 def test_documents_needed_are_enough_and_fewer_are_not(margin, changed):
     def power(documents):
@@ -207,7 +168,7 @@ def test_documents_needed_are_enough_and_fewer_are_not(margin, changed):
 
 @pytest.mark.parametrize(("gained", "lost", "documents"), [(0, 0, 400), (20, 20, 1000), (2, 2, 200)])
 def test_a_detectable_loss_is_shown_four_times_of_five(gained, lost, documents):
-    loss = detectable_loss(plain(gained, lost, documents))
+    loss = detectable_loss(documents, (gained + lost) / documents)
     changed = max((gained + lost) / documents, loss)
     found, gone, chances = outcomes(documents, (changed - loss) / 2, (changed + loss) / 2)
     shown = chances[(score_p(plain(found, gone, documents)) < 0.05) & (gone > found)].sum()

@@ -22,11 +22,11 @@ from lm_eval_prune.variants import Variant
 
 pytestmark = pytest.mark.slow
 
-NUMBERS = ("value", "low", "high", "p", "lowest", "least")
+NUMBERS = ("value", "low", "high", "p", "least")
 ESTIMATES = """cases => cases.map(parts => {
     const made = parts.map(([weight, ...part]) => [weight, pairedPart(...part)]);
     const found = estimate(made);
-    return ['value', 'low', 'high', 'p', 'lowest', 'least', 'changed'].map(name => found[name]);
+    return ['value', 'low', 'high', 'p', 'least', 'changed'].map(name => found[name]);
 })"""
 
 
@@ -117,11 +117,10 @@ def test_estimates_are_those_of_the_command(scripts):
                 for weight, values, seeds, units, bounded in parts
             ]
         )
-        numbers = (expected.value, *expected.interval, expected.p, expected.lowest, expected.least(), expected.changed)
+        numbers = (expected.value, *expected.interval, expected.p, expected.least(), expected.changed)
         size = [values.shape for _, values, *_ in parts]
         for name, one, other in zip((*NUMBERS, "changed"), found, numbers, strict=True):
-            tolerance = 1e-7 if name == "lowest" else 1e-9  # concentrated_limit is searched for to 1e-8
-            assert (one if one is not None else math.inf) == pytest.approx(other, rel=1e-9, abs=tolerance), (name, size)
+            assert (one if one is not None else math.inf) == pytest.approx(other, rel=1e-9, abs=1e-9), (name, size)
 
 
 def test_distributions_are_right_far_out(scripts):

@@ -81,13 +81,8 @@ def stays_within(difference: Difference, higher_is_better: bool, margin: float) 
 
 
 def too_few(difference: Difference, margin: float) -> bool:
-    """Whether documents cannot show the loss to be below the margin: even if none had changed, or all had been lost
-    whose passage was.
-
-    The second is so where an interval alone would be within the margin, but few passages more, lost whole, would
-    exceed it, of a kind that so few of them may well have missed.
-    """
-    return margin > 0 and (difference.least > margin or (difference.low >= -margin > difference.lowest))
+    """Whether documents cannot show the loss to be below the margin, even if none of them had changed."""
+    return 0 < margin < difference.least
 
 
 def verdict_of(difference: Difference, higher_is_better: bool, margin: float, at_chance: bool = False) -> str:

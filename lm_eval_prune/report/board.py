@@ -58,8 +58,6 @@ class Difference(NamedTuple):
     """Documents in both runs with the same prompt; 0 where the runs are not paired."""
     note: str = ""
     """Why the runs are not paired, or only in part."""
-    lowest: float = math.nan
-    """The lower limit that also holds where the loss sits in few units: what "within the margin" is judged by."""
     least: float = math.nan
     """The smallest loss that these documents can exclude, where none of them changes."""
     needed: int = 0

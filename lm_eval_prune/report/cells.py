@@ -190,7 +190,6 @@ def difference_of(
         method,
         paired,
         note,
-        lowest=estimate.lowest,
         least=estimate.least(),
         changed=estimate.changed,
         draws=estimate.share_of_draws,

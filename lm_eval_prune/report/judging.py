@@ -93,7 +93,7 @@ def _completed(
     """The difference with its corrected p-value and, where its documents are too few, how many would do."""
     assert difference is not None
     needed = 0
-    if estimate is not None and too_few(difference, margin) and difference.least > margin:
+    if estimate is not None and too_few(difference, margin):
         times = estimate.times_needed(margin)
         needed = math.ceil((difference.paired or documents or 0) * times - 1e-6) if math.isfinite(times) else 0
     return difference._replace(p_holm=p_holm, needed=needed)

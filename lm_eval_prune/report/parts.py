@@ -1,6 +1,7 @@
 """What one task's documents say of a mean or of a difference: its value and limits at any level, draws apart.
 
-Paired outcomes in [0, 1] take Tango's score interval, means of such outcomes Wilson's, all else Student's t. Several
+Paired outcomes in [0, 1] take Tango's score interval, or its like for documents that share passages, means of such
+outcomes Wilson's, all else Student's t. Several
 draws (few-shot seeds, random masks) are a second source of variance, which `statistics.py` adds, as tasks may share it.
 """
 
@@ -10,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,18 +20,29 @@ from scipy.special import ndtr, ndtri, stdtrit
 from lm_eval_prune.intervals import (
     Changes,
     Z,
-    changes_of,
-    concentrated_limit,
     detectable_loss,
     score_limits,
+    score_p,
     smallest_margin,
     wilson_limits,
 )
+from lm_eval_prune.unit_intervals import UnitChanges, lower_limit, unit_changes, unit_limits, unit_p
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Draw", "Draws", "Mean", "Paired", "Part", "Proportion", "mean_part", "paired_part", "student_quantile"]
+__all__ = [
+    "Draw",
+    "Draws",
+    "Mean",
+    "Paired",
+    "PairedUnits",
+    "Part",
+    "Proportion",
+    "mean_part",
+    "paired_part",
+    "student_quantile",
+]
 
 FEWEST_UNITS = 6
 """Of a metric without bounds: fewer cannot be shown to differ by a sign test at the 5 % level."""
@@ -60,10 +73,14 @@ class Part:
         """Below and above, `z` normal standard errors away; draws apart."""
         raise NotImplementedError
 
-    @property
-    def lowest(self) -> float:
-        """The lower limit at 95 % that also holds where the loss sits in few units."""
-        return self.limits(Z)[0]
+    def limit(self, z: float, side: int) -> float:
+        """The limit below (side 0) or above (side 1)."""
+        return self.limits(z)[side]
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The limits at 95 %."""
+        return self.limits(Z)
 
     def least(self, times: float = 1.0) -> float:
         """The smallest loss that so many times the documents can exclude, where none of them changes."""
@@ -72,33 +89,56 @@ class Part:
     @property
     def detectable(self) -> float:
         """The smallest loss that would be shown four times of five."""
-        low, _ = self.limits(Z)
-        return (self.value - low) * (Z + float(ndtri(0.8))) / Z
+        return (self.value - self.interval[0]) * (Z + float(ndtri(0.8))) / Z
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired(Part):
-    """The mean change of outcomes in [0, 1] on the same documents, by Tango's score interval."""
+    """The mean change of outcomes of 0 and 1 on the same documents, by Tango's score interval."""
 
     changes: Changes
-    by_unit: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-    """(sums of changes, numbers of documents) of each unit; None for documents by themselves, of one draw."""
 
     def limits(self, z: float) -> tuple[float, float]:
         low, high = score_limits(self.changes, z)
         return float(low), float(high)
 
     @property
-    def lowest(self) -> float:
-        low = self.limits(Z)[0]
-        return low if self.by_unit is None else min(low, concentrated_limit(*self.by_unit))
+    def p(self) -> float:
+        """That there is no change, by documents alone."""
+        return float(score_p(self.changes))
+
+    def least(self, times: float = 1.0) -> float:
+        return float(smallest_margin(self.changes.documents * times))
+
+    @property
+    def detectable(self) -> float:
+        return detectable_loss(self.changes.documents, self.changes.discordance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedUnits(Part):
+    """The mean change of outcomes in [0, 1], of documents that share passages, or as means over several draws."""
+
+    changes: UnitChanges
+
+    def limits(self, z: float) -> tuple[float, float]:
+        low, high = unit_limits(self.changes, z)
+        return float(low), float(high)
+
+    def limit(self, z: float, side: int) -> float:
+        return float(-lower_limit(self.changes.mirrored, z) if side else lower_limit(self.changes, z))
+
+    @property
+    def p(self) -> float:
+        """That there is no change, by documents alone."""
+        return float(unit_p(self.changes))
 
     def least(self, times: float = 1.0) -> float:
         return float(smallest_margin(self.changes.units * times))
 
     @property
     def detectable(self) -> float:
-        return detectable_loss(self.changes)
+        return detectable_loss(float(self.changes.units), float(self.changes.discordance))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +183,11 @@ def paired_part(
     table = np.asarray(changes, dtype=float)
     table = table[:, None] if table.ndim == 1 else table
     value, changed, seen = float(table.mean()), float((table != 0).any(1).mean()), _draws_of(table, draws, units)
+    if bounded and units is None and table.shape[1] == 1 and bool(np.isin(table, (-1.0, 0.0, 1.0)).all()):
+        changes = Changes(table.size, int((table > 0).sum()), int((table < 0).sum()))
+        return Paired(value=value, changed=changed, draws=seen, changes=changes)
     if bounded:
-        alone = units is None and table.shape[1] == 1 and bool(np.isin(table, (-1.0, 0.0, 1.0)).all())
-        by_unit = None if alone else _by_unit(table.mean(1), units)
-        return Paired(value=value, changed=changed, draws=seen, changes=changes_of(table, units), by_unit=by_unit)
+        return PairedUnits(value=value, changed=changed, draws=seen, changes=unit_changes(table.mean(1), units))
     error, freedom = _error(table.mean(1), units)
     return Mean(value=value, changed=changed, draws=seen, error=error, freedom=freedom)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from lm_eval_prune.intervals import Changes, Z, root_between, score_limits, score_p
-from lm_eval_prune.report.parts import Paired, Part, student_quantile
+from lm_eval_prune.intervals import Changes, Z, root_between, score_limits
+from lm_eval_prune.report.parts import Paired, PairedUnits, Part, student_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Estimate", "holm"]
 
+STEP = 1.05
+"""By which levels are searched for, at first."""
 FARTHEST = 37.0
 """Standard errors; p-values beyond are below what a float holds."""
 
@@ -50,19 +52,7 @@ class Estimate:
 
     def limits(self, z: float) -> tuple[float, float]:
         """Below and above, at the level of `z` normal standard errors."""
-        below, above = self._reaches(z)
-        return self.value - below, self.value + above
-
-    @cached_property
-    def lowest(self) -> float:
-        """The lower limit at 95 % that also holds where the loss sits in few units."""
-        if all(getattr(part, "by_unit", None) is None for _, part in self.parts):
-            return self.interval[0]
-        reach = 0.0
-        for weight, part in self.parts:
-            under = part.value - part.lowest if weight > 0 else part.limits(Z)[1] - part.value
-            reach += weight**2 * max(under**2 - Z**2 * part.draws.residual, 0.0)
-        return self.value - math.sqrt(reach + self._draws(Z))
+        return self.value - self._reach(z, below=True), self.value + self._reach(z, below=False)
 
     @cached_property
     def p(self) -> float:
@@ -70,16 +60,20 @@ class Estimate:
         value = self.value
         if value == 0:
             return 1.0
-        if len(self.parts) == 1 and isinstance(part := self.parts[0][1], Paired) and not part.draws.values:
-            return max(float(score_p(part.changes)), sys.float_info.min)
-        side = 0 if value > 0 else 1
+        if (
+            len(self.parts) == 1
+            and isinstance(part := self.parts[0][1], Paired | PairedUnits)
+            and not part.draws.values
+        ):
+            return max(part.p, sys.float_info.min)
 
         def beyond(z: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.array([self._reaches(float(z[0]))[side] - abs(value)])
+            return np.array([self._reach(float(z[0]), below=value > 0) - abs(value)])
 
-        z = float(root_between(beyond, np.array([FARTHEST]), np.array([1e-9]), tolerance=1e-13)[0])
-        if beyond(np.array([FARTHEST]))[0] <= 0:
+        near, far = self._around(beyond, Z * abs(value) / self._reach(Z, below=value > 0))
+        if far > FARTHEST:
             return sys.float_info.min
+        z = float(root_between(beyond, np.array([far]), np.array([near]), tolerance=1e-13)[0])
         return max(2 * float(ndtr(-z)), sys.float_info.min)
 
     @cached_property
@@ -116,25 +110,38 @@ class Estimate:
             low, high = (low, middle) if self.least(middle) <= margin else (middle, high)
         return high
 
-    def _reaches(self, z: float) -> tuple[float, float]:
-        draws = self._draws(z)
-        below, above = 0.0, 0.0
-        for (weight, part), (low, high) in zip(self.parts, self._part_limits(z), strict=True):
-            under, over = part.value - low, high - part.value
-            under, over = (under, over) if weight > 0 else (over, under)
-            # What documents and draws vary together is in the variance between draws already.
-            shared = z**2 * part.draws.residual
-            below += weight**2 * max(under**2 - shared, 0.0)
-            above += weight**2 * max(over**2 - shared, 0.0)
-        return math.sqrt(below + draws), math.sqrt(above + draws)
+    def _around(
+        self, beyond: Callable[[NDArray[np.float64]], NDArray[np.float64]], guess: float
+    ) -> tuple[float, float]:
+        """Levels below and above the one where `beyond` is 0; the second is over FARTHEST if that is."""
+        near = far = min(guess, FARTHEST)
+        step = STEP
+        while near > 1e-9 and beyond(np.array([near]))[0] > 0:
+            near, far, step = near / step, near, step**2
+        while near == far or (far <= FARTHEST and beyond(np.array([far]))[0] <= 0):
+            near, far, step = far, far * step, step**2
+        return near, far
 
-    def _part_limits(self, z: float) -> list[tuple[float, float]]:
-        paired = [part.changes for _, part in self.parts if isinstance(part, Paired)]
-        if not paired:
-            return [part.limits(z) for _, part in self.parts]
-        lows, highs = score_limits(Changes(*np.array(paired).T), z)
-        found = iter(zip(lows.tolist(), highs.tolist(), strict=True))
-        return [next(found) if isinstance(part, Paired) else part.limits(z) for _, part in self.parts]
+    def _reach(self, z: float, *, below: bool) -> float:
+        """From the value to its limit on one side."""
+        reach = self._draws(z)
+        for (weight, part), limit in zip(self.parts, self._part_limits(z, below=below), strict=True):
+            # What documents and draws vary together is in the variance between draws already.
+            reach += weight**2 * max((limit - part.value) ** 2 - z**2 * part.draws.residual, 0.0)
+        return math.sqrt(reach)
+
+    def _part_limits(self, z: float, *, below: bool) -> list[float]:
+        """Of each part, the limit on the side where it takes the sum below or above."""
+        sides = [0 if (weight > 0) == below else 1 for weight, _ in self.parts]
+        if z == Z:
+            return [part.interval[side] for side, (_, part) in zip(sides, self.parts, strict=True)]
+        plain = [place for place, (_, part) in enumerate(self.parts) if isinstance(part, Paired)]
+        together = np.array([part.changes for _, part in self.parts if isinstance(part, Paired)])
+        found = dict(zip(plain, zip(*score_limits(Changes(*together.T), z), strict=True), strict=True)) if plain else {}
+        return [
+            float(found[place][side]) if place in found else part.limit(z, side)
+            for place, (side, (_, part)) in enumerate(zip(sides, self.parts, strict=True))
+        ]
 
     def _draws(self, z: float) -> float:
         """The squared reach that comes from draws, at `z` normal standard errors."""

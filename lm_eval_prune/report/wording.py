@@ -138,8 +138,6 @@ def explain_difference(holder: Cell | Average | None) -> str:
 
 
 def _why_too_few(difference: Difference) -> str:
-    if difference.low >= -difference.least:
-        return f"a loss that sits in few passages may have been missed: up to {-difference.lowest:.4f}"
     needed = f", at least {difference.needed:,} are needed" if difference.needed else ""
     return f"had no answer changed, they would show a loss below {difference.least:.4f}{needed}"
 
@@ -215,8 +213,9 @@ def notes_of(board: Board) -> list[str]:
         "rankings the value is the mean over seeds and ± the standard deviation over them.",
         f"After it, the difference to the dense model at the same number of shots, and a verdict: {signs}.",
         "Differences are paired on the hashes of document and prompt, with Tango's score interval (95 %), corrected "
-        "for continuity by an eighth of a document; its p-value is McNemar's, and for documents that share a passage "
-        "Durkalski's. Metrics without bounds take Student's t. "
+        "for continuity by an eighth of a document; its p-value is McNemar's. Documents that share a passage are one "
+        "unit, and a loss is not excluded that the passages drawn may have missed. Metrics without bounds take "
+        "Student's t. "
         "p-values are Holm-corrected over the variants of a task, and over the averages, at one number of shots; "
         "worse and better mean a corrected p below 0.05.",
         f"Within the margin: the interval does not go below {lowest(board.margin)}; that is said wrongly at most "

@@ -45,7 +45,7 @@ function comparedLine(column, rows, found, at, data) {
   else {
     line.append(right(shownDigits(found.value)), right(`[${shownDigits(found.low)}, ${shownDigits(found.high)}]`), right(shownP(found.p)),
       right(found.documents.toLocaleString("en")), element("td", { class: found.verdict.replaceAll(" ", "-") }, element("span", { class: "difference" }, `${data.signs[found.verdict]} ${found.verdict}`)));
-    line.dataset.numbers = JSON.stringify([found.value, found.low, found.high, found.p, found.lowest, found.least]);
+    line.dataset.numbers = JSON.stringify([found.value, found.low, found.high, found.p, found.least]);
   }
   return line;
 }

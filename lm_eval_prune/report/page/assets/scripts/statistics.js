@@ -1,5 +1,6 @@
-// Intervals and p-values of paired differences, as intervals.py, parts.py and statistics.py compute them: Tango's score
-// interval of paired proportions, Student's t, and the average's interval from the tasks' own. Sources stand there.
+// Intervals and p-values of paired differences, as intervals.py, unit_intervals.py, parts.py and statistics.py compute them:
+// Tango's score interval of paired proportions, its like over passages, Student's t, and the average's interval from the
+// tasks' own. Sources stand there.
 // tests/test_page_statistics.py holds the two together.
 
 const Z = 1.959963984540054, CONTINUITY = 0.125, LEVEL = 0.05, FEWEST_UNITS = 6, FARTHEST = 37;
@@ -90,18 +91,6 @@ function studentQuantile(freedom, z) {
 
 // -- paired changes of outcomes between 0 and 1
 
-/** The sums of changes (a list a draw, each of numbers by document) that the score statistic needs. */
-function changesOf(draws, units) {
-  const documents = draws[0].length, mean = draws[0].map((_, at) => total(draws.map((draw) => draw[at])) / draws.length);
-  const { sums, sizes } = byUnit(mean, units);
-  const part = (sign) => total(draws.map((draw) => total(draw.map((value) => Math.max(sign * value, 0))))) / draws.length;
-  const alone = draws.length === 1 && draws[0].every((value) => value === 0 || Math.abs(value) === 1);
-  return {
-    documents, gained: part(1), lost: part(-1), squares: total(sums.map((s) => s * s)), products: total(sums.map((s, at) => s * sizes[at])),
-    sizes: total(sizes.map((m) => m * m)), leastEffect: alone ? 1 : 0,
-  };
-}
-
 function byUnit(values, units) {
   if (!units) return { sums: [...values], sizes: values.map(() => 1) };
   const number = Math.max(...new Set(units)) + 1, sums = Array(number).fill(0), sizes = Array(number).fill(0);
@@ -109,44 +98,62 @@ function byUnit(values, units) {
   return { sums, sizes };
 }
 
-/** The variance of the mean change, and its correction for continuity, if it were `difference` in expectation. */
-function spreadAt(changes, difference) {
-  const { documents: n, gained, lost, squares, products, sizes, leastEffect } = changes;
+/** The variance of the mean change of documents by themselves, if it were `difference` in expectation. */
+function varianceAt({ documents: n, gained, lost }, difference) {
   const linear = (2 * n - gained + lost) * difference - gained - lost, constant = -lost * difference * (1 - difference);
   const chance = (Math.sqrt(Math.max(linear * linear - 8 * n * constant, 0)) - linear) / (4 * n);
-  const variance = Math.max(2 * chance + difference * (1 - difference), 0);
-  const together = squares - 2 * difference * products + difference * difference * sizes;
-  const alone = gained + lost - 2 * difference * (gained - lost) + n * difference * difference;
-  const effect = Math.max(alone > 0 ? together / alone : 1, leastEffect);
-  return { variance: (variance * effect) / n, correction: (CONTINUITY * effect) / n };
+  return Math.max(2 * chance + difference * (1 - difference), 0) / n;
 }
 
 /** The differences that are z standard errors from the mean change, below and above. */
 function scoreLimits(changes, z) {
   const mean = (changes.gained - changes.lost) / changes.documents;
-  return [-1, 1].map((side) => rootBetween((difference) => {
-    const { variance, correction } = spreadAt(changes, difference);
-    return (difference - mean) * side - correction - z * Math.sqrt(variance);
-  }, side, Math.min(1, Math.max(-1, mean + side * 1e-10))));
+  return [-1, 1].map((side) => rootBetween(
+    (difference) => (difference - mean) * side - CONTINUITY / changes.documents - z * Math.sqrt(varianceAt(changes, difference)),
+    side, Math.min(1, Math.max(-1, mean + side * 1e-10)),
+  ));
 }
 
 function scoreP(changes) {
-  const mean = (changes.gained - changes.lost) / changes.documents, { variance, correction } = spreadAt(changes, 0);
-  const gap = Math.max(Math.abs(mean) - correction, 0);
-  return gap === 0 ? 1 : 2 * normalBeyond(gap / Math.sqrt(variance));
+  const mean = (changes.gained - changes.lost) / changes.documents, gap = Math.max(Math.abs(mean) - CONTINUITY / changes.documents, 0);
+  return gap === 0 ? 1 : 2 * normalBeyond(gap / Math.sqrt(varianceAt(changes, 0)));
 }
 
-/** The lower limit where the loss may sit in few units, which may be lost whole (empirical likelihood). */
-function concentratedLimit(units) {
-  const { sums, sizes, weights, number } = alikeTogether(units), mean = (values) => total(values.map((value, at) => weights[at] * value));
-  const size = mean(sizes), typical = mean(sizes.map((m) => m * m)) / size;
-  const change = mean(sums) / size, correction = (CONTINUITY * typical) / (number * size);
-  const beyond = (difference) => {
+// -- the same of documents that share passages, or as means over draws (unit_intervals.py)
+
+/** A difference -> [how far above it the mean change is, corrected for continuity; its standard error there]. */
+function tested({ sums, sizes, weights, number }) {
+  const mean = (values) => total(values.map((value, at) => weights[at] * value));
+  const size = mean(sizes), typical = mean(sizes.map((m) => m * m)) / size, change = mean(sums) / size;
+  const correction = (CONTINUITY * typical) / (number * size);
+  return (difference) => {
     const gaps = sums.map((sum, at) => sum - sizes[at] * difference);
     const lost = Math.max(typical * (1 + difference), -gaps.reduce((least, gap) => Math.min(least, gap)), 1e-10);
-    return change - difference - correction - (Z * Math.sqrt(tiltedVariance(gaps, weights, lost) / number)) / size;
+    return [change - difference - correction, Math.sqrt(tiltedVariance(gaps, weights, lost) / number) / size];
   };
-  return Math.max(rootBetween(beyond, 1e-10 - 1, change - 1e-10), -1);
+}
+
+function lowerLimit(kinds, z) {
+  const at = tested(kinds), size = total(kinds.sizes.map((m, place) => kinds.weights[place] * m));
+  const mean = total(kinds.sums.map((sum, place) => kinds.weights[place] * sum)) / size;
+  return Math.max(rootBetween((difference) => {
+    const [gap, error] = at(difference);
+    return gap - z * error;
+  }, 1e-10 - 1, Math.max(mean - 1e-10, 1e-10 - 1)), -1);
+}
+
+function mirrored(kinds) {
+  return { ...kinds, sums: kinds.sums.map((sum) => -sum) };
+}
+
+function unitLimits(kinds, z) {
+  return [lowerLimit(kinds, z), -lowerLimit(mirrored(kinds), z)];
+}
+
+function unitP(kinds) {
+  const mean = total(kinds.sums.map((sum, place) => kinds.weights[place] * sum));
+  const [gap, error] = tested(mean > 0 ? kinds : mirrored(kinds))(0);
+  return gap <= 0 ? 1 : 2 * normalBeyond(gap / error);
 }
 
 /** Units of the same sum and size are one, with their share as weight: there are few kinds of thousands. */
@@ -162,13 +169,28 @@ function alikeTogether({ sums, sizes }) {
 
 /** E[gap^2] under the most likely distribution over the gaps and -lost whose mean is 0; their own is above 0. */
 function tiltedVariance(gaps, weights, lost) {
-  const most = 1 / lost, mean = (share) => -total(gaps.map((gap, at) => (weights[at] * gap) / Math.max(1 + share * most * gap, 1e-15)));
-  if (gaps.every((gap) => gap > -lost) && mean(1) <= 0) {
-    const tilted = gaps.map((gap, at) => weights[at] / (1 + most * gap));
-    return total(tilted.map((share, at) => share * gaps[at] ** 2)) + Math.max(1 - total(tilted), 0) * lost ** 2;
+  const chances = (tilt) => gaps.map((gap, at) => weights[at] / Math.max(1 + tilt * gap, 1e-300));
+  const mean = (tilt) => total(chances(tilt).map((chance, at) => chance * gaps[at]));
+  let tilt = 1 / lost, missed = 0;
+  if (mean(tilt) >= 0) missed = Math.max(1 - total(chances(tilt)), 0);
+  else tilt = tiltOf(gaps, weights, mean, tilt);
+  return total(chances(tilt).map((chance, at) => chance * gaps[at] ** 2)) + missed * lost ** 2;
+}
+
+/** Where the mean of the tilted gaps is 0, by Newton's steps within bounds. */
+function tiltOf(gaps, weights, mean, most) {
+  let low = 0, high = most, tilt = 0;
+  for (let round = 0; round < 60; round += 1) {
+    const here = mean(tilt);
+    if (here > 0) low = tilt;
+    else high = tilt;
+    const step = tilt + here / total(gaps.map((gap, at) => weights[at] * (gap / Math.max(1 + tilt * gap, 1e-300)) ** 2));
+    const following = step > low && step < high ? step : (low + high) / 2;
+    const close = Math.abs(following - tilt) <= 1e-10 * following;
+    tilt = following;
+    if (close) break;
   }
-  const tilt = most * rootBetween(mean, 1 - 1e-12, 0);
-  return total(gaps.map((gap, at) => (weights[at] * gap ** 2) / (1 + tilt * gap)));
+  return tilt;
 }
 
 /** The smallest loss that so many units can exclude, where none of them changes. */
@@ -192,13 +214,14 @@ function pairedPart(draws, seeds, units, bounded) {
       const reach = studentQuantile(freedom, z) * error;
       return [common.value - reach, common.value + reach];
     };
-    return { ...common, limits, lowest: limits(Z)[0], least: freedom + 1 >= FEWEST_UNITS ? 0 : Infinity, inFewUnits: false };
+    return { ...common, limits, least: freedom + 1 >= FEWEST_UNITS ? 0 : Infinity };
   }
-  const changes = changesOf(draws, units), alone = !units && changes.leastEffect === 1, limits = (z) => scoreLimits(changes, z), low = limits(Z)[0];
-  return {
-    ...common, changes, limits, lowest: alone ? low : Math.min(low, concentratedLimit(byUnit(mean, units))),
-    least: smallestMargin(documents ** 2 / changes.sizes), inFewUnits: !alone,
-  };
+  if (!units && draws.length === 1 && mean.every((value) => value === 0 || Math.abs(value) === 1)) {
+    const changes = { documents, gained: mean.filter((value) => value > 0).length, lost: mean.filter((value) => value < 0).length };
+    return { ...common, limits: (z) => scoreLimits(changes, z), p: () => scoreP(changes), least: smallestMargin(documents) };
+  }
+  const kinds = alikeTogether(byUnit(mean, units)), squares = total(kinds.sizes.map((m, at) => kinds.weights[at] * m * m)) * kinds.number;
+  return { ...common, limits: (z) => unitLimits(kinds, z), p: () => unitP(kinds), least: smallestMargin(documents ** 2 / squares) };
 }
 
 /** What several draws say: the value of each, and the variance of documents that answer differently in every draw. */
@@ -249,10 +272,8 @@ function estimate(parts) {
     return weight ** 2 * Math.max(under ** 2 - z ** 2 * part.draws.residual, 0);
   })));
   const low = value - reach(Z, 0), high = value + reach(Z, 1);
-  const concentrated = () => value - Math.sqrt(ofDraws(Z) + total(parts.map(([weight, part]) => weight ** 2 * Math.max((part.value - part.lowest) ** 2 - Z ** 2 * part.draws.residual, 0))));
   return {
     value, low, high, p: pOf(parts, value, reach),
-    lowest: parts.some(([, part]) => part.inFewUnits) ? concentrated() : low,
     least: Math.hypot(...parts.map(([weight, part]) => weight * part.least)),
     changed: total(parts.map(([weight, part]) => weight * part.changed)),
     documents: total(parts.map(([, part]) => part.documents)),
@@ -262,7 +283,7 @@ function estimate(parts) {
 /** Two-sided p-value that the value is 0: the level at which the interval reaches it. */
 function pOf(parts, value, reach) {
   if (value === 0) return 1;
-  if (parts.length === 1 && parts[0][1].changes && !parts[0][1].draws.values.length) return Math.max(scoreP(parts[0][1].changes), 2.2250738585072014e-308);
+  if (parts.length === 1 && parts[0][1].p && !parts[0][1].draws.values.length) return Math.max(parts[0][1].p(), 2.2250738585072014e-308);
   const side = value > 0 ? 0 : 1, beyond = (z) => reach(z, side) - Math.abs(value);
   if (beyond(FARTHEST) <= 0) return 2.2250738585072014e-308;
   return Math.max(2 * normalBeyond(rootBetween(beyond, FARTHEST, 1e-9)), 2.2250738585072014e-308);
@@ -271,7 +292,7 @@ function pOf(parts, value, reach) {
 /** What is said of a difference of two rows, by the rules of `verdict_of` in averages.py, its p-value not corrected. */
 function verdictOf(found, higher, margin) {
   const gain = higher ? found.value : -found.value, low = higher ? found.low : -found.high;
-  const tooFew = margin > 0 && (found.least > margin || (found.low >= -margin && -margin > found.lowest));
+  const tooFew = margin > 0 && found.least > margin;
   if (found.p < LEVEL && gain > 0) return "better";
   if (low >= -margin && !tooFew) return found.changed === 0 ? "identical" : "within the margin";
   if (found.p < LEVEL) return "worse";
