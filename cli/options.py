@@ -26,6 +26,7 @@ __all__ = [
     "device",
     "limit",
     "load_model_of",
+    "mapping",
     "metadata",
     "model_args",
     "names",
@@ -132,19 +133,20 @@ def model_args(text: str) -> Callable[[Any], Any]:
     return click.option("--model_args", "-a", cls=Words, callback=_arguments, metavar="NAME=VALUE,...", help=text)
 
 
-def _metadata(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Any] | None:
+def _mapping(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Any] | None:
     try:
         return parse_model_args(value) if value else None
     except ArgumentError as error:
-        raise ArgumentError(str(error).replace("model_args", "metadata", 1)) from None
+        raise ArgumentError(str(error).replace("model_args", str(parameter.name), 1)) from None
 
 
-metadata = click.option(
-    "--metadata",
-    cls=Words,
-    callback=_metadata,
-    metavar="NAME=VALUE,...",
-    help="What tasks' functions are handed beside the model's arguments, as by lm_eval; JSON too.",
+def mapping(name: str, text: str) -> Callable[[Any], Any]:
+    """An option of names and values, in all forms of `--model_args`."""
+    return click.option(name, cls=Words, callback=_mapping, metavar="NAME=VALUE,...", help=text)
+
+
+metadata = mapping(
+    "--metadata", "What tasks' functions are handed beside the model's arguments, as by lm_eval; JSON too."
 )
 SEED = click.IntRange(0, 2**63 - 1)
 """What every generator takes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import Choice, WordsGroup, limit, metadata, model_args, several, tasks
+from lm_eval_prune.cli.options import Choice, WordsGroup, limit, mapping, metadata, model_args, several, tasks
 from lm_eval_prune.cli.stopping import is_first_process, stoppable
 from lm_eval_prune.text import printable
 
@@ -74,6 +74,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--num_workers", type=int, help="On Ray. Default: as many as the GPUs hold, or one a node without any.")
 @click.option("--num_gpus", type=float, help="GPUs a worker on Ray. Default: 1 where the cluster has any.")
 @click.option("--num_cpus", type=float, help="CPUs a worker on Ray. Default: 1.")
+@mapping("--wandb_args", "Log every cell as a run of wandb: arguments of wandb.init, such as project=pruning.")
+@mapping("--trackio_args", "The same for trackio: arguments of trackio.init.")
 @click.option("--dry_run", is_flag=True, help="Show the plan and what it costs, from a short probe; write nothing.")
 @click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
 @click.option(

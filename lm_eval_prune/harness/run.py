@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -21,15 +20,13 @@ from lm_eval_prune.harness.arguments import require_device, require_folder
 from lm_eval_prune.harness.precision import with_cpu_precision
 from lm_eval_prune.harness.run_options import describe, each_warning_once
 from lm_eval_prune.harness.templates import compile_once
+from lm_eval_prune.harness.trackers import require_packages
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY, OURS
 from lm_eval_prune.text import message_of
 
 __all__ = ["run_harness"]
-
-LOGGERS = {"wandb_args": "wandb", "trackio_args": "trackio"}
-"""Options that need a package which the harness does not bring."""
 
 
 def run_harness(arguments: Sequence[str]) -> None:
@@ -96,9 +93,7 @@ def _check(settings: dict[str, Any]) -> None:
     named = tasks.split(",") if isinstance(tasks, str) else tasks or ()
     if not any(str(task).strip() for task in named):
         raise ArgumentError("no tasks: give --tasks, such as --tasks icl14_1shot; `lm_eval ls tasks` lists them")
-    for option, package in LOGGERS.items():
-        if settings.get(option) and importlib.util.find_spec(package) is None:
-            raise ArgumentError(f"--{option} needs the package {package}: pip install {package}")
+    require_packages(settings)
     require_folder("include_path", settings.get("include_path"))
     if settings.get("device") is not None:
         require_device(settings["device"])

@@ -24,7 +24,7 @@ __all__ = ["READY", "READY_FOLDER", "Ranking", "SweepConfig", "load_config", "of
 
 PLACES = {
     "output_path", "batch_size", "device", "masks_at_once", "include_path", "include_defaults",
-    "executor", "ray_address", "num_workers", "num_gpus", "num_cpus",
+    "executor", "ray_address", "num_workers", "num_gpus", "num_cpus", "wandb_args", "trackio_args",
 }  # fmt: skip
 """Settings that say where and how fast, not what."""
 
@@ -90,6 +90,10 @@ class SweepConfig(BaseModel):
     """GPUs a worker on Ray; without, 1 where the cluster has any."""
     num_cpus: float = Field(1, ge=0, le=10**5)
     """CPUs a worker on Ray."""
+    wandb_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of `wandb.init`, such as `{"project": "pruning"}`: every cell that is computed becomes a run there."""
+    trackio_args: dict[str, Any] = Field(default_factory=dict)
+    """The same of `trackio.init`."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -122,7 +126,7 @@ class SweepConfig(BaseModel):
             raise ValueError(str(error).removeprefix("model_args: ")) from None
         return value if isinstance(value, str) else model_args_text(arguments)
 
-    @field_validator("metadata", mode="before")
+    @field_validator("metadata", "wandb_args", "trackio_args", mode="before")
     @classmethod
     def _as_mapping(cls, value: Any) -> Any:
         """Text and lists of words, as on a command line, too. Raises ValueError for what JSON does not have."""

@@ -17,6 +17,7 @@ from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.cells import CellResult
 from lm_eval_prune.harness.importance import ImportanceConfig, finished_scores
 from lm_eval_prune.harness.quiet import quiet_harness
+from lm_eval_prune.harness.trackers import Tracker
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim
@@ -110,8 +111,8 @@ class ImportanceQueue:
 class CellQueue:
     """The cells of a plan."""
 
-    def __init__(self, config: SweepConfig, plan: Plan, say: Say) -> None:
-        self.config, self.folder, self.plan, self.say = config, config.output_path, plan, say
+    def __init__(self, config: SweepConfig, plan: Plan, say: Say, tracker: Tracker | None = None) -> None:
+        self.config, self.folder, self.plan, self.say, self.tracker = config, config.output_path, plan, say, tracker
         self.row_of = {row.cell: row for row in reversed(plan.rows)}
         self.groups = dict(plan.groups())
         self.missing: dict[str, Group] = {
@@ -179,6 +180,19 @@ class CellQueue:
         disk.write_cell(self.folder, cell, {**found.results, "cell": block}, found.samples)
         failed = "".join(f"; {name}: {why}" for name, why in found.failed_metrics.items())
         self.say(self._line(cell, found.results) + failed)
+        if self.tracker is not None:
+            self.tracker.log(self._named(cell), self._tracked(cell, found.results), found.results)
+
+    def _tracked(self, cell: str, results: dict[str, Any]) -> dict[str, Any]:
+        """What a tracker gets as the settings of a cell's run."""
+        row, block = self.row_of[cell], results["pruning"]
+        counts = {key: block[key] for key in ("heads_pruned", "ffns_pruned", "num_parameters_left")}
+        return {
+            "model_name": self.plan.identities[cell]["model"]["name"],
+            **row.variant._asdict(),
+            **{key: value for key, value in row._asdict().items() if key != "variant"},
+            **counts,
+        }
 
     def _fail(self, cell: str, failure: Failure) -> None:
         disk.write_failure(self.folder, self.row_of[cell], failure.kind, failure.message)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.harness.trackers import Tracker
 from lm_eval_prune.progress import working
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.bars import QueueBar
@@ -78,6 +79,9 @@ def run_sweeps(
         follow(config)
         return Sweep(config.output_path)
     disk.require_own(config.output_path)
+    tracker = Tracker(
+        group=config.output_path.absolute().name, wandb_args=config.wandb_args, trackio_args=config.trackio_args
+    )
     bar = QueueBar(shown=progress)
     executor, at_work = make_executor(config, bar.advance), ExitStack()
     new = [path for path in (config.output_path, *config.output_path.parents) if not os.path.lexists(path)]
@@ -88,7 +92,7 @@ def run_sweeps(
             disk.remove_failures(config.output_path)
         process = at_work.enter_context(present(config.output_path))
         plan = _planned(configs, executor, processes.world_size, process, bar, note)
-        cells = CellQueue(config, plan, say)
+        cells = CellQueue(config, plan, say, tracker)
         total = len({row.cell for row in plan.rows})
         if there := total - len(cells.missing):
             note(f"{there} of {total} cells are there already")

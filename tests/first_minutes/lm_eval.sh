@@ -1,0 +1,22 @@
+# The first ten minutes of somebody who knows lm_eval: the command that is at hand, with a mask.
+set -eu
+lm_eval ls tasks | grep -q icl_demo
+cat > mask.json <<'MASK'
+{"format": "lm-eval-prune-mask", "version": 1, "num_hidden_layers": 6, "num_attention_heads": 6,
+ "pruned_heads": {"0": "all", "3": [1, 2]}, "pruned_ffns": [5]}
+MASK
+evaluate() { # NAME ARGUMENT...
+    name=$1; shift
+    lm_eval "$@" --tasks demo_recall --num_fewshot 5 --limit 16 --batch_size 8 --device cpu --log_samples \
+        --output_path "results/$name" > "$name.log" 2>&1 || { cat "$name.log"; exit 1; }
+    grep -q '|demo_recall' "$name.log"
+}
+evaluate dense --model pruned-hf
+evaluate pruned --model pruned-hf --model_args mask=mask.json
+lm-eval-prune doctor > doctor.txt
+grep -q pruned-hf doctor.txt
+
+lm-eval-prune leaderboard results --output_path board | tee board.txt
+grep -q dense board.txt
+lm-eval-prune compact --mask mask.json --output_path smaller > compact.log 2>&1 || { cat compact.log; exit 1; }
+evaluate smaller --model hf --model_args pretrained=smaller
