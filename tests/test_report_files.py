@@ -508,7 +508,7 @@ def test_own_shots_are_shown_in_every_form(tmp_path):
     )
     assert "## own shots" in text
     assert "-1-shot" not in text
-    assert ">own shots</td>" in page
+    assert " own shots " in page
     assert "-1-shot" not in page
     assert "--shots own" in page
     exported = "".join(path.read_text() for path in (tmp_path / "out" / "exports").rglob("*") if path.is_file())
