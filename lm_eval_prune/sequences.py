@@ -57,7 +57,7 @@ def fitting_lengths(ranked: Sequence[int], max_length: int, repeats: int, count:
     Warns where fewer than `count` fit. Raises ExampleError where none does.
     """
     longest = min((max_length - 1) // repeats, len(_candidates(ranked)))
-    lengths = [length for length in range(FIRST_LENGTH, FIRST_LENGTH + STEP * count, STEP) if length <= longest]
+    lengths = list(range(FIRST_LENGTH, min(FIRST_LENGTH + STEP * count, longest + 1), STEP))
     if not lengths:
         raise ExampleError(
             f"the shortest sequence, {FIRST_LENGTH} tokens {repeats} times behind a BOS, does not fit: the model has "

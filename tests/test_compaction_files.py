@@ -402,6 +402,7 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
         ([*chosen, "--results", tmp_path / "no-shots.json"], "no results of the harness"),
         ([*chosen, "--prune_heads", "0.5"], "exclude one another"),
         ([*chosen, "--max_shard_size", "small"], "max_shard_size=small: expected a size such as 5GB"),
+        ([*chosen, "--max_shard_size", f"{'9' * 400}GB"], "9GB: expected a size such as 5GB"),
         ([*chosen, "--results", tmp_path / "results.json"], "results of another mask"),
         ([*chosen, "--results", tmp_path / "none.json"], "no results of the harness"),
     ]:

@@ -8,7 +8,7 @@ from fixtures_importance import save_checkpoint, write_tasks
 from lm_eval.tasks import TaskManager
 
 from lm_eval_prune.cli.main import cli
-from lm_eval_prune.errors import PruneError
+from lm_eval_prune.errors import ArgumentError, PruneError
 
 COMMANDS = {
     "importance": ["--method", "random", "--num_fewshot", "0"],
@@ -65,3 +65,25 @@ def test_tasks_are_found_in_it_and_nowhere_else(command, folder, tmp_path):
     found = invoked(command, folder, tmp_path, folder / "tasks", "toy_choice")
     assert found.exit_code == 0, found.exception
     assert (tmp_path / "out").exists()
+
+
+GONE = {
+    "a folder that goes while it is read": FileNotFoundError(2, "No such file or directory"),
+    "a broken disk": OSError(5, "Input/output error"),
+    "a file that is no text": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+}
+
+
+@pytest.mark.parametrize("error", GONE.values(), ids=list(GONE))
+def test_what_its_tasks_raise_when_they_are_looked_for_is_one_line(error, folder, monkeypatch):
+    from lm_eval_prune.harness import tasks
+
+    def fail(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(TaskManager, "__init__", fail)
+    tasks._task_manager.cache_clear()
+    with pytest.raises(ArgumentError, match=rf"^include_path=.*: its tasks cannot be read: {type(error).__name__}: "):
+        tasks.require_known(["toy_choice"], str(folder / "tasks"))
+    with pytest.raises(type(error)):  # of the harness's own tasks: a broken installation
+        tasks.require_known(["toy_choice"])

@@ -192,6 +192,7 @@ def test_lengths_stop_where_the_model_ends(caplog):
     assert fitting_lengths(ranked, 2048, 4) == list(range(25, 225, 2))
     with caplog.at_level(logging.WARNING):
         assert fitting_lengths(ranked, 128, 4) == [25, 27, 29, 31]
+        assert fitting_lengths(ranked, 128, 4, 10**20) == [25, 27, 29, 31]  # at once
     assert "4 of 100 sequences fit the model: lengths 25 to 31" in caplog.text
     assert fitting_lengths(list(range(30)), 2048, 4) == [25, 27]
     with pytest.raises(ExampleError, match="the model has 64 positions"):

@@ -161,7 +161,7 @@ def _write_shards(folder: Path, weights: Mapping[str, NewWeight], max_shard_size
         if str(max_shard_size).startswith("-"):
             raise ValueError
         split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ArgumentError(f"max_shard_size={max_shard_size}: expected a size such as 5GB") from error
     bar = Bar(split.filename_to_tensors.items(), desc="Compacting", unit="shard", disable=not progress)
     for file, names in bar:

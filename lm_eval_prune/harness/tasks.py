@@ -212,4 +212,10 @@ def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManag
     require_folder("include_path", include_path)
     registration.register()
     compile_once()
-    return TaskManager(include_path=include_path, include_defaults=include_defaults)
+    try:
+        return TaskManager(include_path=include_path, include_defaults=include_defaults)
+    except Exception as error:  # whatever lies in a stranger's folder
+        if include_path is None:
+            raise
+        why = f"{type(error).__name__}: {message_of(error)}"
+        raise ArgumentError(f"include_path={include_path}: its tasks cannot be read: {why}") from error
