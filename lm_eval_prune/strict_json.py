@@ -31,7 +31,8 @@ MAX_DIGITS = 300
 """Of an integer; the largest float has 309."""
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 """What editors on Windows put before a text."""
-HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+HALVES = re.compile("[\ud800-\udfff]")
 
 
 def decoded(data: bytes, where: object, expected: str = "JSON") -> str:
@@ -50,7 +51,7 @@ def parse_json(data: bytes, where: object, *, allow_nan: bool = False, allow_hal
 
     Results of other programs may hold what Python's own reader takes: `allow_nan` takes NaN, Infinity and numbers
     beyond a float's range (integers of more than MAX_DIGITS digits too, which are Infinity then), `allow_halves` texts
-    with one half of a surrogate pair.
+    with one half of a surrogate pair, which becomes its number, `<U+D800>`: no file and no terminal takes it.
     """
     text = decoded(data, where)
     if sum(map(text.count, "[{,")) > MAX_VALUES:
@@ -64,8 +65,10 @@ def parse_json(data: bytes, where: object, *, allow_nan: bool = False, allow_hal
             parse_int=_integer_or_infinity if allow_nan else _integer,
         )
         _require_shallow(content)
-        if not allow_halves and HALF_A_PAIR.search(data):
-            _require_text(content)
+        if HALF_A_PAIR.search(text):
+            if not allow_halves:
+                _require_text(content)
+            content = _spelt_out(content)
     except RecursionError:
         raise FileFormatError(f"{where}: nested too deeply (more than {MAX_DEPTH} levels)") from None
     except _RefusedError as error:
@@ -159,6 +162,14 @@ def _require_text(content: Any) -> None:
     except UnicodeEncodeError as error:
         half = ord(error.object[error.start])
         raise _RefusedError(f"\\u{half:04x} is half of a surrogate pair, which is no text") from None
+
+
+def _spelt_out(content: Any) -> Any:
+    if isinstance(content, str):
+        return HALVES.sub(lambda half: f"<U+{ord(half[0]):04X}>", content)
+    if isinstance(content, dict):
+        return {_spelt_out(key): _spelt_out(value) for key, value in content.items()}
+    return [_spelt_out(value) for value in content] if isinstance(content, list) else content
 
 
 def _refuse_constant(name: str) -> None:

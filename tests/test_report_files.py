@@ -556,3 +556,25 @@ def test_the_commands_shots_are_numbers_or_own(given, code, tmp_path, monkeypatc
     assert ended.value.code == code
     said = capsys.readouterr()
     assert "own" in said.err if code else ("own shots" in said.out) == (given == "own")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"configs": {"piqa": {"task": "piqa", "dataset_path": "\ud800", "num_fewshot": 0}}},
+        {"pruning": {"heads_pruned": 1, "heads_total": 4, "mask": {"pruned_heads": {"\ud800": [0]}}}},
+        {"config": {"model": "hf", "model_args": "pretrained=\udfff"}},
+        {"versions": {"piqa": "\udc00"}},
+    ],
+    ids=["a data set", "a mask", "a model", "a version"],
+)
+def test_half_a_surrogate_pair_costs_no_file_and_breaks_none(changes, tmp_path):
+    path = harness_run(tmp_path / "runs", tasks=("piqa",), count=10)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    exports = ["every_eval_ever", "model-index", "eval_results"]
+    made = leaderboard([tmp_path / "runs"], tmp_path / "out", BoardConfig(), exports=exports)
+    assert len(made.board.entries) == 1
+    for written in (
+        path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".md", ".yaml")
+    ):
+        written.read_text(encoding="utf-8")

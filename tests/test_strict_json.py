@@ -71,11 +71,31 @@ def test_results_of_others_may_hold_nan_and_halves():
     text = b'{"nan": NaN, "big": 1e999, "half": "\\ud800", "digits": [' + digits + b", -" + digits + b"]}"
     found = parse_json(text, "x", allow_nan=True, allow_halves=True)
     assert found["nan"] != found["nan"]
-    assert (found["big"], found["half"]) == (float("inf"), "\ud800")
+    assert (found["big"], found["half"]) == (float("inf"), "<U+D800>")
     assert found["digits"] == [float("inf"), -float("inf")]
     for allowed in ({"allow_nan": True}, {"allow_halves": True}):
         with pytest.raises(FileFormatError):
             parse_json(text, "x", **allowed)
+
+
+HALVES = {
+    "a key": ('{"\\ud800": 1}', {"<U+D800>": 1}),
+    "a list": ('["\\uDFFFx", ["\\ud83d\\ude00"]]', ["<U+DFFF>x", ["\U0001f600"]]),
+    "the wrong way round": ('{"a": {"b": "\\ude00\\ud83d"}}', {"a": {"b": "<U+DE00><U+D83D>"}}),
+    "beside what is none": ('["\\u00e9\\\\ud800", 1, null]', ["é\\ud800", 1, None]),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("text", "found"), HALVES.values(), ids=list(HALVES))
+def test_halves_of_pairs_become_their_numbers_or_are_refused(text, found, encoding):
+    data = text.encode(encoding)
+    read = parse_json(data, "x", allow_halves=True)
+    assert read == found
+    json.dumps(read, ensure_ascii=False).encode()
+    if "<U+" in repr(found):
+        with pytest.raises(FileFormatError, match="half of a surrogate pair"):
+            parse_json(data, "x")
 
 
 @pytest.mark.parametrize(
