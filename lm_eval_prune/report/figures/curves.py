@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from lm_eval_prune.file_names import slug
-from lm_eval_prune.report.board import Average, Board, Cell, Entry
-from lm_eval_prune.report.figures.form import Figure, shortened
+from lm_eval_prune.report.averages import averaged_columns
+from lm_eval_prune.report.board import Board, Cell, Column, Entry
+from lm_eval_prune.report.figures.form import Figure, in_words, shortened
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
+from lm_eval_prune.report.figures.style import ranking_order
 from lm_eval_prune.report.runs import shots_name
 
-__all__ = ["curve_figures", "ranking_of"]
+__all__ = ["chance_of", "colours_of", "curve_figures", "ranking_of"]
 
 NOUNS = {"heads": "heads", "ffns": "FFNs"}
 AVERAGE = "average"
 TASK = "task:"
 """Begins the rankings by another task's scores."""
+FEW_PANELS = 6
+"""More are drawn small, five in a row."""
 
 
 def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Iterator[Figure]:
@@ -28,13 +33,16 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
         alone = [entry for entry in entries if not _share(entry, other)]
         rankings = _rankings(entry for entry in alone if _share(entry, component))
         plain = [ranking for ranking in rankings if not ranking.startswith(TASK)]
-        if any(entry.average for entry in alone if ranking_of(entry) in plain):
+        if _is_a_curve([e for e in alone if e.average and (e.is_dense or ranking_of(e) in plain)], component):
             yield _by_ranking(board, alone, component, plain, of)
         for ranking in plain:
-            yield _by_task(board, _of_ranking(alone, ranking), component, ranking, of)
+            own = _of_ranking(alone, ranking)
+            if _is_a_curve(own, component):
+                yield _by_task(board, own, component, ranking, of)
         for shots in board.shots:
             group = [entry for entry in alone if entry.num_fewshot == shots]
-            if any(entry.ranking.startswith(TASK) and _share(entry, component) for entry in group):
+            others = [entry for entry in group if entry.is_dense or entry.ranking.startswith(TASK)]
+            if any(not entry.is_dense for entry in others) and _is_a_curve(others, component):
                 yield _transfer(board, group, component, of)
     both = (entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns"))
     for ranking in _rankings(entry for entry in both if entry.average):
@@ -46,8 +54,19 @@ def ranking_of(entry: Entry) -> str:
     return entry.ranking + (", oracle" if entry.oracle else "")
 
 
+def colours_of(board: Board) -> list[str]:
+    """All rankings of the board, in the order of their colours."""
+    return ranking_order(ranking_of(entry) for entry in board.entries)
+
+
+def _is_a_curve(entries: Iterable[Entry], component: str) -> bool:
+    """Whether there are three shares: the dense model and one more are two numbers, and no figure."""
+    return len({_share(entry, component) for entry in entries}) > 2
+
+
 def _rankings(entries: Iterable[Entry]) -> list[str]:
-    return list(dict.fromkeys(ranking_of(entry) for entry in entries))
+    """In the order of their colours."""
+    return [one for one in ranking_order(found) if one in found] if (found := {ranking_of(e) for e in entries}) else []
 
 
 def _of_ranking(entries: Iterable[Entry], ranking: str) -> list[Entry]:
@@ -60,108 +79,151 @@ def _share(entry: Entry, component: str) -> float:
     return round(100 * float(entry.prune_heads if component == "heads" else entry.prune_ffns), 4)
 
 
-def _point(entry: Entry, component: str, series: str, holder: Cell | Average) -> dict[str, Any]:
-    point = {
-        "shots": shots_name(entry.num_fewshot),
-        "series": series,
-        "share": _share(entry, component),
-        "value": rounded(holder.value),
-    }
+def _points(
+    board: Board, entry: Entry, component: str, column: Column | None, **where: str
+) -> Iterator[dict[str, Any]]:
+    """The entry's value on a column (None: the average) as a point at `where`, and those of its random masks."""
+    holder = entry.average if column is None else entry.cells.get(column)
+    if holder is None:
+        return
+    place = {**where, "share": _share(entry, component)}
+    point: dict[str, Any] = {**place, "value": rounded(holder.value)}
+    seeds = _by_seed(board, entry, column)
     if isinstance(holder, Cell):
-        return point if holder.stderr is None else {**point, "stderr": rounded(holder.stderr)}
-    low, high = holder.low, holder.high
-    if holder.spread is not None:
-        low, high = holder.value - holder.spread, holder.value + holder.spread
-    return {**point, "low": rounded(low), "high": rounded(high)}
+        if holder.stderr is not None:
+            point["stderr"] = rounded(holder.stderr)
+    elif not seeds:
+        point |= {"low": rounded(holder.low), "high": rounded(holder.high)}
+    yield point
+    for seed, value in seeds.items():
+        yield {**place, "value": rounded(value), "seed": seed}
+
+
+def _by_seed(board: Board, entry: Entry, column: Column | None) -> dict[int, float]:
+    """Seed of the random mask -> the value on a column, or the average; empty without several that have all of it."""
+    columns = averaged_columns(board.columns) if column is None else [column]
+    found: dict[int, dict[str, list[float]]] = {}
+    for run in entry.runs:
+        for one in columns:
+            if run.task == one.task and one.metric in run.values and run.variant.seed is not None:
+                found.setdefault(run.variant.seed, {}).setdefault(run.task, []).append(run.values[one.metric].value)
+    whole = {seed: values for seed, values in found.items() if len(values) == len(columns)}
+    return {seed: fmean(map(fmean, values.values())) for seed, values in whole.items()} if len(whole) > 1 else {}
+
+
+def chance_of(board: Board, column: Column | None, **where: str) -> list[dict[str, Any]]:
+    """A row that says the chance level of a panel, where it is known."""
+    about = board.about.get(column)
+    return [{**where, "chance": rounded(about.chance.level)}] if about and about.chance else []
+
+
+def _average_title(board: Board) -> str:
+    return f"average {in_words(column.metric for column in averaged_columns(board.columns))}"
 
 
 def _metrics(board: Board) -> str:
-    return ", ".join(dict.fromkeys(column.metric for column in board.columns))
-
-
-def _by_shots(board: Board, chart: Any) -> Any:
-    return panels(chart, "shots", [shots_name(shots) for shots in board.shots])
+    return in_words(column.metric for column in board.columns)
 
 
 def _by_ranking(board: Board, entries: Sequence[Entry], component: str, rankings: Sequence[str], of: str) -> Figure:
-    points = [
-        _point(entry, component, ranking, entry.average)
-        for ranking in rankings
-        for entry in _of_ranking(entries, ranking)
-        if entry.average is not None
-    ]
+    names = [shots_name(shots) for shots in board.shots]
+    points = [level for name in names for level in chance_of(board, None, shots=name)]
+    for ranking in rankings:
+        for entry in _of_ranking(entries, ranking):
+            points += _points(board, entry, component, None, shots=shots_name(entry.num_fewshot), series=ranking)
     noun = NOUNS[component]
     chart = lines(
         points,
         rankings,
         name="ranking",
         x=f"{noun} pruned (%)",
-        y=board.average_name,
+        y=_average_title(board),
+        domain=colours_of(board),
         extras=("low", "high"),
     )
     caption = (
         f"The average over tasks against the share of {noun} pruned, a line for each ranking; the left end is the "
-        "dense model. Bands are 95 % intervals over documents, for random rankings one standard deviation "
-        "over seeds to either side."
+        "dense model. Bands are 95 % intervals over documents; small rings are single seeds of random masks"
+        f"{_level(points)}."
     )
-    return Figure(f"{component}-rankings", f"Pruning {noun}, by ranking{of}", caption, _by_shots(board, chart))
+    return Figure(f"{component}-rankings", f"Pruning {noun}, by ranking{of}", caption, panels(chart, "shots", names))
+
+
+def _level(points: Sequence[dict[str, Any]]) -> str:
+    """What a caption says of chance levels."""
+    return "; the dotted line is the chance level" if any("chance" in point for point in points) else ""
 
 
 def _by_task(board: Board, entries: Sequence[Entry], component: str, ranking: str, of: str) -> Figure:
-    points = []
-    for entry in entries:
-        points += [_point(entry, component, str(column), cell) for column, cell in entry.cells.items()]
-        if entry.average is not None:
-            points.append(_point(entry, component, AVERAGE, entry.average))
+    """A panel a task, a line a number of shots: legible for 14 tasks, too."""
+    columns = [(AVERAGE, None), *((str(column), column) for column in board.columns)]
+    points: list[dict[str, Any]] = []
+    for name, column in columns:
+        points += chance_of(board, column, panel=name)
+        for entry in entries:
+            points += _points(board, entry, component, column, panel=name, series=shots_name(entry.num_fewshot))
+    there = {point["panel"] for point in points if "value" in point}
+    many = len(there) > FEW_PANELS
     noun = NOUNS[component]
     chart = lines(
-        points,
-        [AVERAGE, *map(str, board.columns)],
-        name="task",
+        [point for point in points if point["panel"] in there],
+        [shots_name(shots) for shots in board.shots],
+        name="shots",
         x=f"{noun} pruned (%)",
         y=_metrics(board),
-        thick=AVERAGE,
         extras=("stderr", "low", "high"),
+        size=(120, 105) if many else (180, 150),
     )
     caption = (
-        f"Each task and their average (thick, with its interval) against the share of {noun} pruned by the ranking "
-        f"{shortened(ranking)}; the left end is the dense model."
+        f"The average and each task against the share of {noun} pruned by the ranking {shortened(ranking)}, a line for "
+        "each number of shots; the left end is the dense model. The band is the average's 95 % interval"
+        f"{_level(points)}."
     )
     title = f"Pruning {noun}, by task: ranking {shortened(ranking)}{of}"
-    return Figure(f"{component}-tasks-{slug(ranking)}", title, caption, _by_shots(board, chart))
+    names = [name for name, _ in columns if name in there]
+    made = panels(chart, "panel", names, columns=_columns(len(names)))
+    return Figure(f"{component}-tasks-{slug(ranking)}", title, caption, made)
+
+
+def _columns(number: int) -> int:
+    """Panels in a row, of so many."""
+    return 5 if number > FEW_PANELS else number if number < 5 else 3
 
 
 def _transfer(board: Board, entries: Sequence[Entry], component: str, of: str) -> Figure:
     """Entries of one number of shots."""
     there = _rankings(entries)
     sources = sorted(ranking for ranking in there if ranking.startswith(TASK))
-    others = [ranking for ranking in ("own", "aggregate", "random") if ranking in there]
-    points = [
-        {**_point(entry, component, ranking, cell), "evaluated": str(column)}
-        for ranking in (*others, *sources)
-        for entry in _of_ranking(entries, ranking)
-        for column, cell in entry.cells.items()
-    ]
+    shown = [*(ranking for ranking in ("own", "aggregate", "random") if ranking in there), *sources]
+    points: list[dict[str, Any]] = []
+    for column in board.columns:
+        points += chance_of(board, column, evaluated=str(column))
+        for ranking in shown:
+            for entry in _of_ranking(entries, ranking):
+                made = _points(board, entry, component, column, evaluated=str(column), series=ranking)
+                points += [point for point in made if "seed" not in point]
     shots, noun = shots_name(entries[0].num_fewshot), NOUNS[component]
+    many = len(board.columns) > FEW_PANELS
     chart = lines(
         points,
-        ["own", *sources, *(other for other in others if other != "own")],
+        shown,
         name="ranking",
         x=f"{noun} pruned (%)",
         y=_metrics(board),
-        thick="own",
+        domain=colours_of(board),
         extras=("stderr",),
-        size=(180, 150),
+        size=(120, 105) if many else (180, 150),
     )
     caption = (
         f"Each panel is a task that the pruned model is evaluated on, each line a task whose scores chose the {noun}; "
-        f"own (thick) are the evaluated task's own. Where a line stays near it, the same {noun} matter to both tasks."
+        f"own are the evaluated task's own. Where a line stays near it, the same {noun} matter to both tasks"
+        f"{_level(points)}."
     )
     return Figure(
         f"{component}-transfer-{shots.replace('-', '')}",
         f"Transfer of {noun} between tasks, {shots}{of}",
         caption,
-        panels(chart, "evaluated", [str(column) for column in board.columns]),
+        panels(chart, "evaluated", [str(column) for column in board.columns], columns=_columns(len(board.columns))),
     )
 
 
@@ -179,7 +241,7 @@ def _combined(board: Board, entries: Sequence[Entry], ranking: str, of: str) -> 
         {name: grid for name, grid in grids.items() if not np.isnan(grid).all()},
         Axis("heads pruned (%)", heads),
         Axis("FFNs pruned (%)", ffns),
-        Colour(board.average_name),
+        Colour(_average_title(board)),
         text=".2f",
     )
     caption = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
-from lm_eval_prune.report.figures.form import Figure
+from lm_eval_prune.report.figures.form import Figure, title_of
 from lm_eval_prune.report.figures.style import LIGHT, spec
 from lm_eval_prune.report.vega import converted
 
@@ -25,13 +25,15 @@ def require_formats(formats: Sequence[str]) -> None:
 
 
 def write_figures(figures: Iterable[Figure], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """Write each figure as `<name>.<format>`, on white.
+    """Write each figure as `<name>.<format>`, on white, under its title.
 
     Raises ArgumentError for an unknown format, ChartError where the charts' library fails; then nothing is written.
     """
     require_formats(formats)
     drawn = {
-        folder / f"{figure.name}.{name}": (spec(figure.chart, LIGHT), name) for figure in figures for name in formats
+        folder / f"{figure.name}.{name}": (spec(figure.chart, LIGHT, title_of(figure.title)), name)
+        for figure in figures
+        for name in formats
     }
     if not drawn:
         return []

@@ -10,10 +10,26 @@ from lm_eval_prune.file_names import numbered
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["Figure", "shortened", "title_of", "unique_names"]
+__all__ = ["Figure", "in_words", "shortened", "title_of", "unique_names"]
 
 LONGEST = 60
 """Characters of a name in a title or a caption."""
+
+
+WORDS = {
+    "acc": "accuracy",
+    "acc_norm": "accuracy by length",
+    "em": "exact match",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "word_perplexity": "perplexity",
+}
+"""Metrics, as axes call them; others by their names."""
+
+
+def in_words(metrics: Iterable[str]) -> str:
+    """Metrics as an axis calls them."""
+    return ", ".join(dict.fromkeys(WORDS.get(metric, metric) for metric in metrics))
 
 
 class Figure(NamedTuple):

@@ -12,15 +12,17 @@ import numpy as np
 from lm_eval_prune.report.figures.form import title_of
 from lm_eval_prune.report.figures.style import category_dashes
 
-__all__ = ["Axis", "Colour", "heat", "lines", "panels", "rounded"]
+__all__ = ["Axis", "Colour", "chance_layers", "heat", "lines", "panels", "rounded"]
 
 SIZE = (230, 220)
 """Width and height of a panel of lines, in pixels."""
+PADDING = 6
+"""Pixels between a panel's edge and its outermost marks."""
 LEAST_WIDTH = 110
 """Pixels of a grid, in which its axis's title has room."""
 MOST_LABELLED = 12
 """Columns of a grid whose cells still have room for their number."""
-RANK = "less important heads (%)"
+RANK = "percentile, 100 = most"
 EXTRAS = {
     "stderr": alt.Tooltip("stderr:Q", title="standard error", format=".4f"),
     "low": alt.Tooltip("low:Q", title="from", format=".4f"),
@@ -66,52 +68,74 @@ def lines(
     name: str,
     x: str,
     y: str,
-    thick: str = "",
+    domain: Sequence[str] = (),
     extras: Sequence[str] = (),
     size: tuple[int, int] = SIZE,
 ) -> alt.LayerChart | alt.FacetChart:
-    """A line for each of `series` through points with `series`, `share` and `value`; one is `thick`.
+    """A line for each of `series` through points with `series`, `share` and `value`.
 
-    Colours follow the order of `series`. A band reaches from `low` to `high` where a point has them. `extras` are
-    further fields of the tooltip, of those in EXTRAS. A click on the legend singles a line out.
+    Colours follow the order of `domain`, of which the series are some; without one they are shades, few to many. A band
+    reaches from `low` to `high` where a point has them; points with a `seed` are one seed's, small and without a line;
+    a row with `chance` is a level, drawn across its panel. `extras` are further fields of the tooltip, of those in
+    EXTRAS. A click on the legend singles a line out.
     """
     y = title_of(y)
     picked = alt.selection_point(fields=["series"], bind="legend")
-    legend = alt.Legend(symbolType="stroke", symbolOpacity=1, symbolSize=250)
-    colour = alt.Color("series:N", title=name, scale=alt.Scale(domain=list(series)), legend=legend)
-    dashes = alt.Scale(domain=list(series), range=category_dashes(len(series)))
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1, symbolSize=250, values=list(series))
+    scale = alt.Scale(domain=list(domain or series))
+    colour = alt.Color("series:N" if domain else "series:O", title=name, scale=scale, legend=legend)
+    vertical = _unit_scale(points)
     base = alt.Chart(width=size[0], height=size[1]).encode(
-        alt.X("share:Q", title=x, scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6)),
-        alt.Y("value:Q", title=y, scale=_unit_scale(points)),
+        alt.X("share:Q", title=x, scale=alt.Scale(nice=False, padding=PADDING), axis=alt.Axis(tickCount=6)),
+        alt.Y("value:Q", title=y, scale=vertical),
         colour,
         opacity=alt.condition(picked, alt.value(1), alt.value(0.1)),
     )
-    width = alt.condition(f"datum.series === {json.dumps(thick)}", alt.value(3.5), alt.value(1.6))
-    drawn = base.mark_line(clip=True).encode(
-        strokeDash=alt.StrokeDash("series:N", title=name, scale=dashes, legend=legend), strokeWidth=width
-    )
-    dots = base.mark_point(filled=True, size=24).encode(
-        tooltip=[
-            alt.Tooltip("series:N", title=name),
-            alt.Tooltip("share:Q", title=x, format=".3~g"),
-            alt.Tooltip("value:Q", title=y, format=".4f"),
-            *(EXTRAS[extra] for extra in extras),
-        ]
-    )
-    layers = [drawn, dots.add_params(picked)]
+    drawn = base.transform_filter("isValid(datum.value) && !isValid(datum.seed)").mark_line(strokeWidth=1.8)
+    if domain:
+        dashes = alt.Scale(domain=list(domain), range=category_dashes(len(domain)))
+        drawn = drawn.encode(strokeDash=alt.StrokeDash("series:N", title=name, scale=dashes, legend=legend))
+    tooltip = [
+        alt.Tooltip("series:N", title=name),
+        alt.Tooltip("share:Q", title=x, format=".3~g"),
+        alt.Tooltip("value:Q", title=y, format=".4f"),
+    ]
+    dots = base.transform_filter("isValid(datum.value) && !isValid(datum.seed)").mark_point(filled=True, size=24)
+    layers = [drawn, dots.encode(tooltip=[*tooltip, *(EXTRAS[extra] for extra in extras)]).add_params(picked)]
+    if any("seed" in point for point in points):
+        seeds = base.transform_filter("isValid(datum.seed)").mark_point(filled=False, size=14, strokeWidth=1)
+        layers.append(seeds.encode(tooltip=[*tooltip, alt.Tooltip("seed:N", title="seed")]))
     if any("low" in point for point in points):
-        band = base.mark_area(clip=True).encode(
+        band = base.mark_area().encode(
             alt.Y("low:Q"), alt.Y2("high:Q"), opacity=alt.condition(picked, alt.value(0.15), alt.value(0))
         )
         layers.insert(0, band.transform_filter("isValid(datum.low)"))
-    return alt.layer(*layers, data=alt.Data(values=list(points)))
+    return alt.layer(*chance_layers(points, y, vertical), *layers, data=alt.Data(values=list(points)))
+
+
+def chance_layers(points: Sequence[Mapping[str, Any]], title: str, scale: alt.Scale) -> list[Any]:
+    """The chance level across a panel, with its name; none where no row has `chance`.
+
+    title, scale: of the panel's vertical axis.
+    """
+    if not any("chance" in point for point in points):
+        return []
+    levels = alt.Chart().transform_filter("isValid(datum.chance)")
+    place = alt.Y("chance:Q", title=title, scale=scale)
+    rule = levels.mark_rule(strokeDash=[3, 3], strokeWidth=1.2, style="faint-line").encode(
+        place, tooltip=[alt.Tooltip("chance:Q", title="chance", format=".4f")]
+    )
+    name = levels.mark_text(align="left", baseline="top", dx=3, dy=3, fontSize=10, text="chance").encode(
+        place, x=alt.value(0), opacity=alt.value(0.75)
+    )
+    return [rule, name]
 
 
 def _unit_scale(points: Sequence[Mapping[str, Any]]) -> alt.Scale:
-    """From 0 to 1 for metrics such as accuracy."""
-    values = [point["value"] for point in points]
+    """From 0 to 1 for metrics such as accuracy, with room for the marks at both ends."""
+    values = [point["value"] for point in points if "value" in point]
     unit = bool(values) and min(values) >= 0 and max(values) <= 1
-    return alt.Scale(domain=[0, 1]) if unit else alt.Scale(zero=False)
+    return alt.Scale(domain=[0, 1], padding=PADDING, nice=False) if unit else alt.Scale(zero=False, padding=PADDING)
 
 
 def heat(
@@ -150,7 +174,7 @@ def heat(
             width=alt.Step(max(_step(x, labelled), LEAST_WIDTH / len(x.names))), height=alt.Step(_step(y, labelled))
         )
     )
-    field, title = ("rank:Q", RANK) if by_rank else ("value:Q", colour.title)
+    field, title = ("rank:Q", [colour.title, RANK]) if by_rank else ("value:Q", colour.title)
     shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".3~g"))
     layers = [base.mark_rect().encode(shown)]
     if labelled:

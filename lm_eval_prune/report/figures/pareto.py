@@ -10,14 +10,14 @@ import altair as alt
 from lm_eval_prune.analysis import pareto_front
 from lm_eval_prune.report.averages import averaged_columns
 from lm_eval_prune.report.board import Board, Entry
-from lm_eval_prune.report.figures.curves import ranking_of
-from lm_eval_prune.report.figures.form import Figure, title_of
-from lm_eval_prune.report.figures.marks import SIZE, panels, rounded
+from lm_eval_prune.report.figures.curves import chance_of, colours_of, ranking_of
+from lm_eval_prune.report.figures.form import Figure, in_words, title_of
+from lm_eval_prune.report.figures.marks import PADDING, SIZE, chance_layers, panels, rounded
 from lm_eval_prune.report.runs import shots_name
 
 __all__ = ["pareto_figures"]
 
-NOUNS = {"parameters": "parameters", "flops": "FLOPs for a token"}
+NOUNS = {"parameters": "parameters", "flops": "FLOPs"}
 
 
 def pareto_figures(board: Board) -> Iterator[Figure]:
@@ -29,7 +29,7 @@ def pareto_figures(board: Board) -> Iterator[Figure]:
     for size, noun in NOUNS.items():
         made = [_point(entry, size, several) for entry in board.entries]
         points = _with_fronts([point for point in made if point is not None], board)
-        if len({point["left"] for point in points}) < 2:
+        if len({point["left"] for point in points}) < 3:  # two numbers are no figure
             continue
         axis = f"{noun} left" if several else f"{noun} left (% of dense)"
         caption = (
@@ -69,30 +69,37 @@ def _with_fronts(points: Sequence[dict[str, Any]], board: Board) -> list[dict[st
 
 
 def _chart(points: Sequence[dict[str, Any]], axis: str, board: Board, several: bool) -> alt.FacetChart:
-    scale = alt.Scale(type="log", nice=False) if several else alt.Scale(zero=False)
+    scale = alt.Scale(type="log", nice=False) if several else alt.Scale(zero=False, padding=PADDING)
+    title = title_of(f"average {in_words(column.metric for column in averaged_columns(board.columns))}")
+    vertical = alt.Scale(zero=False, padding=PADDING)
     base = alt.Chart(width=SIZE[0], height=SIZE[1]).encode(
         alt.X("left:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format="~s")),
-        alt.Y("value:Q", title=title_of(board.average_name), scale=alt.Scale(zero=False)),
+        alt.Y("value:Q", title=title, scale=vertical),
     )
     front = base.transform_filter("datum.front").mark_line(
         interpolate="step-after", strokeWidth=1.5, style="faint-line"
     )
-    rankings = alt.Scale(domain=list(dict.fromkeys(["dense", *(point["ranking"] for point in points)])))
+    there = {point["ranking"] for point in points}
+    order = colours_of(board)
+    legend = alt.Legend(values=[ranking for ranking in order if ranking in there])
     shape = alt.Shape("model:N", title="model")
     if not several:
-        shape = alt.Shape("ranking:N", title="ranking", scale=rankings)
-    dots = base.mark_point(size=45).encode(
-        alt.Color("ranking:N", title="ranking", scale=rankings),
+        shape = alt.Shape("ranking:N", title="ranking", scale=alt.Scale(domain=order), legend=legend)
+    dots = base.transform_filter("isValid(datum.left)").mark_point(size=45)
+    dots = dots.encode(
+        alt.Color("ranking:N", title="ranking", scale=alt.Scale(domain=order), legend=legend),
         shape,
-        fill=alt.Fill("ranking:N", title="ranking", scale=rankings),
+        fill=alt.Fill("ranking:N", title="ranking", scale=alt.Scale(domain=order), legend=legend),
         fillOpacity=alt.condition("datum.front", alt.value(1), alt.value(0)),
         tooltip=[
             alt.Tooltip("variant:N"),
             alt.Tooltip("left:Q", title=axis, format=",.5~g"),
-            alt.Tooltip("value:Q", title=title_of(board.average_name), format=".4f"),
+            alt.Tooltip("value:Q", title=title, format=".4f"),
             alt.Tooltip("low:Q", title="95 % interval from", format=".4f"),
             alt.Tooltip("high:Q", title="to", format=".4f"),
         ],
     )
-    chart: Any = alt.layer(front, dots, data=alt.Data(values=list(points)))
-    return panels(chart, "shots", [shots_name(shots) for shots in board.shots])
+    names = [shots_name(shots) for shots in board.shots]
+    rows = [*points, *(row for name in names for row in chance_of(board, None, shots=name))]
+    chart: Any = alt.layer(*chance_layers(rows, title, vertical), front, dots, data=alt.Data(values=rows))
+    return panels(chart, "shots", names)

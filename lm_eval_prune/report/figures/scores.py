@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +14,19 @@ from lm_eval_prune.analysis import retained_capacity, spearman_matrix
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.file_names import slug
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.report.figures.form import Figure, shortened
+from lm_eval_prune.intervals import Z
+from lm_eval_prune.report.figures.form import Figure, in_words, shortened
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.text import printable
 
-__all__ = ["ScoreSet", "score_figures", "score_sets"]
+__all__ = ["ScoreSet", "null_reach", "score_figures", "score_sets"]
 
 MOST_CELLS = 40_000
 """Heads in one figure; maps of every task of a larger model are left out, those of the aggregate are not."""
 AGGREGATE = "aggregate"
-RANDOM_SEED = 1234
-BY_RANK = Colour("importance", "rank")
+LOSS = "loss"
+"""What a knockout may have measured, instead of a metric of the task."""
 
 
 @dataclass
@@ -34,6 +36,8 @@ class ScoreSet:
     model: str
     importance: dict[tuple[str, str], dict[tuple[str, int | None], np.ndarray]] = field(default_factory=dict)
     """(component, method) -> (task, shots) -> scores; the task is `aggregate` for means over tasks."""
+    metrics: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
+    """(component, method) -> what was measured, where the files say it: metrics of tasks, or `loss`."""
     induction: dict[str, np.ndarray] = field(default_factory=dict)
     """Method, such as `prefix-matching` -> scores of the heads."""
 
@@ -62,6 +66,8 @@ def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]
             task, shots = _name(settings, "task", AGGREGATE), settings.get("num_fewshot")
             named = task, shots if isinstance(shots, int) else None
             found.importance.setdefault((file.component, method), {})[named] = scores
+            if metric := _name(settings, "metric", ""):
+                found.metrics.setdefault((file.component, method), {})[metric] = None
     return list(sets.values())
 
 
@@ -73,8 +79,9 @@ def score_figures(found: ScoreSet, tasks: Sequence[str], shots: Sequence[int], o
     """The figures of one model's scores; maps of single tasks for `tasks` at `shots` only."""
     for component, method in found.importance:
         if component == "heads":
-            yield _maps(found.aggregates(component, method), method, of)
-            yield from _task_maps(found.importance[component, method], method, tasks, shots, of)
+            measured = _measured(found, component, method)
+            yield _maps(found.aggregates(component, method), method, measured, of)
+            yield from _task_maps(found.importance[component, method], method, measured, tasks, shots, of)
         else:
             yield _by_layer(found, method, of)
     for component, method in found.importance:
@@ -94,19 +101,31 @@ def _shots_of(shots: int | None) -> str:
     return "any number of shots" if shots is None else shots_name(shots)
 
 
-def _maps(grids: Mapping[int | None, np.ndarray], method: str, of: str) -> Figure:
+def _measured(found: ScoreSet, component: str, method: str) -> str:
+    """What a score is, with the metric that it is of."""
+    if not method.startswith("knockout"):
+        return f"importance ({method})"
+    metrics = list(found.metrics.get((component, method), ()))
+    if metrics == [LOSS]:
+        return "loss added by pruning it"
+    return f"{in_words(metrics) or 'metric'} lost by pruning it"
+
+
+def _maps(grids: Mapping[int | None, np.ndarray], method: str, measured: str, of: str) -> Figure:
     named = {_shots_of(shots): grid for shots, grid in grids.items()}
     caption = (
         f"Importance of every head ({method}), the mean over tasks, at each number of shots. Colour is the share of "
         "heads that are less important: pruning 70 % of the heads removes those below 70."
     )
-    chart = heat(named, *_heads_and_layers(next(iter(grids.values()))), BY_RANK, upwards=True)
+    axes = _heads_and_layers(next(iter(grids.values())))
+    chart = heat(named, *axes, Colour(measured, "rank"), upwards=True)
     return Figure(f"importance-heads-{slug(method)}", f"Importance of heads: {method}{of}", caption, chart)
 
 
 def _task_maps(
     by_name: Mapping[tuple[str, int | None], np.ndarray],
     method: str,
+    measured: str,
     tasks: Sequence[str],
     shots: Sequence[int],
     of: str,
@@ -120,7 +139,7 @@ def _task_maps(
             "that are less important to that task."
         )
         axes = _heads_and_layers(next(iter(grids.values())))
-        chart = heat(grids, *axes, BY_RANK, upwards=True, columns=4, digits=3)
+        chart = heat(grids, *axes, Colour(measured, "rank"), upwards=True, columns=5, digits=3)
         name = f"importance-heads-{slug(method)}-{number}shot"
         yield Figure(name, f"Importance of heads by task, {shots_name(number)}: {method}{of}", caption, chart)
 
@@ -135,11 +154,11 @@ def _by_layer(found: ScoreSet, method: str, of: str) -> Figure:
         rows = [by_name.get((task, shots), np.full(layers, np.nan)) for task in tasks]
         grids[_shots_of(shots)] = np.array([mean, *rows])
     caption = (
-        f"Importance of each layer's FFN ({method}): for a knockout, how much the metric drops when that FFN alone is "
-        f"pruned. Below 0 the model is better without it. The first row is the mean over tasks."
+        f"Importance of each layer's FFN ({method}): {_measured(found, 'ffns', method)} alone. Below 0 the model is "
+        "better without it. The first row is the mean over tasks."
     )
     axes = Axis("layer", range(layers)), Axis("", [AGGREGATE, *tasks])
-    colour = Colour("drop of the metric" if method == "knockout" else "importance", "diverging")
+    colour = Colour(_measured(found, "ffns", method), "diverging")
     chart = heat(grids, *axes, colour, text=".2f")
     return Figure(f"importance-ffns-{slug(method)}", f"Importance of FFNs by layer: {method}{of}", caption, chart)
 
@@ -153,20 +172,30 @@ def _agreement(found: ScoreSet, component: str, method: str, of: str) -> Figure:
     }
     for shots, scores in found.aggregates(component, method).items():
         rows[f"{AGGREGATE}{'' if shots is None else f', {shots_name(shots)}'}"] = scores
-    rows["random"] = np.random.default_rng(RANDOM_SEED).random(next(iter(rows.values())).shape)
     overall, within = spearman_matrix(list(rows.values()))
-    grids = {"over the whole model": overall}
+    shape = next(iter(rows.values())).shape
+    grids = {f"whole model (at random ±{null_reach(shape):.2f})": overall}
     if component == "heads":
-        grids["within layers"] = within
+        grids[f"within layers (at random ±{null_reach(shape, within_layers=True):.2f})"] = within
     axis = Axis("", list(rows))
     chart = heat(grids, axis, axis, Colour("Spearman's rho", "diverging", (-1, 1)), text=".2f", digits=3, columns=2)
     noun = "heads" if component == "heads" else "FFNs"
     caption = (
         f"Spearman's rank correlation between the scores ({method}) of all {noun}, for every pair of tasks and numbers "
-        "of shots, with their mean and random scores. Within layers, the mean over layers: what is left without the "
-        "depth profile."
+        "of shots, with their mean. Within layers, the mean over layers: what is left without the depth profile. "
+        "Of two rankings at random, rho is within the limits above the panels 95 % of the time."
     )
     return Figure(f"agreement-{component}-{slug(method)}", f"Do rankings of {noun} agree? {method}{of}", caption, chart)
+
+
+def null_reach(shape: Sequence[int], *, within_layers: bool = False) -> float:
+    """How far from 0 Spearman's rho of two random rankings is, 95 % of the time, by its exact variance under them.
+
+    The variance is 1/(n - 1) of n scores, and of its mean over L layers of H heads 1/(L (H - 1)) (Kendall, Rank
+    Correlation Methods, 1948).
+    """
+    freedom = shape[0] * (shape[1] - 1) if within_layers else math.prod(shape) - 1
+    return min(1.0, Z / math.sqrt(freedom)) if freedom > 0 else 1.0
 
 
 def _induction(scores: Mapping[str, np.ndarray], of: str) -> Figure:
@@ -174,9 +203,9 @@ def _induction(scores: Mapping[str, np.ndarray], of: str) -> Figure:
 
     charts = [
         heat(
-            {shortened(method): grid},
+            {shortened(method).replace("-", " "): grid},
             *_heads_and_layers(grid),
-            Colour("score", domain=(0.0, float(grid.max()))),
+            Colour(f"{shortened(method)} score", domain=(0.0, float(grid.max()))),
             upwards=True,
         )
         for method, grid in sorted(scores.items(), reverse=True)
@@ -205,7 +234,9 @@ def _retained(found: ScoreSet, of: str) -> Iterator[Figure]:
                 points += _retained_points(capacity_name, rankings, capacity)
             except ScoreError:  # all zero: there is no capacity to retain
                 continue
-            series = [*rankings, "at random (expected)"]
+            aggregates = [ranking for ranking in rankings if ranking != "the capacity itself"]
+            # The fourth colour is that of random rankings in all figures.
+            series = ["the capacity itself", *aggregates[:2], "at random (expected)", *aggregates[2:]]
         if points:
             yield _retained_figure(points, series, method, of)
 
@@ -226,7 +257,7 @@ def _retained_point(panel: str, ranking: str, fraction: float, retained: float) 
 
 
 def _retained_figure(points: Sequence[dict[str, Any]], series: Sequence[str], method: str, of: str) -> Figure:
-    chart = lines(points, series, name="ranking", x="heads pruned (%)", y="capacity retained (%)")
+    chart = lines(points, series, name="ranking", x="heads pruned (%)", y="capacity retained (%)", domain=series)
     caption = (
         "The share of the model's total prefix-matching and copying scores that the kept heads hold. A line above the "
         "random one: the heads that matter to the tasks are also those that do induction. No ranking can be above that "

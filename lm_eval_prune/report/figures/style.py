@@ -1,26 +1,30 @@
 """How all figures look: colours that colour-blind readers tell apart, on a light and on a dark background.
 
-Categories take their colours from the configuration, in this order: the first is what a figure is about (the average,
-the aggregate, the dense model), then seven hues of Okabe and Ito, then the same again; dashes tell the rounds apart.
-Heat is viridis, or blue to orange around 0.
+A ranking has the same colour in every figure: categories take theirs from the configuration by their place in
+`ranking_order`, in which the usual rankings have fixed places: the first colour is the dense model's, then seven hues
+of Okabe and Ito, then the same again; dashes tell the rounds apart. Numbers of shots are shades, from few to many. Heat
+is viridis, or blue to orange around 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["DARK", "LIGHT", "category_dashes", "spec"]
+__all__ = ["DARK", "LIGHT", "category_dashes", "ranking_order", "spec"]
 
 HUES = 7
 ROUNDS = 4
+RANKINGS = ("dense", "own", "aggregate", "random")
+"""Have the first colours, whether they are there or not."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 """One a round."""
 
 
-def _theme(ink: str, faint: str, grid: str, background: str, hues: list[str]) -> dict[str, Any]:
+def _theme(ink: str, faint: str, grid: str, background: str, hues: list[str], shades: list[str]) -> dict[str, Any]:
     text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
         "background": background,
@@ -29,20 +33,28 @@ def _theme(ink: str, faint: str, grid: str, background: str, hues: list[str]) ->
         "axis": {**text, "domainColor": faint, "tickColor": faint, "gridColor": grid, "labelLimit": 180},
         "legend": {**text, "labelLimit": 220, "symbolStrokeWidth": 2, "symbolLimit": 60},
         "header": {**text, "labelLimit": 220},
-        "title": {"color": ink, "fontSize": 12, "fontWeight": "normal", "limit": 260},
+        "title": {"color": ink, "fontSize": 13, "fontWeight": "normal", "limit": 900, "anchor": "start", "offset": 12},
         "style": {"faint-line": {"color": faint, "stroke": faint}},
-        "range": {"category": [ink, *hues * ROUNDS]},
+        "text": {"color": ink},
+        "range": {"category": [ink, *hues * ROUNDS], "ordinal": shades},
     }
 
 
 LIGHT = _theme(
     "#1b1b1b", "#767676", "#e3e3e3", "white",
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c"],
+    ["#0072b2", "#d55e00", "#8c8c8c", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"],
+    ["#8ec1e8", "#2f7fbf", "#0a2f5c", "#d55e00", "#009e73", "#cc79a7"],
 )  # fmt: skip
 DARK = _theme(
     "#f2f2f2", "#9a9a9a", "#3a3a3a", "transparent",
-    ["#4fa8e0", "#f08040", "#2fc79b", "#e29bc2", "#f0b93a", "#8fd0f5", "#a8a8a8"],
+    ["#4fa8e0", "#f08040", "#a8a8a8", "#2fc79b", "#e29bc2", "#f0b93a", "#8fd0f5"],
+    ["#2b5f8c", "#5aa5de", "#d8ecfb", "#f08040", "#2fc79b", "#e29bc2"],
 )  # fmt: skip
+
+
+def ranking_order(rankings: Iterable[str]) -> list[str]:
+    """All of a board's rankings, and those of RANKINGS, in the order of their colours."""
+    return list(dict.fromkeys([*RANKINGS, *sorted(rankings)]))
 
 
 def category_dashes(count: int) -> list[list[int]]:
@@ -51,6 +63,6 @@ def category_dashes(count: int) -> list[list[int]]:
     return [rounds[place % len(rounds)] for place in range(count)]
 
 
-def spec(chart: alt.TopLevelMixin, theme: dict[str, Any] = LIGHT) -> dict[str, Any]:
+def spec(chart: alt.TopLevelMixin, theme: dict[str, Any] = LIGHT, title: str = "") -> dict[str, Any]:
     """The chart as a Vega-Lite specification with all its data."""
-    return {**chart.to_dict(), "config": theme}
+    return {**chart.to_dict(), **({"title": title} if title else {}), "config": theme}
