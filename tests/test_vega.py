@@ -49,7 +49,7 @@ def test_a_page_without_charts_says_so(death, dying, tmp_path):
     assert "no charts on the page" in page
     assert DEATHS[death][1] in page
     assert "dense" in page
-    assert 'id="vega"' not in page
+    assert 'id="data-vega"' not in page
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".html", ".json", ".md", ".parquet"]
 
 
@@ -57,7 +57,7 @@ def test_charts_are_on_the_page_where_it_lives(tmp_path):
     vega.start_bundling.cache_clear()
     sweep(tmp_path / "runs", grid(), count=10)
     made = leaderboard([tmp_path / "runs"], tmp_path / "out")
-    assert 'id="vega"' in made.page.read_text(encoding="utf-8")
+    assert 'id="data-vega"' in made.page.read_text(encoding="utf-8")
     assert not made.board.problems
 
 
