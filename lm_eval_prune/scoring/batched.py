@@ -55,7 +55,8 @@ def batches_of(
 
     `tokens` [query rows] says which token of the pack each query row is; a token sees `window` tokens at most.
     """
-    places = _Places(*(torch.from_numpy(part).to(device) for part in (tokens, pack.ends, pack.positions)), window)
+    on_device = [torch.from_numpy(part).to(device) for part in (tokens, pack.ends, pack.positions)]
+    places = _Places(on_device[0], on_device[1], on_device[2], window)
     return [_batch(part, places, dtype) for part in _of_like_size(calls, most)]
 
 
