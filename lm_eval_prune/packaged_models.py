@@ -127,6 +127,8 @@ def _dequantised(packaged: PackagedModel, source: Path) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     # The file only names how text is split before the byte pairs ("smollm"), and transformers takes GPT-2's way, which
     # leaves digits together. This is SmolLM2's own.
+    # transformers writes down whether this machine was offline; fingerprints are over all files, so all say the same.
+    tokenizer.init_kwargs["local_files_only"] = True
     digits_apart = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     tokenizer.backend_tokenizer.pre_tokenizer = digits_apart
     return model.eval(), tokenizer

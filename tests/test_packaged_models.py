@@ -40,6 +40,8 @@ def test_the_folder_loads_as_an_ordinary_checkpoint(smollm2):
     config = json.loads((smollm2 / "config.json").read_text())
     assert "quantization_config" not in config
     assert (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"]) == (30, 9, 3)
+    # Written whether or not the hub could be reached: else the same model has two fingerprints.
+    assert json.loads((smollm2 / "tokenizer_config.json").read_text())["local_files_only"] is True
     text = "The capital of France is Paris. The capital of Germany is Berlin. The capital of Italy is"
     ids = tokenizer(text, return_tensors="pt")
     out = model.generate(**ids, max_new_tokens=1, do_sample=False)
