@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lm_eval_prune.cli.options import SEED
+from lm_eval_prune.cli.options import limit as documents
 from lm_eval_prune.cli.stopping import stoppable
 from lm_eval_prune.text import printable
 
@@ -30,9 +31,9 @@ NEXT = "lm-eval-prune sweep --model_args pretrained=MODEL -t piqa,copa -f 0,5 --
     show_default=True,
     help="Folder for results, scores and the page.",
 )
-@click.option("--limit", "-L", type=click.IntRange(min=1), default=60, show_default=True, help="Documents a task.")
+@documents("--limit", "-L", default="60", show_default=True, text="Documents a task, or their share below 1.")
 @click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws.")
-def command(output_path: Path, limit: int, seed: int) -> None:
+def command(output_path: Path, limit: float, seed: int) -> None:
     """Run the whole study on the bundled model, offline, in about a minute.
 
     Importance of every head and FFN from the tasks' training splits; then the dense model, pruned variants and random
@@ -44,7 +45,7 @@ def command(output_path: Path, limit: int, seed: int) -> None:
         _run(output_path, limit, seed)
 
 
-def _run(output_path: Path, limit: int, seed: int) -> None:
+def _run(output_path: Path, limit: float, seed: int) -> None:
     from lm_eval_prune.progress import say, working
 
     with working("Loading torch, transformers and lm_eval"):

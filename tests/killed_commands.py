@@ -8,6 +8,7 @@ for each says how many files it left, and which are no whole ones. A last child 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -21,8 +22,8 @@ from click.testing import CliRunner
 from lm_eval_prune import PruningMask
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.compaction import checkpoint
-from lm_eval_prune.harness import demo
 from lm_eval_prune.report import leaderboard  # noqa: F401 (imported once, before the children)
+from lm_eval_prune.sweep import demo
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.truncate"}
@@ -73,7 +74,7 @@ def killed_compactions(source: str, mask: str, folder: Path) -> None:
 
 def killed_demos(folder: Path, points: list[int]) -> None:
     # The same study, smaller.
-    demo.SHOTS, demo.CALIBRATION_SHOTS, demo.SHARES, demo.RANDOM_SEEDS = (0, 1), 1, ("0.5",), (0, 1)
+    demo.GRIDS = ({"ranking": (demo.RANKING,), "prune_heads": ("0", "0.5")},)
 
     def work() -> None:
         found = CliRunner().invoke(cli, ["demo", "--limit", "2", "--output_path", str(folder)])
@@ -82,7 +83,11 @@ def killed_demos(folder: Path, points: list[int]) -> None:
 
     for point in points:
         code = child(work, folder, point)
-        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        files = [
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".lock"
+        ]
         broken = [str(path) for path in files if not whole(path)]
         print(json.dumps({"code": code, "files": len(files), "broken": broken}))
     assert child(work, folder, None) == 0
@@ -90,6 +95,8 @@ def killed_demos(folder: Path, points: list[int]) -> None:
 
 def whole(path: Path) -> bool:
     data = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(data).endswith(b"\n")
     if path.suffix == ".parquet":
         return data.endswith(b"PAR1")
     if path.suffix == ".html":

@@ -76,10 +76,10 @@ def test_every_command_refuses_it_in_the_same_words(tmp_path, monkeypatch, comma
 def test_python_refuses_it_too(tmp_path, value):
     from lm_eval_prune.costs.study import Grid
     from lm_eval_prune.harness.cells import TaskRun
-    from lm_eval_prune.harness.demo import run_demo
     from lm_eval_prune.harness.importance import ImportanceConfig
     from lm_eval_prune.harness.tasks import Seeds
     from lm_eval_prune.sweep.config import make_config
+    from lm_eval_prune.sweep.demo import run_demo
 
     settings = {"component": "heads", "method": "random", "output_path": tmp_path / "out"}
     for call in (

@@ -13,6 +13,7 @@ from lm_eval_prune.harness.induction import InductionConfig, compute_induction
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.rankings import aggregate_path
 from lm_eval_prune.sweep.run import run_sweeps
@@ -45,11 +46,12 @@ class DemoReport(NamedTuple):
     """The sweeps' folder, and that of the induction scores."""
 
 
-def demo_sweeps(folder: Path, *, limit: int = 60, seed: int = 1234) -> list[SweepConfig]:
-    """The demo's settings, one a grid; `limit` is documents a task, for scores and for evaluation.
+def demo_sweeps(folder: Path, *, limit: float | None = 60, seed: int = 1234) -> list[SweepConfig]:
+    """The demo's settings, one a grid; `limit` is documents a task or a share of them, for scores and for evaluation.
 
     Scores come from the tasks' training splits, accuracies from their validation splits.
     """
+    limit = checked_limit(limit)
     common = {
         "output_path": folder,
         "tasks": (GROUP,),
@@ -71,14 +73,14 @@ def demo_sweeps(folder: Path, *, limit: int = 60, seed: int = 1234) -> list[Swee
 def run_demo(
     output_path: Path,
     *,
-    limit: int = 60,
+    limit: float | None = 60,
     seed: int = 1234,
     note: Callable[[str], None] = lambda line: None,
     progress: bool = True,
 ) -> DemoReport:
     """Run everything and write it below `output_path`; what is there is not computed again. `note` is as of sweeps."""
-    require_writable(output_path)
     configs = demo_sweeps(output_path / "sweep", limit=limit, seed=seed)
+    require_writable(output_path)
     sweep = run_sweeps(configs, say=_failures(note), note=note, progress=progress)
     scores = ImportanceScores.load(aggregate_path(configs[0], "heads", CALIBRATION_SHOTS)).tensor()
     folder = output_path / "induction"
