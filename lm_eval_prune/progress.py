@@ -22,7 +22,7 @@ TICK_SECONDS = 1.0
 STAGE = "{desc} [{elapsed}]"
 
 
-class Bar(tqdm):  # type: ignore[type-arg]
+class Bar(tqdm):
     """tqdm's bar, on a terminal alone, as wide as that, ticking while a step takes long."""
 
     def __init__(self, *args: Any, disable: bool = False, **settings: Any) -> None:

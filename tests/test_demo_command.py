@@ -66,7 +66,7 @@ def test_its_table_is_whole_at_80_columns(demo, accuracies):
     shown = " ".join(re.sub("[│┃]", " ", line) for line in table)
     for variant in AS_PRINTED:
         for shots in (0, 1, 5):
-            assert f"{accuracies[variant][shots].mean():.4f}" in shown
+            assert f"{accuracies[variant][shots].mean():.3f}" in shown
 
 
 def test_it_ends_with_the_leaderboards_page(demo, accuracies):

@@ -21,7 +21,7 @@ from lm_eval_prune.sweep.run import run_sweeps
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DemoReport", "demo_sweeps", "run_demo"]
+__all__ = ["DemoReport", "demo_sweeps", "highest_heads", "run_demo"]
 
 GROUP = "icl_demo"
 CALIBRATION_SHOTS = 5
@@ -85,8 +85,8 @@ def run_demo(
     scores = ImportanceScores.load(aggregate_path(configs[0], "heads", CALIBRATION_SHOTS)).tensor()
     folder = output_path / "induction"
     return DemoReport(
-        important_heads=[head for head, _ in _highest(scores)],
-        induction_heads=_highest(_prefix_matching(folder, seed)),
+        important_heads=[head for head, _ in highest_heads(scores)],
+        induction_heads=highest_heads(_prefix_matching(folder, seed)),
         folders=(sweep.folder, folder),
     )
 
@@ -106,7 +106,8 @@ def _prefix_matching(folder: Path, seed: int) -> Tensor:
     return ImportanceScores.load(paths[0]).tensor()
 
 
-def _highest(scores: Tensor, count: int = 5) -> list[tuple[tuple[int, int], float]]:
+def highest_heads(scores: Tensor, count: int = 5) -> list[tuple[tuple[int, int], float]]:
+    """The `count` (layer, head) of the highest of these (num_hidden_layers, num_attention_heads) scores, with them."""
     values, places = torch.as_tensor(scores).flatten().topk(count)
     heads = scores.shape[1]
     return [((int(p) // heads, int(p) % heads), float(v)) for v, p in zip(values, places, strict=True)]
