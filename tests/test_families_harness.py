@@ -1,6 +1,8 @@
 """`pruned-hf` against the harness's own `hf`: the same answers, for every family, at no and at several shots."""
 
+import json
 import logging
+from fractions import Fraction
 
 import lm_eval
 import numpy as np
@@ -14,6 +16,7 @@ from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.random_opt import small_tokenizer
 from tests import families
+from tests.helpers import requests
 
 QUICK = ("gemma2, windows and caps", "gpt_neox", "llama")
 ORDERED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in families.VARIANTS]
@@ -45,6 +48,49 @@ def test_answers_on_documents_are_those_of_hf(variant, in_benchmarks, task_manag
         assert found == expected
         np.testing.assert_allclose(answers, right, rtol=2.5e-7, atol=1e-4)
     logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("variant", "groups", "share"),
+    [("llama", 2, "0.5"), ("llama, 8 query heads a key", 1, "0.4"), ("qwen3", 2, "0.34")],
+)
+def test_groups_are_pruned_by_the_sums_of_their_heads_scores(variant, groups, share, tmp_path, monkeypatch):
+    """`unit=kv_group` in model_args, packed and padded: the stock model in float64 without the values of the groups
+    whose scores sum to least."""
+    prefix, fields = families.VARIANTS[variant]
+    monkeypatch.setitem(families.VARIANTS, variant, (prefix, {**fields, "vocab_size": 300}))
+    model, tokenizer = families._made.__wrapped__(variant), small_tokenizer(vocab_size=300)
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path)
+    layers, heads = families.shape(model).values()
+    scores = torch.rand(layers, heads, generator=torch.Generator().manual_seed(5)).round(decimals=3)
+    content = {
+        **{"format": "lm-eval-prune-importance", "version": 1, "component": "heads", "method": "gradient"},
+        **families.shape(model),
+        "scores": scores.tolist(),
+    }
+    (tmp_path / "scores.json").write_text(json.dumps(content))
+    sums = scores.view(layers, groups, heads // groups).sum(-1).flatten()
+    lowest = sums.argsort(stable=True)[: int(Fraction(share) * len(sums))].tolist()
+    assert lowest
+    exact = families._made.__wrapped__(variant).double()
+    for layer, group in (divmod(place, groups) for place in lowest):
+        values = exact.model.layers[layer].self_attn.v_proj
+        rows = len(values.weight) // groups
+        values.weight.data[group * rows : (group + 1) * rows] = 0
+        if values.bias is not None:
+            values.bias.data[group * rows : (group + 1) * rows] = 0
+    pairs = [("the cat", " sat"), ("a dog sat", " on the mat"), ("the cat", " on a dog")]
+    chosen = {"head_importance": str(tmp_path / "scores.json"), "prune_heads": share, "unit": "kv_group"}
+    for scorer in ("packed", "padded"):
+        settings = {"scorer": scorer, "dtype": "float32", "device": "cpu", "batch_size": 2}
+        lm = PrunedModel(str(tmp_path), **chosen, **settings)
+        found = lm.loglikelihood(requests("loglikelihood", pairs))
+        for (context, continuation), (answer, _) in zip(pairs, found, strict=True):
+            first, second = lm._encode_pair(context, continuation)
+            with torch.no_grad():
+                rows = exact(torch.tensor([[*first, *second][:-1]])).logits[0, -len(second) :].log_softmax(-1)
+            assert answer == pytest.approx(float(rows[range(len(second)), second].sum()), abs=1e-4)
 
 
 def test_pruned_opt_names_pruned_hf_for_other_families():
