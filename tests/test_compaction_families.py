@@ -186,7 +186,9 @@ def test_families_that_no_table_names_are_tried_and_computed(model_type, tmp_pat
             assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, smaller(IDS).logits)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "dbrx", "deepseek_v3", "falcon", "gpt_bigcode", "laguna"])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "camembert", "dbrx", "deepseek_v3", "falcon", "glm4", "gpt_bigcode", "laguna"]
+)
 def test_families_with_places_of_their_own_are_compacted_with_their_caches(model_type):
     model = tiny_of_type(model_type)
     ids = torch.randint(4, 500, (2, 15), generator=torch.Generator().manual_seed(2))

@@ -47,10 +47,14 @@ def compacted(model: Any, mask: PruningMask) -> Any:
     smaller = empty_model(new_config)
     smaller.config.dtype = config.dtype
     cuts = cuts_of(places_of(model), new_config.removed)
-    weights = {
-        name: cuts.get(name, WHOLE).of(model.get_parameter(name).detach()).clone(memory_format=torch.contiguous_format)
-        for name, _ in smaller.named_parameters()
-    }
+    clones: dict[int, torch.Tensor] = {}  # tied weights once, under each of their names
+    weights = {}
+    for name, _ in smaller.named_parameters(remove_duplicate=False):
+        whole = model.get_parameter(name)
+        if id(whole) not in clones:
+            left = cuts.get(name, WHOLE).of(whole.detach())
+            clones[id(whole)] = left.clone(memory_format=torch.contiguous_format)
+        weights[name] = clones[id(whole)]
     smaller.load_state_dict(weights, strict=False, assign=True)
     _copy_buffers(model, smaller)
     smaller.tie_weights()

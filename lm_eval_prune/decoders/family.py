@@ -78,6 +78,7 @@ FUSED = ("qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv")
 FFNS = ("mlp", "feed_forward", "block_sparse_moe", "moe", "ffn")
 DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
 NORMS_BEHIND_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
+BEHIND_ATTENTION = "post_self_attn_layernorm"
 """Names that the common shape goes by, the usual one first."""
 POSITIONS = ("embed_positions", "wpe", "positions_embed")
 """Names of a table of learned positions, beside the layers; most families compute theirs."""
@@ -180,12 +181,15 @@ def _norms(block: nn.Module, ffn: str) -> dict[str, Any]:
     """Which norms of a layer serve what, by the names that transformers gives them; norms of other names stay."""
     names = {name for name, _ in block.named_children()}
     before, after = "input_layernorm", "post_attention_layernorm"
-    behind = next((name for name in NORMS_BEHIND_FFN if name in names), "")
-    if behind:
+    if behind := next((name for name in NORMS_BEHIND_FFN if name in names), ""):
+        in_front = behind.replace("post", "pre")
+        of_attention = after
+        if BEHIND_ATTENTION in names:  # where the usual name is that of the norm before the FFN
+            in_front, of_attention = after, BEHIND_ATTENTION
         return {
             "attention_norms": (before,) if before in names else (),
-            "attention_norms_behind": (after,) if after in names else (),
-            "ffn_norms": tuple(name for name in (behind.replace("post", "pre"), behind) if name in names),
+            "attention_norms_behind": (of_attention,) if of_attention in names else (),
+            "ffn_norms": tuple(name for name in (in_front, behind) if name in names),
             "added": behind,
         }
     if {before, after} <= names:
