@@ -322,6 +322,7 @@ def test_a_mask_of_another_shape_is_refused():
 def test_what_is_no_plain_opt_is_refused_in_one_line():
     quantised = copy.deepcopy(tiny_model())
     quantised.model.decoder.layers[0].fc1.weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.int8), False)
+    dynamic = torch.ao.quantization.quantize_dynamic(tiny_model(), {torch.nn.Linear})
     with torch.device("meta"):
         offloaded = type(tiny_model())(tiny_model().config)
     own = type("OwnOPT", (OPTForCausalLM,), {})(tiny_model().config)
@@ -330,6 +331,7 @@ def test_what_is_no_plain_opt_is_refused_in_one_line():
         (OPTModel(tiny_model().config), "OPTModel cannot be compacted"),
         (torch.nn.Linear(2, 2), "Linear cannot be compacted"),
         (quantised, r"fc1.weight is quantised \(torch.int8\)"),
+        (dynamic, r"k_proj.weight is quantised \(Linear\)"),
         (offloaded, "is offloaded; compact the model's folder"),
     ]:
         with pytest.raises(UnsupportedModelError, match=message) as caught:

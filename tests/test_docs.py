@@ -13,6 +13,7 @@ import pytest
 from docs_text import PAGES, ROOT, blocks, commands
 
 from lm_eval_prune.cli.main import cli
+from lm_eval_prune.errors import PruneError
 
 pytestmark = pytest.mark.skipif(not (ROOT / "mkdocs.yml").exists(), reason="the tests run outside a checkout")
 
@@ -106,7 +107,7 @@ def test_commands_are_taken(block):
             name, arguments = found
             try:
                 (require_accepted if name == "lm-eval-prune" else require_taken_by_harness)(arguments)
-            except (click.ClickException, SystemExit) as error:
+            except (click.ClickException, PruneError, SystemExit) as error:
                 pytest.fail(f"{block}: {' '.join(words)}: {getattr(error, 'message', error)}")
         elif words[0].endswith("python") and len(words) > 1 and words[1].endswith(".py"):
             assert (ROOT / words[1]).exists(), f"{block}: {words[1]}"
@@ -117,7 +118,7 @@ def test_a_wrong_option_in_the_docs_is_noticed():
     assert found == [["lm-eval-prune", "mask", "--prune_head", "0.7"], ["lm_eval", "--task", "piqa"], ["wait"]]
     with pytest.raises(click.NoSuchOption):
         require_accepted(found[0][1:])
-    with pytest.raises(click.BadParameter):
+    with pytest.raises((click.BadParameter, PruneError)):
         require_accepted(["importance", "--component", "head"])
     with pytest.raises(SystemExit):
         require_taken_by_harness(["--model", "hf", "--tusks", "piqa"])

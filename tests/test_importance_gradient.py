@@ -305,3 +305,37 @@ def test_two_processes_sum_to_one(tmp_path):
         together = torch.load(f"{tmp_path}/scores.{rank}")
         torch.testing.assert_close(together[0], alone[0], rtol=1e-5, atol=0)
         torch.testing.assert_close(together[1], alone[1], rtol=1e-5, atol=0)
+
+
+class _NoGradient(torch.autograd.Function):
+    """A product as quantised ones are that know no backward pass."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+def _quantised(*names):
+    return lambda model: torch.ao.quantization.quantize_dynamic(model, set(names))
+
+
+def _without_backward(model):
+    model.model.decoder.layers[2].fc1.register_forward_hook(lambda module, args, output: _NoGradient.apply(output))
+    model.model.decoder.final_layer_norm.register_forward_hook(lambda module, args, out: _NoGradient.apply(out))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "without_gradient",
+    [_quantised(torch.nn.Linear), _quantised("model.decoder.layers.1.fc2"), _without_backward],
+    ids=["quantised", "one map quantised", "an operation without a backward pass"],
+)
+@pytest.mark.parametrize("importance", [head_importance, ffn_gradient_importance])
+def test_weights_that_let_no_gradient_through_are_one_line(importance, without_gradient):
+    with pytest.raises(ScoreError, match=r"no gradient comes through .*; where weights are quantised, take the scores"):
+        importance(without_gradient(tiny_model()), examples(2))

@@ -93,3 +93,7 @@ def _require_plain(model: Any) -> None:
             raise UnsupportedModelError(f"{name} is offloaded; {instead}")
         if not parameter.is_floating_point():
             raise UnsupportedModelError(f"{name} is quantised ({parameter.dtype}); compact the model before quantising")
+    for name, module in model.named_modules():
+        if callable(getattr(module, "weight", None)):  # torch's quantised maps unpack theirs on demand
+            kind = type(module).__name__
+            raise UnsupportedModelError(f"{name}.weight is quantised ({kind}); compact the model before quantising")

@@ -44,6 +44,9 @@ MAX_SCALE, MIN_SCALE = 2.0**30, 2.0**-14
 """Loss scales tried for float16, whose gradients over- or underflow: upwards from the first, or downwards."""
 
 
+UNQUANTISED = "where weights are quantised, take the scores from the model before quantising"
+
+
 def head_importance(
     model: nn.Module,
     examples: Sequence[Example],
@@ -165,7 +168,9 @@ class _Taps:
         if explaining:
             self.outputs[layer] = values
 
-        def add_up(gradient: Tensor) -> None:
+        def add_up(gradient: Tensor | None) -> None:
+            if gradient is None:
+                raise ScoreError(f"layer {layer}: no gradient comes through the layers behind it; {UNQUANTISED}")
             product = gradient.float() * values.float()
             kept = list(self.kept[layer])
             by_component = product.view(batch_size, -1, len(kept), values.shape[-1] // len(kept))
@@ -183,6 +188,9 @@ def _importance(
     model: nn.Module, taps: _Taps, examples: Sequence[Example], batch_size: int, processes: Processes, progress: bool
 ) -> Tensor:
     trunk = trunk_of(model)
+    for name, module in model.named_modules():
+        if callable(getattr(module, "weight", None)):  # torch's quantised maps, which know no backward pass
+            raise ScoreError(f"{name}: no gradient comes through a quantised {type(module).__name__}; {UNQUANTISED}")
     tokenized = checked(examples, trunk.max_length, trunk.vocab_size)
     total = torch.zeros(len(taps.modules), taps.per_layer, dtype=torch.float64)
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
