@@ -6,7 +6,7 @@ import csv
 import re
 
 import pytest
-from browser import Opened, chromium
+from browser import Opened, axe_source, chromium
 from full_grid import full_grid
 from sweep_folders import HEADS, LAYERS, grid, importance, sweep
 from test_report_page import STRANGE, components
@@ -38,7 +38,7 @@ def made(tmp_path_factory):
     variants = [*OWN, Variant("random", "0.5", "0", seed=0), Variant("random", "0.5", "0", seed=1)]
     losses = {variant: float(variant.prune_heads) / 2 for variant in OWN}
     skip = [(OWN[3], "copa", 5)]
-    sweep(folder, variants, tasks=("piqa", "copa", "rte"), shots=(0, 5), losses=losses, count=40, skip=skip)
+    sweep(folder, variants, tasks=("piqa", "copa", "rte"), shots=(0, 5), losses=losses, count=40, skip=skip, text="")
     for task in ("piqa", "copa", "rte"):
         importance(folder, f"{task}-5shot-heads-gradient", "heads", "gradient", task, 5)
     return leaderboard([folder], tmp_path_factory.mktemp("out"))
@@ -415,3 +415,33 @@ def test_strange_names_break_nothing(browser, strange, width):
         assert opened.page.evaluate("document.documentElement.scrollWidth") == width
         assert opened.complaints == []
         assert opened.requests == [opened.url]
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    return axe_source(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_axe_finds_no_serious_fault(browser, made, axe, width, scheme):
+    with Opened(browser, made.page, width=width, height=900, scheme=scheme) as opened:
+        page = opened.page
+        page.evaluate("document.getElementById('controls').classList.add('all')")
+        for row in at(made, 5)[1:3]:
+            page.check(f'#board input[value="5:{row.label}"]')
+        page.wait_for_selector("#compared")
+        worst = next(entry for entry in at(made, 5) if entry.average and entry.average.verdict == "worse")
+        page.locator("#board .more", has_text=worst.label).click()
+        page.wait_for_selector("#board canvas")
+        page.locator(".documents summary").first.click()
+        page.click(".menu summary")
+        opened.draw_all()
+        page.evaluate(axe)
+        found = page.evaluate("""async () => {
+            const { violations, passes } = await axe.run(document, { resultTypes: ['violations'] });
+            const grave = violations.filter(one => ['serious', 'critical'].includes(one.impact));
+            const where = one => one.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + node.failureSummary);
+            return { passes: passes.length, faults: grave.map(one => [one.id, where(one)]) };
+        }""")
+        assert found["passes"] > 20
+        assert found["faults"] == []

@@ -24,6 +24,7 @@ async function draw(place) {
     actions: { export: true, source: false, compiled: false, editor: false },
     tooltip: { theme: dark.matches ? "dark" : "light" },
   });
+  place.querySelector("summary")?.setAttribute("aria-label", "Save this figure");
   drawn.set(place, made);
   place.classList.add("drawn");
 }

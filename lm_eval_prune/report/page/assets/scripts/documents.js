@@ -13,6 +13,7 @@ async function showDocuments(place, id) {
     held.addEventListener("toggle", () => {
       if (task.shown.length < task.lost + task.gained) held.append(element("p", { class: "hint" }, `The first ${task.shown.length}; all of them by leaderboard --flips.`));
       held.append(...task.shown.map((one) => documentOf(one, all.texts[one.text])));
+      for (const prompt of held.querySelectorAll("pre")) prompt.scrollTop = prompt.scrollHeight; // the question is its end
     }, { once: true });
     place.append(held);
   }
