@@ -39,7 +39,7 @@ def board_of(*paths, **config):
     return compare(read_collection(paths), BoardConfig(**config))
 
 
-def entry_of(board, ranking, heads="0", shots=0, ffns="0", backend="pruned-opt"):
+def entry_of(board, ranking, heads="0", shots=0, ffns="0", backend="pruned-hf"):
     (found,) = (
         entry
         for entry in board.entries
@@ -472,7 +472,7 @@ def test_different_commits_of_one_name_are_told_apart(tmp_path):
     (problem,) = (p for p in board.problems if p.kind == "different models of one name")
     assert problem.message == f"weights differ, or are not said: {ours}, {other}"
     found = {(entry.model, entry.backend) for entry in board.entries}
-    assert found == {(ours, "pruned-opt"), (ours, "hf"), (other, "hf")}
+    assert found == {(ours, "pruned-hf"), (ours, "hf"), (other, "hf")}
 
 
 def test_a_sweep_and_a_run_on_the_bundled_model_are_one_model(tmp_path):

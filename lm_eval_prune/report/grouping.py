@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.model_names import ORIGINAL_FAMILY
+from lm_eval_prune.model_names import ANY_FAMILY
 from lm_eval_prune.report.board import Column
 from lm_eval_prune.report.runs import Problem, Run
 from lm_eval_prune.variants import Variant
@@ -27,7 +27,7 @@ __all__ = [
 
 METRICS = ("acc", "em", "exact_match")
 """The first of these that a task has is its column; tasks with none of them show their first metric."""
-NATIVE = ORIGINAL_FAMILY
+NATIVE = ANY_FAMILY
 """The backend of our own runs, by whichever of its names they were made."""
 
 

@@ -13,7 +13,7 @@ from lm_eval_prune.demo import BUNDLED_NAME
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.identity import UNKNOWN, identity_of_record, known_weights, said, spelt
 from lm_eval_prune.model_args import parse_model_args
-from lm_eval_prune.model_names import ORIGINAL_FAMILY, OURS
+from lm_eval_prune.model_names import ANY_FAMILY, OURS
 from lm_eval_prune.text import printable
 
 __all__ = ["identified", "identified_cell"]
@@ -71,7 +71,7 @@ def identified_cell(
             "num_processes": None if processes == 1 else processes,
         }
     )
-    return _fields(name, ORIGINAL_FAMILY, weights, identity, ways)
+    return _fields(name, ANY_FAMILY, weights, identity, ways)
 
 
 def _fields(
@@ -112,9 +112,9 @@ def _named(results: Mapping[str, Any], config: Mapping[str, Any], given: Mapping
 
 def _backend(config: Mapping[str, Any], ours: bool) -> Any:
     if config.get("model") in OURS:
-        return ORIGINAL_FAMILY  # one class under two names
+        return ANY_FAMILY  # one class under two names
     if config.get("model_args") is None and ours:  # a model object, whose name stands in the backend's place
-        return ORIGINAL_FAMILY
+        return ANY_FAMILY
     return config.get("model") or UNKNOWN
 
 
