@@ -22,7 +22,7 @@ sys.exit(found.load()())
 
 def run(*arguments, **settings):
     """What a command prints. Fails where it fails."""
-    settings = {"capture_output": True, "text": True, "timeout": 500, "check": False, **settings}
+    settings = {"capture_output": True, "text": True, "timeout": 900, "check": False, **settings}
     done = subprocess.run([str(argument) for argument in arguments], **settings)
     assert done.returncode == 0, f"{arguments}:\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness.model import PrunedModel
+from lm_eval_prune.harness.precision import with_cpu_precision
 from lm_eval_prune.harness.results import LOADED_WITH
 from lm_eval_prune.model_args import parse_model_args
 
@@ -36,7 +37,8 @@ def harness_model(
 
     `tokenizer` is a transformers tokenizer, a hub id or a folder; without it a name brings its own, and a transformers
     model that of the checkpoint that it was loaded from. `model_args` are further arguments of `pruned-hf`, such as
-    `dtype` and `revision`. Of a harness model of the class `hf`, the settings that decide its answers are taken over.
+    `dtype` and `revision`; on a CPU a name is loaded in float32, unless they say otherwise, as by the commands. Of a
+    harness model of the class `hf`, the settings that decide its answers are taken over.
     Raises ArgumentError for what is none of these, or for settings of a model that has them already; PruneError.
     """
     given = {"tokenizer": tokenizer, "model_args": model_args, "batch_size": batch_size, "device": device}
@@ -62,6 +64,8 @@ def harness_model(
             f"a {type(model_or_lm).__name__} is no model; expected a hub id, a checkpoint's folder, a transformers "
             "model or a harness model"
         )
+    else:
+        arguments = with_cpu_precision(arguments)
     return PrunedModel(model_or_lm, **arguments)
 
 
