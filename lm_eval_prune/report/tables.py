@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.files import write_bytes, write_json
-from lm_eval_prune.report.board import Board, Entry
+from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
 from lm_eval_prune.report.records import arranged, flat_records, nested
@@ -86,16 +86,28 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def side_by_side(board: Board, entries: Sequence[Entry] | None = None) -> tuple[list[str], list[list[str]]]:
-    """(header, rows): every variant's average at each number of shots."""
+def side_by_side(
+    board: Board,
+    entries: Sequence[Entry] | None = None,
+    describe: Callable[[Cell | Average | None], str] = describe_cell,
+) -> tuple[list[str], list[list[str]]]:
+    """(header, rows): every variant's average at each number of shots, its documents, and the chance level."""
     found: dict[str, dict[int, Entry]] = {}
     for entry in board.entries if entries is None else entries:
         found.setdefault(entry.label, {})[entry.num_fewshot] = entry
     rows = [
-        [label, *(describe_cell(by_shots[k].average) if k in by_shots else "" for k in board.shots)]
+        [label, _documents(by_shots), *(describe(by_shots[k].average) if k in by_shots else "" for k in board.shots)]
         for label, by_shots in found.items()
     ]
-    return ["variant", *map(shots_name, board.shots)], rows
+    if levels := chance_levels(board):
+        rows.append(["chance", "", *(levels[:1] * len(board.shots))])
+    return ["variant", "n", *map(shots_name, board.shots)], rows
+
+
+def _documents(by_shots: Mapping[int, Entry]) -> str:
+    """How many documents a variant's averages are over, at each number of shots where they differ."""
+    numbers = dict.fromkeys(entry.num_documents for entry in by_shots.values())
+    return ", ".join("?" if number is None else f"{number:,}" for number in numbers)
 
 
 def decline_table(board: Board) -> tuple[list[str], list[list[str]]]:

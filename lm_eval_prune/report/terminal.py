@@ -1,136 +1,192 @@
-"""A leaderboard in the terminal."""
+"""A leaderboard in the terminal, right at whatever width there is.
+
+A line a row. Where the whole table fits, cells hold value, error or interval, and difference; where it does not, value
+and difference, names are folded, and columns that have no room go to a further table.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lm_eval_prune.report.board import Average, Board, Cell, Column, Entry
+from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
+from lm_eval_prune.report.findings import DECLINE_NOTE, findings
 from lm_eval_prune.report.runs import shots_name
-from lm_eval_prune.report.tables import side_by_side
-from lm_eval_prune.report.wording import about_texts, chance_levels, describe_difference, legend, percent, value_text
+from lm_eval_prune.report.tables import decline_table, side_by_side
+from lm_eval_prune.report.wording import about_texts, brief_cell, chance_levels, describe_cell, legend, percent
 
 __all__ = ["print_board"]
 
 LONGEST = 48
 """Characters of a name."""
-PARTS = re.compile(r" (?=[\[±+-])")
-"""What stands between a value, its interval and its difference."""
+GAP = 2
+"""Blanks between columns."""
+NARROWEST = 16
+"""Characters of a line of a folded name."""
 COLOURS = {"worse": "red", "better": "green", "within the margin": "cyan", "identical": "cyan"}
 """Of verdicts; the others have none."""
+Describe = Callable[[Cell | Average | None], str]
+
+
+class _Column(NamedTuple):
+    """A column of a table, top to bottom."""
+
+    name: str
+    cells: Sequence[Text]
+    folds: bool = True
+    """Whether its name may be folded at blanks."""
+
+    @property
+    def width(self) -> int:
+        names = self.name.split() if self.folds else [self.name]
+        return max(len(line) for line in (*names, *(cell.plain for cell in self.cells)))
 
 
 def print_board(
     board: Board, entries: Sequence[Entry], console: Console | None = None, *, shots_beside: bool = False
 ) -> None:
-    """Print warnings, a table for each number of shots (or one with the averages side by side), and declines.
-
-    Columns that do not fit the terminal's width go to a further table.
-    """
+    """Print warnings, a table for each number of shots (or one with the averages side by side), and what was found."""
     console = console or Console()
     for problem in board.problems:
         console.print(Text.assemble(("Warning: ", "yellow"), f"{problem.kind}: {problem.message}"), soft_wrap=True)
     if shots_beside:
-        header, rows = side_by_side(board, entries)
-        console.print(_beside(header, rows, board.average_name, console.width))
+        _print_beside(board, entries, console)
     else:
         for shots in board.shots:
-            for table in _tables(board, [e for e in entries if e.num_fewshot == shots], shots, console.width):
-                console.print(table)
+            _print_shots(board, [entry for entry in entries if entry.num_fewshot == shots], shots, console)
     if signs := legend(board):
         console.print(Text(signs))
     if texts := [*about_texts(board), *diluted(board)]:
-        console.print(Text("; ".join(texts), style="dim"), soft_wrap=True)
-    for decline in board.declines:
-        console.print(Text(decline.sentence), soft_wrap=True)
+        console.print(Text("; ".join(texts), style="dim"))
+    if board.declines:
+        header, rows = decline_table(board)
+        columns = [_Column(name, [Text(row[place]) for row in rows]) for place, name in enumerate(header)]
+        console.print()
+        console.print(_table(columns, console.width, "Minimal decline", left=len(header) - len(board.shots)))
+        console.print(Text(DECLINE_NOTE, style="dim"))
+    if found := findings(board):
+        console.print()
+        for finding in found:
+            if finding.num_fewshot == found[0].num_fewshot:
+                console.print(Text(finding.sentence, style="bold"))
 
 
-def _beside(header: Sequence[str], rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
-    """The averages side by side; value, interval and difference below one another where lines would be too long."""
-    lines = [[_short(cell) for cell in row] for row in rows]
-    widths = [max(len(row[place]) for row in [header, *lines]) + 3 for place in range(len(header))]
-    if sum(widths) + 1 > width:
-        lines = [[row[0], *(PARTS.sub("\n", cell) for cell in row[1:])] for row in lines]
-    return _table(header, [[Text(cell) for cell in row] for row in lines], title)
-
-
-def _tables(board: Board, entries: Sequence[Entry], shots: int, width: int) -> list[Table]:
-    """One table, or several where one would be wider than `width`; the further ones repeat only rank and variant."""
+def _print_shots(board: Board, entries: Sequence[Entry], shots: int, console: Console) -> None:
     if not entries:
-        return []
-    fixed = ["#", "variant", "parameters", "FLOPs", board.average_name]
-    first = [_first_cells(entry) for entry in entries]
-    levels = chance_levels(board)
-    widths = [max(_width(cell) for cell in column) + 3 for column in _columns(fixed, first)]
-    pieces: list[list[Column]] = [[]]
-    room = width - 1 - sum(widths)
-    for column in board.columns:
-        need = (
-            max(_width(cell) for cell in [Text(str(column)), *(_task_cell(e.cells.get(column)) for e in entries)]) + 3
-        )
-        if need > room and (pieces[-1] or len(pieces) == 1):
-            pieces.append([])
-            room = width - 1 - sum(widths[:2])
-        pieces[-1].append(column)
-        room -= need
-    tables = []
-    for number, piece in enumerate(pieces):
-        shown = len(fixed) if number == 0 else 2
-        rows = [
-            [*cells[:shown], *(_task_cell(entry.cells.get(column)) for column in piece)]
-            for entry, cells in zip(entries, first, strict=True)
-        ]
-        if levels:
-            by_column = dict(zip(board.columns, levels[1:], strict=True))
-            chance = ["", "chance", "", "", levels[0]][:shown] + [by_column[column] for column in piece]
-            rows.append([Text(text, style="dim") for text in chance])
+        return
+    fixed, tasks = _columns(board, entries, describe_cell, whole=True)
+    if _natural([*fixed, *tasks]) > console.width:
+        fixed, tasks = _columns(board, entries, brief_cell, whole=False)
+    for number, piece in enumerate(_pieces(fixed, tasks, console.width)):
         title = shots_name(shots) if number == 0 else f"{shots_name(shots)}, continued"
-        tables.append(_table([*fixed[:shown], *map(str, piece)], rows, title))
-    return tables
+        console.print(_table(piece, console.width, title, left=2))
+        console.print()
 
 
-def _width(cell: Text) -> int:
-    return max(line.cell_len for line in cell.split("\n"))
+def _print_beside(board: Board, entries: Sequence[Entry], console: Console) -> None:
+    for describe in (describe_cell, brief_cell):
+        header, rows = side_by_side(board, entries, describe)
+        columns = [
+            _Column(name, [Text(_short(row[place].replace(" over seeds", ""))) for row in rows])
+            for place, name in enumerate(header)
+        ]
+        if _natural(columns) <= console.width:
+            break
+    console.print(_table(columns, console.width, board.average_name, left=1))
 
 
-def _columns(header: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[list[Text]]:
-    return [[Text(name), *(row[place] for row in rows)] for place, name in enumerate(header)]
-
-
-def _first_cells(entry: Entry) -> list[Text]:
-    count = "" if entry.cost.parameters is None else f"\n{entry.cost.parameters:,}"
-    return [
-        Text(str(entry.rank or "")),
-        Text(_short(entry.label)),
-        Text(percent(entry.parameters_left) + count),
-        Text(percent(entry.flops_left)),
-        _task_cell(entry.average) if entry.average else Text(""),
+def _columns(
+    board: Board, entries: Sequence[Entry], describe: Describe, *, whole: bool
+) -> tuple[list[_Column], list[_Column]]:
+    """(rank, variant and what else there is of a row; its tasks), with the row of chance levels at the end."""
+    levels = chance_levels(board) or [""] * (1 + len(board.columns))
+    last = ["", "chance", "", "", *([""] if whole else []), *levels] if any(levels) else None
+    named: list[tuple[str, list[Text]]] = [
+        ("rank", [Text(str(entry.rank or "")) for entry in entries]),
+        ("variant", [Text(_short(entry.label), style="bold" if entry.is_dense else "") for entry in entries]),
+        ("n", [Text("" if entry.num_documents is None else f"{entry.num_documents:,}") for entry in entries]),
+        ("parameters left", [Text(_parameters(entry, whole)) for entry in entries]),
+        *([("FLOPs left", [Text(percent(entry.flops_left)) for entry in entries])] if whole else []),
+        (board.average_name, [_cell(entry.average, describe, "") for entry in entries]),
+        *((str(c), [_cell(entry.cells.get(c), describe, "missing") for entry in entries]) for c in board.columns),
     ]
+    made = [
+        _Column(_short(name), [*cells, *([Text(last[place], style="dim")] if last else [])], folds=not whole)
+        for place, (name, cells) in enumerate(named)
+    ]
+    fixed = len(made) - len(board.columns)
+    return made[:fixed], made[fixed:]
 
 
-def _task_cell(cell: Cell | Average | None) -> Text:
-    """Value and standard error, and the difference to dense below."""
-    if cell is None:
-        return Text("missing", style="yellow")
-    difference = describe_difference(cell)
-    below = ("\n" + difference, COLOURS.get(cell.verdict, "")) if difference else ""
-    return Text.assemble(value_text(cell).replace(" over seeds", ""), below)
+def _parameters(entry: Entry, whole: bool) -> str:
+    share, count = percent(entry.parameters_left), entry.cost.parameters
+    return f"{share} ({count:,})" if whole and count is not None and share else share
+
+
+def _cell(holder: Cell | Average | None, describe: Describe, otherwise: str) -> Text:
+    if holder is None:
+        return Text(otherwise, style="yellow")
+    return Text(describe(holder).replace(" over seeds", ""), style=COLOURS.get(holder.verdict, ""))
+
+
+def _natural(columns: Sequence[_Column]) -> int:
+    """Characters of a line where no name of a row is folded."""
+    return sum(column.width for column in columns) + GAP * (len(columns) - 1)
+
+
+def _pieces(fixed: Sequence[_Column], tasks: Sequence[_Column], width: int) -> list[list[_Column]]:
+    """The columns of each table: the further ones repeat rank and variant."""
+    rank, variant = fixed[:2]
+    others = _natural([rank, *fixed[2:]]) + GAP
+    name = min(variant.width, max(NARROWEST, width - others))
+    used = name + others
+    pieces = [list(fixed)]
+    for task in tasks:
+        need = task.width + GAP
+        if used + need > width and (len(pieces) == 1 or len(pieces[-1]) > 2):
+            pieces.append([rank, variant])
+            used = min(variant.width, width // 2) + rank.width + GAP
+        pieces[-1].append(task)
+        used += need
+    return pieces
+
+
+def _table(columns: Sequence[_Column], width: int, title: str, *, left: int) -> Table:
+    """The table; of its first `left` columns the names are left-justified, and the longest is folded to fit."""
+    natural = [column.width for column in columns]
+    over = _natural(columns) - width
+    if over > 0:
+        longest = max(range(left), key=natural.__getitem__)
+        natural[longest] = max(NARROWEST, natural[longest] - over)
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD,
+        show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0),
+    )  # fmt: skip
+    for place, (column, room) in enumerate(zip(columns, natural, strict=True)):
+        is_name = place < left and column.name != "rank"
+        table.add_column(
+            Text(_folded(column.name, room)), justify="left" if is_name else "right", width=room, overflow="fold"
+        )
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _folded(name: str, room: int) -> str:
+    """The name in lines of at most `room` characters, broken at blanks."""
+    words, lines = name.split(), [""]
+    for word in words:
+        longer = f"{lines[-1]} {word}".strip()
+        lines = [*lines[:-1], longer] if len(longer) <= room else [*lines, word]
+    return "\n".join(line for line in lines if line)
 
 
 def _short(name: str) -> str:
     line = " ".join(name.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Text]], title: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
-    for name in header:
-        table.add_column(Text(_short(name)), justify="left" if name == "variant" else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -12,6 +12,7 @@ __all__ = [
     "VERDICT_SIGNS",
     "about_text",
     "about_texts",
+    "brief_cell",
     "chance_levels",
     "chance_text",
     "describe_cell",
@@ -200,6 +201,13 @@ def describe_cell(holder: Cell | Average | None) -> str:
     if holder is None:
         return ""
     return " ".join(part for part in (value_text(holder), describe_difference(holder)) if part)
+
+
+def brief_cell(holder: Cell | Average | None) -> str:
+    """The value without its error, and the difference to dense."""
+    if holder is None:
+        return ""
+    return " ".join(part for part in (fixed(holder.value, _digits(holder)), describe_difference(holder)) if part)
 
 
 def notes_of(board: Board) -> list[str]:
