@@ -127,7 +127,7 @@ def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]
         yield from _blocks(path, "weight", module, out_dim(module), serves, tied)
         if getattr(module, "bias", None) is not None:
             yield from _blocks(path, "bias", module, 0, serves, tied)
-    own = [(head,) for head in there]
+    own: list[tuple[int, ...]] = [(head,) for head in there]
     yield from _blocks(family.output, "weight", layer.output, 1 - out_dim(layer.output), own)
     yield from _other_attention_parts(places, layer, there, {*everyone, family.output})
     no_bias = getattr(layer.output, "bias", None) is None

@@ -230,7 +230,7 @@ _in_tuples: dict[type, bool] = {}
 
 def _first_position(base: Any) -> int:
     """RoBERTa and its kin count positions from the number behind the padding's."""
-    embeddings = getattr(base, "embeddings", None)
+    embeddings: Any = getattr(base, "embeddings", None)
     if hasattr(embeddings, "create_position_ids_from_input_ids") and isinstance(embeddings.padding_idx, int):
         return embeddings.padding_idx + 1
     return 0
