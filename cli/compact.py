@@ -44,10 +44,13 @@ def command(
     Reads and writes shard by shard: memory holds one new shard, whatever the model's size. With --zeroed the model
     keeps its size and its class, and loads in every tool: what the mask prunes is zero.
     """
-    from lm_eval_prune.compaction.checkpoint import compact_checkpoint
-    from lm_eval_prune.decoders.configuration import shape_asked_for
-    from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
-    from lm_eval_prune.selection import select_mask
+    from lm_eval_prune.progress import loading
+
+    with loading():
+        from lm_eval_prune.compaction.checkpoint import compact_checkpoint
+        from lm_eval_prune.decoders.configuration import shape_asked_for
+        from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
+        from lm_eval_prune.selection import select_mask
 
     arguments = model_args or {}
     if unknown := arguments.keys() - {"pretrained", "revision", "dtype", *MASKS}:

@@ -69,10 +69,13 @@ def command(
 
     Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
     """
-    from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
-    from lm_eval_prune.harness.model_record import record_of_arguments
-    from lm_eval_prune.harness.precision import with_cpu_precision
-    from lm_eval_prune.harness.tasks import task_metadata
+    from lm_eval_prune.progress import loading
+
+    with loading():
+        from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
+        from lm_eval_prune.harness.model_record import record_of_arguments
+        from lm_eval_prune.harness.precision import with_cpu_precision
+        from lm_eval_prune.harness.tasks import task_metadata
 
     arguments = with_cpu_precision(model_args or {}, device)
     config = ImportanceConfig(

@@ -34,9 +34,12 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
 
     The files are importance files of heads: scores are means over the sequences, "variance" stands beside them.
     """
-    from lm_eval_prune.harness.induction import InductionConfig, compute_induction
-    from lm_eval_prune.harness.model_record import record_of_arguments
-    from lm_eval_prune.harness.precision import with_cpu_precision
+    from lm_eval_prune.progress import loading
+
+    with loading():
+        from lm_eval_prune.harness.induction import InductionConfig, compute_induction
+        from lm_eval_prune.harness.model_record import record_of_arguments
+        from lm_eval_prune.harness.precision import with_cpu_precision
 
     arguments = with_cpu_precision(model_args or {}, device)
     config = InductionConfig(model=record_of_arguments(arguments), **settings)  # type: ignore[arg-type]

@@ -88,6 +88,7 @@ def command(
     """
     from rich.console import Console
 
+    from lm_eval_prune.progress import working
     from lm_eval_prune.report.comparison import BoardConfig
     from lm_eval_prune.report.leaderboard import leaderboard
     from lm_eval_prune.report.records import arranged
@@ -95,7 +96,8 @@ def command(
     from lm_eval_prune.report.terminal import print_board
 
     config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)  # type: ignore[arg-type]
-    made = leaderboard(paths, output_path, config, sort=sort, text=text, figure_formats=figures, exports=export)
+    with working("Comparing, and writing the page", lambda line: None):
+        made = leaderboard(paths, output_path, config, sort=sort, text=text, figure_formats=figures, exports=export)
     # Without a terminal there is no width to keep to: one wide table is easier to search than several.
     console = Console(width=None if Console().is_terminal else 400)
     if harness_table:

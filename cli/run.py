@@ -17,9 +17,9 @@ def command(arguments: tuple[str, ...]) -> None:
     \b
     lm-eval-prune run --model_args pretrained=facebook/opt-125m,mask=mask.json --tasks icl14_1shot
     """
-    from lm_eval_prune.progress import working
+    from lm_eval_prune.progress import loading
 
-    with working("Loading torch, transformers and lm_eval", lambda line: None):  # the log is the harness's alone
+    with loading():
         from lm_eval_prune.harness.run import run_harness
 
         if not {"-h", "--help"} & set(arguments):

@@ -33,7 +33,7 @@ from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.progress import Bar
+from lm_eval_prune.progress import Bar, working
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
@@ -115,7 +115,8 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     Raises PruneError; a file appears whole or not at all.
     """
     lm: PrunedModel | None = None
-    cells = _cells(config)
+    with working("Looking at the tasks", lambda line: None):
+        cells = _cells(config)
     # One bar over the files; within each, one of its own.
     for cell in Bar(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
         if cell.path.exists() and not config.overwrite:

@@ -53,4 +53,4 @@ class QueueBar:
             self.bar = None
 
 
-FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
+FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
