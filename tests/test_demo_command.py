@@ -38,7 +38,7 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def accuracies(demo):
     frame = Sweep(demo[0] / "sweep").to_frame()
-    return frame.groupby(["ranking", "prune_heads", "prune_ffns", "num_fewshot", "task"])["acc,none"].mean()
+    return frame.groupby(["ranking", "prune_heads", "prune_ffns", "num_fewshot", "task"])["acc"].mean()
 
 
 def test_many_masks_together_give_the_table_that_one_after_the_other_gave(accuracies):
@@ -50,7 +50,7 @@ def test_many_masks_together_give_the_table_that_one_after_the_other_gave(accura
 
 
 def test_it_says_first_what_there_is_and_last_what_is_next(demo):
-    lines = demo[1].splitlines()
+    lines = demo[1].rstrip().splitlines()
     assert lines[0] == "Loading torch, transformers and lm_eval"
     assert f"{5 * 3 * NUM_MASKS} cells on 5 tasks, 10 importance files" in lines
     assert "importance of ffns to demo_facts, 5-shot: 60 examples" in demo[1]
@@ -59,14 +59,13 @@ def test_it_says_first_what_there_is_and_last_what_is_next(demo):
 
 
 def test_its_table_is_whole_at_80_columns(demo, accuracies):
-    table = [line for line in demo[1].splitlines() if line[:1] in "│┃┏┡└"]
-    assert table
-    assert {len(line) for line in table} == {len(table[0])}
-    assert len(table[0]) <= 80
-    shown = " ".join(re.sub("[│┃]", " ", line) for line in table)
+    shown = demo[1][demo[1].index("average acc") : demo[1].index("Most important heads")]
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 80
     for variant in AS_PRINTED:
-        for shots in (0, 1, 5):
-            assert f"{accuracies[variant][shots].mean():.3f}" in shown
+        numbers = [f"{accuracies[variant][shots].mean():.3f}" for shots in (0, 1, 5)]
+        pattern = r"\b{} .*\b{} .*\b{}\b" if variant[0] != "dense" else r"\b{} +{} +{}$"
+        assert any(re.search(pattern.format(*map(re.escape, numbers)), line) for line in lines), variant
 
 
 def test_it_ends_with_the_leaderboards_page(demo, accuracies):
@@ -89,7 +88,8 @@ def test_a_second_time_nothing_is_computed(demo):
     again = CliRunner().invoke(cli, ["demo", "--output_path", str(folder)], env={"COLUMNS": "80"})
     assert again.exit_code == 0
     assert "150 of 150 cells are there already" in again.output
-    assert again.output.splitlines()[-30:] == output.splitlines()[-30:]
+    table = output.index("average acc")
+    assert output[table:].strip() in again.output
 
 
 def test_its_sweeps_differ_in_their_grids_alone(tmp_path):
