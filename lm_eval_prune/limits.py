@@ -24,16 +24,17 @@ def checked_limit(value: Any, name: str = "limit") -> int | float | None:
     if value is None:
         return None
     # Blanks alone: `strip` takes characters for blanks that `float` does not.
-    number = float(value) if isinstance(value, str) and DECIMAL.fullmatch(value.strip(" ")) else value
-    if isinstance(number, Real) and not isinstance(number, bool) and 0 < number <= MOST_DOCUMENTS:
+    number: Any = float(value) if isinstance(value, str) and DECIMAL.fullmatch(value.strip(" ")) else value
+    known = isinstance(number, Real) and not isinstance(number, bool)
+    if known and 0 < number <= MOST_DOCUMENTS:
         if number < 1:
             return float(number)
         if number == int(number):
             return int(number)
-    if isinstance(number, Rational) and abs(number) > MOST_DOCUMENTS:  # may have more digits than Python writes
-        shown = "a number beyond 10^12"
-    else:
-        shown = str(value)[:60]
+    # Beyond, it may have more digits than Python writes.
+    shown = (
+        "a number beyond 10^12" if known and isinstance(number, Rational) and abs(number) > 1e12 else str(value)[:60]
+    )
     raise ArgumentError(f"{name}={shown}: expected a whole number of documents, at least 1, or a share below 1")
 
 

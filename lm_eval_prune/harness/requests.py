@@ -90,7 +90,7 @@ def build_documents(
     docs = _documents_of(task, split)
     limit = checked_limit(limit)
     # A number needs no length, which documents of the older kind of task may not have.
-    number = number_limited(len(docs), limit) if limit is not None and limit < 1 else limit
+    number = limit if limit is None or isinstance(limit, int) else number_limited(len(docs), limit)
     chosen = list(enumerate(islice(docs, number)))
     if not chosen:
         raise ExampleError(f"task {task.task_name}: its {split} split has no documents")
