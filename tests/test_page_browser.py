@@ -371,7 +371,7 @@ def test_on_a_phone_nothing_but_the_figures_scrolls_sideways(browser, made, widt
         opened.page.click("#more")
         assert opened.page.evaluate("document.documentElement.scrollWidth") == width
         wide = opened.page.evaluate("""() => {
-            const all = document.querySelectorAll('main > section, form, figure, header, #board tr');
+            const all = document.querySelectorAll('main > section, form, figure, header, #board tbody tr');
             const beyond = it => it.getBoundingClientRect().right > innerWidth + 1;
             return [...all].filter(beyond).map(it => it.id || it.tagName);
         }""")

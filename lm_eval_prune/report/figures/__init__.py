@@ -7,13 +7,14 @@ two backgrounds, and `style.spec` joins a chart and one of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from lm_eval_prune.file_names import slug
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures.form import Figure, shortened, unique_names
 from lm_eval_prune.report.reading import Collection
 
-__all__ = ["Figure", "figures"]
+__all__ = ["Figure", "figures", "main_figure"]
 
 
 def figures(board: Board, collection: Collection) -> list[Figure]:
@@ -39,6 +40,15 @@ def figures(board: Board, collection: Collection) -> list[Figure]:
         made = score_figures(scores, tasks, shots, _of(scores.model, models))
         found += _named(made, scores.model, models)
     return unique_names(found)
+
+
+def main_figure(board: Board, model: str, num_fewshot: int, component: str) -> Figure | None:
+    """The average against the share pruned of one model at one number of shots; None where that is no curve."""
+    from lm_eval_prune.report.figures.curves import curve_figures
+
+    entries = [entry for entry in board.entries if (entry.model, entry.num_fewshot) == (model, num_fewshot)]
+    made = curve_figures(replace(board, entries=entries), entries)
+    return next((figure for figure in made if figure.name.startswith(f"{component.lower()}-rankings")), None)
 
 
 def _of(model: str, models: list[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
-from lm_eval_prune.report.figures import Figure
+from lm_eval_prune.report.figures import Figure, main_figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
 from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
 from lm_eval_prune.report.page import provenance
@@ -66,6 +66,7 @@ def render_page(
     runs = [script]
     data = {"table": packed(table_data(board)), "masks": packed(mask_data(board))}
     data |= packed_answers(board) | ({"documents": documents} if documents else {})
+    figures = _with_main(board, figures)
     if figures:
         data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]})
         vega = in_script(start_bundling().result())
@@ -79,7 +80,7 @@ def render_page(
         script=script,
         title=_title(board),
         summary=_summary(board),
-        finding=next((finding.sentence for finding in findings(board)), ""),
+        found=findings(board),
         board=board,
         declines=board.declines,
         decline_listing=_decline_listing(board),
@@ -89,7 +90,6 @@ def render_page(
         left=left_names(board),
         legend=legend(board),
         figures=figures,
-        main=_main(figures),
         notes=notes_of(board),
         models_listing=provenance.models_listing(board),
         tasks_listing=provenance.tasks_listing(board),
@@ -119,12 +119,13 @@ def _spec(figure: Figure) -> dict[str, Any]:
     return {key: value for key, value in figure.chart.to_dict(validate=False).items() if key != "config"}
 
 
-def _main(figures: Sequence[Figure]) -> Figure | None:
-    """The figure beside what was found: the average against the share of heads pruned, where there is one."""
-    named = [
-        figure for name in ("heads-rankings", "ffns-rankings") for figure in figures if figure.name.startswith(name)
-    ]
-    return next(iter([*named, *figures]), None)
+def _with_main(board: Board, figures: Sequence[Figure]) -> list[Figure]:
+    """The figures, the first of which is beside what was found: that of the finding, where there is a curve."""
+    finding = next(iter(findings(board)), None)
+    if not figures or finding is None:
+        return list(figures)
+    main = main_figure(board, finding.model, finding.num_fewshot, finding.component)
+    return [*([main] if main else []), *figures]
 
 
 def _column_name(board: Board, sort: str) -> str:

@@ -85,7 +85,7 @@ def table_data(board: Board) -> dict[str, Any]:
 def _chance_row(board: Board) -> list[dict[str, Any] | None] | None:
     """The accuracy of guessing in each column; None where it is known of none."""
     found = [about.chance if (about := board.about.get(column)) else None for column in (None, *board.columns)]
-    cells = [chance and Shown(chance.level, fixed(chance.level), chance.by)._asdict() for chance in found]
+    cells = [chance and Shown(chance.level, fixed(chance.level, 3), chance.by)._asdict() for chance in found]
     return cells if any(cells) else None
 
 
