@@ -46,12 +46,20 @@ VOCABULARY, POSITIONS = 4096, 1024
 @click.option("--limit", type=int, default=2, help="Documents of a task.")
 @click.option("--batch_size", type=int, default=4)
 @click.option("--seed", type=int, default=0, help="Of the masks.")
+@click.option("--masked/--no-masked", "with_masks", default=True, help="Under a mask, too, and not dense alone.")
 def main(
-    pretrained: str | None, benchmarks_data: Path, tasks: str, num_fewshot: str, limit: int, **settings: int
+    pretrained: str | None,
+    benchmarks_data: Path,
+    tasks: str,
+    num_fewshot: str,
+    limit: int,
+    with_masks: bool,
+    **settings: int,
 ) -> None:
     """Compare every answer, and write the largest differences to results/."""
     cells: list[dict[str, Any]] = []
     requests: dict[tuple[str, int], list[Any]] = {}
+    kinds = KINDS if with_masks else KINDS[:1]
     asked = [(task, shots) for shots in map(int, num_fewshot.split(",")) for task in tasks.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         for scorers in _models(pretrained, Path(folder), benchmarks_data):
@@ -59,11 +67,11 @@ def main(
                 requests_of = real_documents(scorers.hf(1), benchmarks_data, tasks.split(","), limit)
                 requests = {(task, shots): requests_of(task, shots) for task, shots in asked}
             for number, (task, shots) in enumerate(asked):
-                cell = _cell(scorers, requests[task, shots], settings["seed"] + number, settings["batch_size"])
+                cell = _cell(scorers, requests[task, shots], kinds, settings["seed"] + number, settings["batch_size"])
                 cells.append({"family": scorers.model.config.model_type, "task": task, "num_fewshot": shots, **cell})
+                _write(cells, Path(pretrained).name if pretrained else "families")
             click.echo(_line(scorers.model.config.model_type, cells))
-            _write(cells)
-    beyond = [cell for cell in cells for kind in KINDS if cell[kind]["beyond"]]
+    beyond = [cell for cell in cells for kind in kinds if cell[kind]["beyond"]]
     click.echo("\n".join(json.dumps(cell) for cell in beyond) or "every answer of both agrees")
     sys.exit(bool(beyond))
 
@@ -71,7 +79,7 @@ def main(
 KINDS = ("dense", "masked")
 
 
-def _write(cells: list[dict[str, Any]]) -> None:
+def _write(cells: list[dict[str, Any]], models: str) -> None:
     content = {
         "date": str(date.today()),
         "machine": machine(),
@@ -79,7 +87,7 @@ def _write(cells: list[dict[str, Any]]) -> None:
         "command": " ".join(["python", "benchmarks/check_scoring.py", *(Path(part).name for part in sys.argv[1:])]),
         "cells": cells,
     }
-    write_json(RESULTS / f"scoring-exactness-families-{date.today()}.json", content)
+    write_json(RESULTS / f"scoring-exactness-{models}-{date.today()}.json", content)
 
 
 def _models(pretrained: str | None, folder: Path, benchmarks_data: Path) -> Iterator[Scorers]:
@@ -97,16 +105,16 @@ def _models(pretrained: str | None, folder: Path, benchmarks_data: Path) -> Iter
         yield Scorers(str(save_random_model(folder / family, config, texts=texts)), "cpu", "float32")
 
 
-def _cell(scorers: Scorers, requests: list[Any], seed: int, batch_size: int) -> dict[str, Any]:
+def _cell(scorers: Scorers, requests: list[Any], kinds: tuple[str, ...], seed: int, batch_size: int) -> dict[str, Any]:
     shape = scorers.model.config.num_hidden_layers, scorers.model.config.num_attention_heads
     pruned = random_mask(*shape, prune_heads="0.5", prune_ffns="0.3", seed=seed)
     masks = dict(zip(KINDS, (PruningMask.dense(*shape), pruned), strict=True))
-    found = {kind: _compared(scorers, requests, mask, batch_size) for kind, mask in masks.items()}
+    found = {kind: _compared(scorers, requests, mask, batch_size) for kind, mask in masks.items() if kind in kinds}
     return {"requests": len(requests), **found}
 
 
 def _line(family: str, cells: list[dict[str, Any]]) -> str:
-    found = [cell[kind] for cell in cells if cell["family"] == family for kind in KINDS]
+    found = [cell[kind] for cell in cells if cell["family"] == family for kind in KINDS if kind in cell]
     return (
         f"{family}: {sum(cell['requests'] for cell in cells if cell['family'] == family)} requests, dense and masked: "
         f"largest difference {max(each['max_difference'] for each in found):.1e}, "
