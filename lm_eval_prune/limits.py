@@ -7,7 +7,8 @@ such a limit is an error, wherever it comes from.
 from __future__ import annotations
 
 import math
-from numbers import Rational, Real
+from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
