@@ -33,9 +33,8 @@ def checked_limit(value: Any, name: str = "limit") -> int | float | None:
         if number == int(number):
             return int(number)
     # Beyond, it may have more digits than Python writes.
-    shown = (
-        "a number beyond 10^12" if known and isinstance(number, Rational) and abs(number) > 1e12 else str(value)[:60]
-    )
+    beyond = isinstance(number, int | Fraction) and abs(number) > MOST_DOCUMENTS
+    shown = "a number beyond 10^12" if beyond else str(value)[:60]
     raise ArgumentError(f"{name}={shown}: expected a whole number of documents, at least 1, or a share below 1")
 
 
