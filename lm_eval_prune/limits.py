@@ -33,7 +33,7 @@ def checked_limit(value: Any, name: str = "limit") -> int | float | None:
         if number == int(number):
             return int(number)
     # Beyond, it may have more digits than Python writes.
-    beyond = isinstance(number, int | Fraction) and abs(number) > MOST_DOCUMENTS
+    beyond = isinstance(number, int | Fraction) and not -MOST_DOCUMENTS <= number <= MOST_DOCUMENTS
     shown = "a number beyond 10^12" if beyond else str(value)[:60]
     raise ArgumentError(f"{name}={shown}: expected a whole number of documents, at least 1, or a share below 1")
 
