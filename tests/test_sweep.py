@@ -31,6 +31,7 @@ from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup
 from lm_eval_prune.sweep.worker import Worker
+from lm_eval_prune.variants import DENSE
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,10 @@ def test_every_number_is_that_of_a_separate_run_of_the_harness(tmp_path, scorer)
             assert mine["filtered_resps"] == [list(answer) for answer in theirs["filtered_resps"]]
             for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash", "acc"):
                 assert mine[key] == theirs[key]
+            assert ("prompt" in mine) == (row.variant == DENSE)  # what was asked is kept once
+            if row.variant == DENSE:
+                assert theirs["arguments"][0][0].endswith(mine["prompt"].removeprefix("…"))
+                assert mine["choices"] == [continuation for _, continuation in theirs["arguments"]]
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ async function start() {
   view = viewOf(location.hash.slice(1), opening, allowed);
   show();
   document.body.classList.add("ready");
-  startCharts();
+  requestAnimationFrame(() => setTimeout(startCharts)); // the table is painted first
 }
 
 start();
