@@ -50,6 +50,34 @@ def test_the_folder_loads_as_an_ordinary_checkpoint(smollm2):
 
 
 @pytest.mark.packaged_model
+@pytest.mark.slow
+@pytest.mark.parametrize("scorer", ["padded", "packed"])
+def test_it_answers_as_under_the_harnesss_own_hf(smollm2, scorer, task_manager):
+    """8 documents at 0 and at 5 shots: every log-likelihood to 1e-4."""
+    from lm_eval import simple_evaluate
+
+    def answers(model, arguments, shots):
+        results = simple_evaluate(
+            model=model,
+            model_args=f"pretrained={smollm2},dtype=float32{arguments}",
+            tasks=["demo_facts", "demo_labels"],
+            num_fewshot=shots,
+            limit=4,
+            device="cpu",
+            batch_size=4,
+            task_manager=task_manager,
+            log_samples=True,
+        )
+        samples = [sample for task in sorted(results["samples"]) for sample in results["samples"][task]]
+        return [float(answer[0]) for sample in samples for answer in sample["filtered_resps"]]
+
+    for shots in (0, 5):
+        expected = answers("hf", "", shots)
+        assert len(expected) >= 16
+        assert answers("pruned-hf", f",scorer={scorer}", shots) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.packaged_model
 def test_weights_are_scale_times_integer_plus_minimum(smollm2):
     """Q4_1 from its definition: a block of 32 values is a float16 scale and minimum, and 32 integers of 4 bits."""
     import gguf
