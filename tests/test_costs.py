@@ -511,7 +511,7 @@ def test_measured_throughput_is_a_number():
         (["66b", "--num_fewshot", "9" * 400], "expected 0 or more, and less than 10^15"),
         (["66b", "--tokens", f"mine={'9' * 400}x5"], "expected NAME=INPUTSxTOKENS"),
         (["x" * 5000], "no configuration found"),
-        (["66b", "--tasks", "copa", "y" * 5000], "its length is not known"),
+        (["66b", "--tasks", "copa", "y" * 500], "its length is not known"),
         (["66b", "--num_fewshot", "five"], "num_fewshot=five: expected whole numbers, such as 0,1,5"),
         (["66b", "--limit", "0"], "limit=0: expected a whole number of documents, at least 1"),
         (["66b", "--limit", "inf"], "limit=inf: expected a whole number of documents"),
@@ -542,7 +542,7 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("model_type", ["bert", "mamba", "rwkv", "t5"])
+@pytest.mark.parametrize("model_type", ["mamba", "rwkv", "t5"])
 def test_models_without_heads_to_prune_are_refused_in_one_line(tmp_path, model_type):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     with pytest.raises(PruneError, match="not supported") as caught:

@@ -203,7 +203,7 @@ def test_the_command_writes_figures_and_exports(folder, tmp_path):
     assert found.exit_code == 0
     assert found.output.startswith("| Variant | Tasks | Version | Filter | n-shot | Metric |")
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        "heads-rankings.svg", "heads-tasks-own.svg", "heads-tasks-random.svg",
+        "heads-rankings.svg", "heads-tasks-own.svg",
         "pareto-flops.svg", "pareto-parameters.svg",
     }  # fmt: skip
     assert (tmp_path / "exports" / "model-index" / "dense.md").exists()

@@ -105,7 +105,8 @@ class _Guarded:
     """A function over a metric's values that notes what it raises."""
 
     def __init__(self, function: Callable[[Any], Any], name: str, failed: dict[str, str]) -> None:
-        self.function, self.name, self.failed, self.__name__ = function, name, failed, name
+        self.function, self.name, self.failed = function, name, failed
+        self.__name__ = getattr(function, "__name__", name)  # it says whether the metric is a mean
 
     def __call__(self, items: Any) -> Any:
         try:

@@ -42,6 +42,7 @@ def identified(results: Mapping[str, Any], config: Mapping[str, Any], pruning: M
         probe_token_ids=probe.get("token_ids"),
     )
     backend = block.get("backend") or _backend(config, bool(pruning))
+    backend = ANY_FAMILY if backend in OURS else backend  # one class under two names
     ways |= said({"scorer": pruning.get("scorer"), "limit": config.get("limit")})
     return _fields(str(name), str(backend), weights, identity, ways)
 
@@ -111,8 +112,6 @@ def _named(results: Mapping[str, Any], config: Mapping[str, Any], given: Mapping
 
 
 def _backend(config: Mapping[str, Any], ours: bool) -> Any:
-    if config.get("model") in OURS:
-        return ANY_FAMILY  # one class under two names
     if config.get("model_args") is None and ours:  # a model object, whose name stands in the backend's place
         return ANY_FAMILY
     return config.get("model") or UNKNOWN
