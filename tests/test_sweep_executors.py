@@ -81,7 +81,7 @@ def test_a_stop_signal_ends_a_sweep_on_ray_and_its_workers(cluster, tmp_path, nu
     (tmp_path / "sweep.yaml").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
-        next(line for line in sweep.stdout if "-shot: " in line)  # a cell is there
+        next(line for line in sweep.stdout if "-shot: acc" in line)  # a cell is there
         sweep.send_signal(number)
         start = time.monotonic()
         _, errors = sweep.communicate()
