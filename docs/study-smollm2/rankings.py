@@ -24,7 +24,7 @@ def heads(folder: Path, shots: int) -> dict[str, np.ndarray]:
     """Task -> importance, [layers, heads]."""
     ending = f"-{shots}shot-heads-gradient.json"
     files = sorted((folder / "importance").glob(f"*{ending}"))
-    return {file.name.removesuffix(ending): loaded(file) for file in files}
+    return {file.name.removesuffix(ending): loaded(file) for file in files if not file.name.startswith("aggregate-")}
 
 
 def loaded(file: Path) -> np.ndarray:
