@@ -8,6 +8,7 @@ draws (few-shot seeds, random masks) are a second source of variance, which `sta
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Draws:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(ABC):
     """What one task's documents say of a value."""
 
     value: float
@@ -69,9 +70,9 @@ class Part:
     changed: float = math.nan
     """Share of the documents with another outcome."""
 
+    @abstractmethod
     def limits(self, z: float) -> tuple[float, float]:
         """Below and above, `z` normal standard errors away; draws apart."""
-        raise NotImplementedError
 
     def limit(self, z: float, side: int) -> float:
         """The limit below (side 0) or above (side 1)."""
@@ -82,9 +83,9 @@ class Part:
         """The limits at 95 %."""
         return self.limits(Z)
 
+    @abstractmethod
     def least(self, times: float = 1.0) -> float:
         """The smallest loss that so many times the documents can exclude, where none of them changes."""
-        raise NotImplementedError
 
     @property
     def detectable(self) -> float:

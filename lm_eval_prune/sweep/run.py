@@ -175,10 +175,14 @@ def _header(configs: Sequence[SweepConfig], tasks: Sequence[PlannedTask], files:
     }
     draws = len(configs[0].fewshot_seeds)
     cells = len(variants) * sum(draws if task.num_fewshot else 1 for task in tasks)
-    text = f"{cells} cells on {len({task.name for task in tasks})} tasks"
+    text = f"{_counted(cells, 'cell')} on {_counted(len({task.name for task in tasks}), 'task')}"
     if files:
-        text += f", {files} importance files" + (f" ({there} there already)" if there else "")
+        text += f", {_counted(files, 'importance file')}" + (f" ({there} there already)" if there else "")
     return text
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _complete(queue: Queue, executor: Executor, bar: QueueBar) -> None:
