@@ -44,9 +44,9 @@ def command(
     Reads and writes shard by shard: memory holds one new shard, whatever the model's size. With --zeroed the model
     keeps its size and its class, and loads in every tool: what the mask prunes is zero.
     """
-    from lm_eval_prune.progress import loading
+    from lm_eval_prune.cli.loading import loading
 
-    with loading():
+    with loading("torch", "transformers"):
         from lm_eval_prune.compaction.checkpoint import compact_checkpoint
         from lm_eval_prune.decoders.configuration import shape_asked_for
         from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path

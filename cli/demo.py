@@ -46,9 +46,10 @@ def command(output_path: Path, limit: float, seed: int) -> None:
 
 
 def _run(output_path: Path, limit: float, seed: int) -> None:
+    from lm_eval_prune.cli.loading import loading
     from lm_eval_prune.progress import say, working
 
-    with working("Loading torch, transformers and lm_eval"):
+    with loading(say=say):
         from lm_eval_prune.sweep.demo import run_demo
     report = run_demo(output_path, limit=limit, seed=seed, note=say)
     with working("Comparing, and writing the page"):

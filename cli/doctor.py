@@ -14,8 +14,10 @@ def command() -> None:
     Exit code 1 if something is wrong; each problem is said with what would mend it.
     """
     from lm_eval_prune.harness.diagnosis import diagnose
+    from lm_eval_prune.progress import working
 
-    diagnosis = diagnose()
+    with working("Asking the harness what it sees", lambda line: None):
+        diagnosis = diagnose()
     width = max(len(name) for name, _ in diagnosis.facts)
     for name, value in diagnosis.facts:
         click.echo(f"{name:<{width}}  {value}")

@@ -32,12 +32,15 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
     A tiny random model of each type is made and tried; nothing is downloaded. A real model is proven when it is loaded.
     """
     from rich.console import Console
-    from tqdm import tqdm
 
-    from lm_eval_prune.decoders.table import PROVEN
-    from lm_eval_prune.decoders.tiny import causal_lm_types
-    from lm_eval_prune.families import as_markdown, as_record, survey
+    from lm_eval_prune.cli.loading import loading
     from lm_eval_prune.files import write_bytes, write_json
+    from lm_eval_prune.progress import Bar
+
+    with loading("torch", "transformers"):
+        from lm_eval_prune.decoders.table import PROVEN
+        from lm_eval_prune.decoders.tiny import causal_lm_types
+        from lm_eval_prune.families import as_markdown, as_record, survey
 
     if everything and model_types:
         raise ArgumentError(f"--all and {model_types[0]} exclude one another; give one of the two")
@@ -47,7 +50,7 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
     if output_path is not None and output_path.suffix not in (".json", ".md"):
         raise ArgumentError(f"--output_path {output_path}: expected a name that ends in .json or .md")
     chosen = known if everything else model_types or tuple(name for name in PROVEN if name in known)
-    rows = list(tqdm(survey(chosen), total=len(chosen), desc="Families", unit="type", leave=False, disable=None))
+    rows = list(Bar(survey(chosen), total=len(chosen), desc="Families", unit="type", leave=False))
     console = Console(markup=False)
     for table in _tables(rows):
         console.print(table)

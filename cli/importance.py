@@ -69,7 +69,7 @@ def command(
 
     Files: OUTPUT_PATH/<task>-<k>shot-<component>-<method>.json. Finished ones are not computed again.
     """
-    from lm_eval_prune.progress import loading
+    from lm_eval_prune.cli.loading import loading
 
     with loading():
         from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance

@@ -34,7 +34,7 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
 
     The files are importance files of heads: scores are means over the sequences, "variance" stands beside them.
     """
-    from lm_eval_prune.progress import loading
+    from lm_eval_prune.cli.loading import loading
 
     with loading():
         from lm_eval_prune.harness.induction import InductionConfig, compute_induction

@@ -60,9 +60,12 @@ def command(model: str, json_file: Path | None, **options: Any) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from lm_eval_prune.costs.plan import make_plan
-    from lm_eval_prune.costs.tables import tables
+    from lm_eval_prune.cli.loading import loading
     from lm_eval_prune.files import require_no_input, write_json
+
+    with loading("torch", "transformers"):
+        from lm_eval_prune.costs.plan import make_plan
+        from lm_eval_prune.costs.tables import tables
 
     if json_file is not None:
         read = [options["config"], options["mask"], Path(model, "config.json")]

@@ -17,11 +17,12 @@ def command(arguments: tuple[str, ...]) -> None:
     \b
     lm-eval-prune run --model_args pretrained=facebook/opt-125m,mask=mask.json --tasks icl14_1shot
     """
-    from lm_eval_prune.progress import loading
+    from lm_eval_prune.cli.loading import loading
 
-    with loading():
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    with loading(*(["torch"] if asks_for_help else [])):
         from lm_eval_prune.harness.run import run_harness
 
-        if not {"-h", "--help"} & set(arguments):
+        if not asks_for_help:
             import lm_eval_prune.harness.model  # noqa: F401
     run_harness(arguments)

@@ -117,10 +117,11 @@ def command(
 
 
 def _run(config: Any, retry_failed: bool) -> None:
-    from lm_eval_prune.progress import say, working
+    from lm_eval_prune.cli.loading import loading
+    from lm_eval_prune.progress import say
 
     first = is_first_process()
-    with working("Loading torch, transformers and lm_eval", shown=first):
+    with loading(say=say, shown=first):
         from lm_eval_prune.sweep.run import run_sweep
     sweep = run_sweep(config, retry_failed=retry_failed, say=say, note=say)
     if not first:
@@ -172,16 +173,19 @@ def _print_status(sweep: Any) -> bool:
 
 
 def _print_estimate(config: Any) -> None:
-    import torch
+    from lm_eval_prune.cli.loading import loading
 
-    from lm_eval_prune.costs.tables import amount, duration
-    from lm_eval_prune.sweep.estimate import estimate_sweep
+    with loading():
+        import torch
+
+        from lm_eval_prune.costs.tables import amount, duration
+        from lm_eval_prune.sweep.estimate import estimate_sweep
 
     def cost(flops: float, seconds: float) -> str:
         counted = "" if math.isnan(flops) else f"{amount(flops)}FLOP, "
         return counted + duration(seconds)
 
-    found = estimate_sweep(config)
+    found = estimate_sweep(config, shown=True)
     total, missing = (sum(getattr(part, name) for part in found.cells) for name in ("total", "missing"))
     click.echo(
         f"{config.output_path}: {total} cells, {total - missing - found.failed} done, {missing} to compute, "

@@ -8,14 +8,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from lm_eval_prune.text import printable
 
-__all__ = ["Bar", "loading", "say", "working"]
+__all__ = ["Bar", "say", "working"]
 
 TICK_SECONDS = 1.0
 """How often a bar shows the time that has passed, whatever has been done of its work."""
@@ -44,11 +44,6 @@ def working(text: str, say: Callable[[str], None] = say, *, shown: bool = True) 
         if bar.disable and shown:
             say(text)
         yield
-
-
-def loading(*, shown: bool = True) -> AbstractContextManager[None]:
-    """`working` of the imports that take seconds; no line where there is no terminal, whose reader waits for none."""
-    return working("Loading torch, transformers and lm_eval", lambda line: None, shown=shown)
 
 
 class _Ticker:

@@ -51,7 +51,7 @@ def test_many_masks_together_give_the_table_that_one_after_the_other_gave(accura
 
 def test_it_says_first_what_there_is_and_last_what_is_next(demo):
     lines = demo[1].rstrip().splitlines()
-    assert lines[0] == "Loading torch, transformers and lm_eval"
+    assert lines[0] == "Loading torch, datasets, transformers, lm_eval"
     assert f"{5 * 3 * NUM_MASKS} cells on 5 tasks, 10 importance files" in lines
     assert "importance of ffns to demo_facts, 5-shot: 60 examples" in demo[1]
     assert lines[-1].startswith("Next, on a model of yours: lm-eval-prune sweep --model_args")

@@ -20,7 +20,7 @@ import lm_eval.evaluator
 import torch
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
-from lm_eval.loggers.utils import add_env_info, add_tokenizer_info, get_git_commit_hash
+from lm_eval.loggers.utils import add_env_info, add_tokenizer_info
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_non_serializable
 
@@ -29,7 +29,7 @@ from lm_eval_prune.files import plain_json
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.chance import chance_levels
 from lm_eval_prune.harness.metrics import finite, guarded, is_number, take_failed
-from lm_eval_prune.harness.quiet import quiet_harness
+from lm_eval_prune.harness.quiet import git_commit, quiet_harness
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.harness.tasks import (
     Member,
@@ -244,7 +244,7 @@ class _Fixed:
 
 def _environment() -> dict[str, Any]:
     if not _ENVIRONMENT:
-        _ENVIRONMENT["git_hash"] = get_git_commit_hash()
+        _ENVIRONMENT["git_hash"] = git_commit()
         add_env_info(_ENVIRONMENT)
     return _ENVIRONMENT
 

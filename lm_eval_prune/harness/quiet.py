@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import lm_eval.api.task
+import lm_eval.evaluator
+from lm_eval.loggers.utils import get_commit_from_path
 
-__all__ = ["quiet_harness"]
+__all__ = ["git_commit", "git_without_errors", "quiet_harness"]
 
 
 @contextmanager
@@ -24,3 +28,26 @@ def quiet_harness() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         lm_eval.api.task.tqdm = bar
+
+
+def git_commit() -> str | None:
+    """What the harness writes into results as `git_hash`: of the repository around the current folder, if there is one.
+
+    Its own function lets git say "fatal: not a git repository" where there is none, in the middle of our bars.
+    """
+    try:
+        found = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return get_commit_from_path(str(Path.cwd()))
+    return found.stdout.strip()
+
+
+@contextmanager
+def git_without_errors() -> Iterator[None]:
+    """Inside, the harness's own evaluation takes the commit from `git_commit`."""
+    before = lm_eval.evaluator.get_git_commit_hash
+    lm_eval.evaluator.get_git_commit_hash = git_commit
+    try:
+        yield
+    finally:
+        lm_eval.evaluator.get_git_commit_hash = before

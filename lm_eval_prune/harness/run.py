@@ -51,8 +51,9 @@ def run_harness(arguments: Sequence[str]) -> None:
             options.model_args = _with_precision(settings)
         setup_logging()
         from lm_eval_prune.harness.metrics import every_evaluation_guarded
+        from lm_eval_prune.harness.quiet import git_without_errors
 
-        with every_evaluation_guarded(), each_warning_once():
+        with every_evaluation_guarded(), each_warning_once(), git_without_errors():
             harness.execute(options)
 
 

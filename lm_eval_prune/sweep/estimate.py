@@ -19,6 +19,7 @@ from lm_eval_prune.importance.aggregate import OF_THE_MODEL
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import method_named
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.progress import Bar
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import Failure, Group, ImportanceJob
@@ -72,26 +73,33 @@ class Estimate(NamedTuple):
         return sum(part.seconds for part in [*self.importance, *self.cells])
 
 
-def estimate_sweep(config: SweepConfig) -> Estimate:
-    """The plan of `config`, measured with the model's own scorer on a few documents of each task.
+def estimate_sweep(config: SweepConfig, *, shown: bool = False) -> Estimate:
+    """The plan of `config`, measured with the model's own scorer on a few documents of each task. `shown`: under a bar.
 
     Loads the model if anything is missing. Raises PruneError as `run_sweep` does.
     """
-    setup, tasks = find_setup(config, 1), planned_tasks(config)
+    setup, tasks = find_setup(config, 1), planned_tasks(config, shown=shown)
     require_same_setup(config.output_path, setup, tasks)
     jobs = needed_importance(config, tasks)
     missing = [job for job in jobs if not importance_path(config, job).exists()]
     plan = _plan(config, tasks, setup, jobs)
     worker = Worker(config.model_copy(update={"limit": PROBED}))
-    importance = [_importance(config, worker, job) for job in missing]
-    cells, alone, failed = [], 0.0, 0
-    for group, ids in plan.groups():
-        settled = [cell for cell in ids if disk.cell_path(config.output_path, cell).exists()]
-        broken = [cell for cell in ids if disk.failure_path(config.output_path, cell).exists() and cell not in settled]
-        left = [plan.masks[cell] for cell in ids if cell not in {*settled, *broken}]
-        part, unshared = _cells(config, worker, group, len(ids), left)
-        cells.append(part)
-        alone, failed = alone + unshared, failed + len(broken)
+    groups = list(plan.groups())
+    importance, cells, alone, failed = [], [], 0.0, 0
+    with Bar(total=len(missing) + len(groups), unit="part", leave=False, disable=not shown) as bar:
+        for job in missing:
+            bar.set_description(f"Measuring importance of {job.component} to {job.task}, {job.num_fewshot}-shot")
+            importance.append(_importance(config, worker, job))
+            bar.update()
+        for group, ids in groups:
+            bar.set_description(f"Measuring {group.task}, {group.num_fewshot}-shot")
+            settled = [cell for cell in ids if disk.cell_path(config.output_path, cell).exists()]
+            broken = [cell for cell in ids if disk.failure_path(config.output_path, cell).exists()]
+            left = [plan.masks[cell] for cell in ids if cell not in {*settled, *broken}]
+            part, unshared = _cells(config, worker, group, len(ids), left)
+            cells.append(part)
+            alone, failed = alone + unshared, failed + len(set(broken) - set(settled))
+            bar.update()
     for row in plan.rows:
         if row.cell in plan.errors:
             name = f"{row.task}, {row.num_fewshot}-shot"

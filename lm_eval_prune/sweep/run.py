@@ -140,7 +140,7 @@ def _planned(
     rankings = tuple(dict.fromkeys(text for each in configs for text in each.ranking))
     with working("Looking at the model and the tasks", note, shown=bar.shown):
         setup = find_setup(config.model_copy(update={"ranking": rankings}), num_processes)
-        tasks = planned_tasks(config)
+    tasks = planned_tasks(config, shown=bar.shown)
     for each in configs:
         require_rows(each, len({task.name for task in tasks}))
         given_importance(each, setup.shape)  # what is wrong with a file is told before hours of work

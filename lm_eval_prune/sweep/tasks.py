@@ -12,6 +12,7 @@ from lm_eval_prune.files import digest
 from lm_eval_prune.harness.cells import task_identity
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.tasks import Member, Seeds, members_of, require_known, task_metadata
+from lm_eval_prune.progress import Bar
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import Failure
 
@@ -36,8 +37,8 @@ class PlannedTask:
         return self.member.task
 
 
-def planned_tasks(config: SweepConfig) -> list[PlannedTask]:
-    """Every task at every number of shots; a task that cannot be loaded is listed with its error.
+def planned_tasks(config: SweepConfig, *, shown: bool = False) -> list[PlannedTask]:
+    """Every task at every number of shots; a task that cannot be loaded is listed with its error. `shown`: under a bar.
 
     Raises ArgumentError for a name that the harness does not know, for a file, and for a task that two groups define
     differently at the same number of shots.
@@ -46,28 +47,36 @@ def planned_tasks(config: SweepConfig) -> list[PlannedTask]:
         if Path(asked).is_file():
             raise ArgumentError(f"task {asked}: a file; give its folder as include_path, and the task's name")
     require_known(config.tasks, config.include_path, config.include_defaults)
+    asked_for = list(itertools.product(config.tasks, config.num_fewshot))
+    members = {asked: _members_of(asked, config) for asked in config.tasks}
     found: dict[tuple[str, int], PlannedTask] = {}
-    for asked, shots in itertools.product(config.tasks, config.num_fewshot):
-        for planned in _planned_of(asked, shots, config):
-            key = planned.name, planned.num_fewshot
-            before = found.setdefault(key, planned)
-            if planned.error is None is before.error and planned.identity != before.identity:
-                raise ArgumentError(
-                    f"task {planned.name}: {before.member.of} and {planned.member.of} define it differently, both at "
-                    f"{planned.num_fewshot} shots; give each an --output_path of its own"
-                )
+    with Bar(total=sum(len(members[asked]) for asked, _ in asked_for), leave=False, disable=not shown) as bar:
+        for asked, shots in asked_for:
+            for member in members[asked]:
+                bar.set_description(f"Reading {member.task}" + ("" if shots is None else f", {shots}-shot"))
+                _include(found, _planned(member, shots, config))
+                bar.update()
     return list(found.values())
 
 
-def _planned_of(asked: str, shots: int | None, config: SweepConfig) -> list[PlannedTask]:
-    """The tasks that `asked` stands for, as it has them."""
+def _include(found: dict[tuple[str, int], PlannedTask], planned: PlannedTask) -> None:
+    """Raises ArgumentError where another group has defined it differently."""
+    before = found.setdefault((planned.name, planned.num_fewshot), planned)
+    if planned.error is None is before.error and planned.identity != before.identity:
+        raise ArgumentError(
+            f"task {planned.name}: {before.member.of} and {planned.member.of} define it differently, both at "
+            f"{planned.num_fewshot} shots; give each an --output_path of its own"
+        )
+
+
+def _members_of(asked: str, config: SweepConfig) -> list[Member]:
+    """The tasks that `asked` stands for; where that cannot be told, itself, which cannot be loaded either."""
     metadata = task_metadata(config.model_args, config.metadata)
     try:
         with quiet_harness():
-            members = members_of(asked, config.include_path, config.include_defaults, metadata)
-    except PruneError as error:
-        return [PlannedTask(Member(asked, asked), shots or 0, shots, error=error)]
-    return [_planned(member, shots, config) for member in members]
+            return members_of(asked, config.include_path, config.include_defaults, metadata)
+    except PruneError:
+        return [Member(asked, asked)]
 
 
 def _planned(member: Member, shots: int | None, config: SweepConfig) -> PlannedTask:
