@@ -43,9 +43,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--ranking",
     multiple=True,
-    help="own, aggregate, aggregate:5 (of 5 shots), task:NAME, random:0+1+2 (seeds), or an importance file (two with + "
-    "between); most: before it prunes the most important first, kv_group: before all that whole groups of heads. May "
-    "be given several times.",
+    help="own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK@5 (of these tasks), task:NAME, task:closest, "
+    "task:farthest, random:0+1+2 (seeds), or an importance file (two with + between); most: before it prunes the most "
+    "important first, kv_group: before all that whole groups of heads. May be given several times.",
 )
 @several(
     "--fewshot_seeds",
@@ -196,6 +196,11 @@ def _print_estimate(config: Any) -> None:
         what = part.problem or cost(part.flops, part.seconds)
         if part.missing:
             click.echo(printable(f"  {part.name}: {count}{part.documents} documents: {what}"))
+    if found.pending:
+        click.echo(
+            printable(f"  {', '.join(found.pending)}: whose scores is chosen when all importance is there; until then ")
+            + "their cells are counted as new ones"
+        )
     if not missing:
         return
     shared = sum(part.flops for part in found.cells)

@@ -10,7 +10,7 @@ from lm_eval_prune.harness import templates
 from lm_eval_prune.harness.cells import TaskRun
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.config import parse_ranking
+from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.run import run_sweep, run_sweeps
 
 GRIDS = [
@@ -95,8 +95,15 @@ def test_sweeps_that_differ_in_more_are_refused(tmp_path, name, value):
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("text", ["aggregate:", "aggregate:x", "aggregate:-1", "aggregate:1.5", "aggregate:99999"])
-def test_an_aggregate_of_no_number_of_shots_is_refused(text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aggregate:", "aggregate:-1", "aggregate:1.5", "aggregate:99999", "aggregate:@5", "aggregate:0+1",
+        "aggregate:a+", "aggregate:+a",
+        "aggregate:a++b", "aggregate:a@", "aggregate:a@b", "aggregate:a@5@1", "aggregate: @5", "aggregate:a@99999",
+    ],
+)  # fmt: skip
+def test_an_aggregate_of_no_tasks_or_number_of_shots_is_refused(text):
     with pytest.raises(ArgumentError, match="aggregate:5"):
         parse_ranking(text)
 

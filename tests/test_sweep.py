@@ -25,8 +25,9 @@ from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.selection import random_mask
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.config import load_config, make_config, parse_ranking
+from lm_eval_prune.sweep.config import load_config, make_config
 from lm_eval_prune.sweep.estimate import estimate_sweep
+from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup

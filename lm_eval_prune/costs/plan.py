@@ -18,7 +18,8 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.intervals import documents_needed
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.selection import read_mask_file
-from lm_eval_prune.sweep.config import load_config, parse_ranking
+from lm_eval_prune.sweep.config import load_config
+from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:

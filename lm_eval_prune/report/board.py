@@ -86,6 +86,8 @@ class Cell:
     """None for the dense model itself and where there is no dense run."""
     verdict: str = ""
     """One of VERDICTS; empty without a difference or its interval."""
+    donor: str = ""
+    """The task whose importance the ranking chose; empty for rankings that choose none."""
 
 
 @dataclass(frozen=True, kw_only=True)

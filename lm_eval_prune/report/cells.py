@@ -97,6 +97,7 @@ class CellMaker:
             num_documents=runs[0].num_documents,
             num_units=None if table is None or table.units is None else int(table.units.max()) + 1,
             difference=difference,
+            donor=runs[0].donor,
         )
         return Made(
             cell, part, compared, table is not None, flips, self._dense_part(dense, column), dense if compared else ()

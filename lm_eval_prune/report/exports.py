@@ -131,6 +131,7 @@ def _model_info(run: Run) -> dict[str, Any]:
         "deployment_type": "self_deployed",
         "model_availability": "unknown",
         **run.variant._asdict(),
+        "donor": run.donor or None,
         "mask": run.mask or None,
         "weights_fingerprint": run.weights,
         "dtype": run.dtype,

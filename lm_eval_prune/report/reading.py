@@ -116,7 +116,8 @@ def _read_file(path: Path, found: Collection, *, named: bool = False) -> None:
 def _read_sweep(folder: Path, found: Collection) -> None:
     read: dict[str, Run | str] = {}
     for row in _rows(folder, found):
-        row = row._replace(variant=row.variant._replace(ranking=printable(row.variant.ranking)))
+        variant = row.variant._replace(ranking=printable(row.variant.ranking))
+        row = row._replace(variant=variant, donor=printable(row.donor))
         if row.cell not in read:
             read[row.cell] = _cell(folder, row, found)
         cell = read[row.cell]
@@ -188,6 +189,7 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, fo
         **identified_cell(content, model, content["cell"]["identity"], content.get("pruning") or {}),
         variant=row.variant,
         fewshot_seed=row.fewshot_seed,
+        donor=row.donor,
         limit=identity.limit,
         dtype=pruning.dtype or identity.dtype,
         scorer=identity.scorer,
@@ -203,9 +205,9 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, fo
 
 def _as_row(run: Run, row: Row) -> Run:
     """The run of a shared cell under the row's own name."""
-    if run.variant == row.variant and run.fewshot_seed == row.fewshot_seed:
+    if (run.variant, run.fewshot_seed, run.donor) == (row.variant, row.fewshot_seed, row.donor):
         return run
-    return replace(run, variant=row.variant, fewshot_seed=row.fewshot_seed)
+    return replace(run, variant=row.variant, fewshot_seed=row.fewshot_seed, donor=row.donor)
 
 
 def _add_importance(paths: Iterable[Path], found: Collection) -> None:

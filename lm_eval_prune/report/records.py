@@ -9,7 +9,8 @@ Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, an
     entries[]        a row: rank, variant, model, backend, ranking, heads_pruned, ffns_pruned, oracle, num_seeds,
                      num_fewshot (null: each task its own), documents, parameters, parameters_left, flops_left, seeds[],
                      average and tasks{column name}: value, low/high or stderr, spread, num_documents, verdict,
-                     difference {value, low, high, p, p_holm, method, paired, ...} or null; files[]
+                     difference {value, low, high, p, p_holm, method, paired, ...} or null; of a task, donor (whose
+                     importance the ranking chose); files[]
     findings[]       sentence, and what it is made of; the first is the headline: most shots, heads before FFNs
     declines[]       for each ranking, component and number of shots: fraction, sentence, enough
     decline_table    header[], rows[{model, ranking, component, cells[]}] one cell a number of shots, note
@@ -79,7 +80,8 @@ def searched(entry: Entry) -> str:
 
 def flat_records(board: Board, entries: Sequence[Entry] | None = None) -> list[dict[str, Any]]:
     """One record an entry, all with the same keys; a column's keys begin with its name, such as `piqa acc stderr`."""
-    return [_flat(board, entry) for entry in (board.entries if entries is None else entries)]
+    has_donors = any(cell.donor for entry in board.entries for cell in entry.cells.values())
+    return [_flat(board, entry, has_donors) for entry in (board.entries if entries is None else entries)]
 
 
 def nested(board: Board) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _identity(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _flat(board: Board, entry: Entry) -> dict[str, Any]:
+def _flat(board: Board, entry: Entry, has_donors: bool) -> dict[str, Any]:
     record = _identity(entry)
     name, average = board.average_name, entry.average
     record[name] = average.value if average else None
@@ -147,6 +149,8 @@ def _flat(board: Board, entry: Entry) -> dict[str, Any]:
     for column in board.columns:
         cell = entry.cells.get(column)
         record[str(column)] = cell.value if cell else None
+        if has_donors:
+            record[f"{column} donor"] = cell.donor if cell else None
         record[f"{column} stderr"] = cell.stderr if cell else None
         record[f"{column} spread"] = cell.spread if cell else None
         record[f"{column} documents"] = cell.num_documents if cell else None

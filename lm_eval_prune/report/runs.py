@@ -137,6 +137,8 @@ class Run:
     dataset: Dataset = field(default=Dataset())
     mask: str = ""
     """What was pruned, layer by layer; empty for a dense model."""
+    donor: str = ""
+    """The task whose importance the ranking chose for this one; empty for rankings that choose none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The harness's `config`: how it was called."""
     versions: Mapping[str, str] = field(default_factory=dict)

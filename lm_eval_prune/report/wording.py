@@ -132,6 +132,8 @@ def explain_difference(holder: Cell | Average | None) -> str:
         parts.append(f"{percent(difference.changed) or '0 %'} of the answers changed")
     if not math.isnan(difference.draws):
         parts.append(f"{100 * difference.draws:.0f} % of the interval's squared width are draws")
+    if isinstance(holder, Cell) and holder.donor:
+        parts.append(f"pruned by the importance to {holder.donor}")
     parts += [difference.note] if difference.note else []
     if holder.verdict == "too few documents":
         parts.append(_why_too_few(difference))

@@ -17,9 +17,10 @@ from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.strict_yaml import read_yaml
+from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["READY", "READY_FOLDER", "Ranking", "SweepConfig", "load_config", "of_groups", "parse_ranking"]
+__all__ = ["READY", "READY_FOLDER", "SweepConfig", "load_config"]
 
 
 PLACES = {
@@ -32,7 +33,6 @@ PLACES = {
 READY_FOLDER = Path(__file__).with_name("configs")
 READY = ("bundled", "opt-66b")
 """Grids that come with the package: the study's in small for the bundled model, and the paper's own."""
-GROUPS = "kv_group:"
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -56,8 +56,9 @@ class SweepConfig(BaseModel):
     prune_ffns: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all FFNs; every share of heads is combined with every one of these."""
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
-    """`own`, `aggregate`, `aggregate:SHOTS`, `task:NAME`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` before
-    it turns the order round; `kv_group:` ranks and prunes the heads that share a key/value head together."""
+    """`own`, `aggregate`, `aggregate:SHOTS`, `aggregate:TASK+TASK@SHOTS`, `task:NAME`, `task:closest`, `task:farthest`,
+    `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` before it turns the order round; `kv_group:` ranks and prunes
+    the heads that share a key/value head together."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = None
     """Documents a task, or their share below 1."""
@@ -183,59 +184,6 @@ def require_rows(config: SweepConfig, num_tasks: int) -> None:
     rows = num_tasks * len(set(config.num_fewshot)) * len(set(config.fewshot_seeds)) * variants
     if rows > MOST_ROWS:
         raise ArgumentError(f"a grid of {rows:,} rows (tasks x shots x draws x masks); expected at most {MOST_ROWS:,}")
-
-
-class Ranking(BaseModel):
-    """One entry of `SweepConfig.ranking`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    text: str
-    kind: Literal["own", "aggregate", "task", "random", "files"]
-    order: Literal["least", "most"] = "least"
-    unit: Literal["head", "kv_group"] = "head"
-    task: str | None = None
-    num_fewshot: int | None = None
-    """Of the importance that an aggregate is taken over; None is each cell's own."""
-    seeds: tuple[int, ...] = ()
-    files: tuple[str, ...] = ()
-
-
-def parse_ranking(text: str) -> Ranking:
-    """The ranking that `text` describes. Raises ArgumentError."""
-    if of_groups(text):
-        found = parse_ranking(text.removeprefix(GROUPS))
-        if not of_groups(found.text):
-            return found.model_copy(update={"text": text, "unit": "kv_group"})
-    rest = text.removeprefix("most:")
-    order: Any = "most" if rest != text else "least"
-    kind, _, argument = rest.partition(":")
-    if rest in ("own", "aggregate"):
-        return Ranking(text=text, kind=rest, order=order)  # type: ignore[arg-type]
-    if kind == "aggregate" and argument.isdecimal() and len(argument) <= 4:
-        return Ranking(text=text, kind="aggregate", order=order, num_fewshot=int(argument))
-    if kind == "task" and argument:
-        return Ranking(text=text, kind="task", order=order, task=argument)
-    if kind == "random" and order == "least":
-        try:
-            seeds = tuple(int(part) for part in argument.replace("+", " ").replace(",", " ").split())
-        except ValueError:
-            seeds = ()
-        if seeds and all(0 <= seed <= LARGEST for seed in seeds):
-            return Ranking(text=text, kind="random", seeds=seeds)
-    files = tuple(rest.split("+"))
-    if all(file.endswith(".json") for file in files) and len(files) <= 2:
-        return Ranking(text=text, kind="files", order=order, files=files)
-    raise ArgumentError(
-        f"ranking {text[:200]!r}: expected own, aggregate, aggregate:5 (of 5 shots), task:NAME, random:0+1+2 (seeds), "
-        "or an importance file (two with + between: heads' and FFNs'), with most: before it for the most important "
-        "first, and kv_group: before all that for whole groups of heads"
-    )
-
-
-def of_groups(text: str) -> bool:
-    """Whether a ranking is of the groups of heads that share a key/value head."""
-    return text.startswith(GROUPS)
 
 
 def load_config(path: Path | str, **changes: Any) -> SweepConfig:

@@ -15,8 +15,8 @@ from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.sweep.config import SweepConfig
-from lm_eval_prune.sweep.rankings import aggregate_path
 from lm_eval_prune.sweep.run import run_sweeps
+from lm_eval_prune.sweep.sources import aggregate_path
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,8 +24,9 @@ from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import Failure, Group, ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
-from lm_eval_prune.sweep.rankings import importance_path, needed_importance
+from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.setup import Setup, find_setup, require_same_setup
+from lm_eval_prune.sweep.sources import importance_path, needed_importance
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.sweep.worker import Worker, importance_config
 
@@ -63,6 +64,8 @@ class Estimate(NamedTuple):
     """Cells that are recorded as failed; not among the missing."""
     unshared_flops: float
     """Of the missing cells, had each been computed alone."""
+    pending: tuple[str, ...] = ()
+    """Rankings that choose the task whose scores they take once all importance is there."""
 
     @property
     def flops(self) -> float:
@@ -104,7 +107,8 @@ def estimate_sweep(config: SweepConfig, *, shown: bool = False) -> Estimate:
         if row.cell in plan.errors:
             name = f"{row.task}, {row.num_fewshot}-shot"
             cells.append(Part(name, 0, 1, 1, 0.0, 0.0, str(plan.errors[row.cell])))
-    return Estimate(importance, cells, failed, alone)
+    pending = [text for text in config.ranking if missing and parse_ranking(text).kind == "donor"]
+    return Estimate(importance, cells, failed, alone, tuple(pending))
 
 
 def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Sequence[ImportanceJob]) -> Plan:

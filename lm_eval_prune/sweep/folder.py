@@ -92,6 +92,9 @@ def write_plan(folder: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]
     """Write the grid `config` with its rows; `fixed` is what all plans of a folder have in common."""
     path = plan_path(folder, config)
     listed = [{**row._asdict(), "variant": row.variant._asdict()} for row in rows]
+    for row in listed:
+        if not row["donor"]:  # most rows have none
+            del row["donor"]
     write_json(
         path, {"format": PLAN_FORMAT, "version": VERSION, "config": dict(config), "fixed": dict(fixed), "rows": listed}
     )

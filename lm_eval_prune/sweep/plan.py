@@ -14,11 +14,13 @@ from lm_eval_prune.files import digest
 from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.sweep.config import GROUPS, Ranking, SweepConfig, parse_ranking
+from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
-from lm_eval_prune.sweep.rankings import Masks
+from lm_eval_prune.sweep.ranking import GROUPS, Ranking, parse_ranking
+from lm_eval_prune.sweep.rankings import Chosen, Donor, Masks
 from lm_eval_prune.sweep.schema import VERSION, Row
 from lm_eval_prune.sweep.setup import Setup
+from lm_eval_prune.sweep.sources import Aggregate
 from lm_eval_prune.sweep.tasks import PlannedTask
 from lm_eval_prune.variants import DENSE, Variant, file_name
 
@@ -44,8 +46,10 @@ class Plan:
     """The id that a row goes by while it cannot be computed -> the row, of those that can be."""
     members: dict[tuple[str, int], Member] = field(default_factory=dict)
     """(task, shots) -> what the task is loaded out of."""
-    aggregates: dict[tuple[str, int], ImportanceScores] = field(default_factory=dict)
-    """(component, shots) -> the mean importance that rankings took."""
+    aggregates: dict[Aggregate, ImportanceScores] = field(default_factory=dict)
+    """The mean importance that rankings took."""
+    donors: dict[tuple[str, str, ImportanceJob], Donor] = field(default_factory=dict)
+    """(ranking, component, the task's own importance) -> the other task whose importance the ranking chose."""
 
     def joined(self, other: Plan) -> Plan:
         """Both grids as one; rows and cells that they share are there once."""
@@ -57,6 +61,7 @@ class Plan:
             replaced={**self.replaced, **other.replaced},
             members={**self.members, **other.members},
             aggregates={**self.aggregates, **other.aggregates},
+            donors={**self.donors, **other.donors},
         )
 
     def groups(self) -> Iterator[tuple[Group, list[str]]]:
@@ -98,16 +103,17 @@ def make_plan(
             "format": VERSION,
             **({"metadata": grid["metadata"]} if config.metadata else {}),
         }
-        _add(plan, task, base, {}, DENSE, lambda: (PruningMask.dense(*setup.shape), False))
+        _add(plan, task, base, {}, DENSE, lambda: Chosen(PruningMask.dense(*setup.shape)))
         for text, (heads, ffns) in itertools.product(config.ranking, shares):
             ranking = parse_ranking(text)
             asked = {"ranking": text, **importance_settings}
-            if ranking.kind == "aggregate":
+            if ranking.of_the_grid:
                 asked["tasks"] = sorted({planned.name for planned in tasks})
             for seed in ranking.seeds or (None,):
                 variant = Variant(names[text], heads, ffns, seed)
                 _add(plan, task, base, asked, variant, partial(masks.of, ranking, variant, task))
-    plan.rows, plan.aggregates = list(dict.fromkeys(plan.rows)), masks.aggregates
+    plan.rows = list(dict.fromkeys(plan.rows))
+    plan.aggregates, plan.donors = masks.aggregates, masks.donors
     for identity in plan.identities.values():  # told, but not part of the id: the same files elsewhere are the same
         identity["model"] = {"name": setup.name, **setup.model}
     return plan
@@ -119,7 +125,7 @@ def _add(
     base: dict[str, Any],
     asked: dict[str, Any],
     variant: Variant,
-    mask_of: Callable[[], tuple[PruningMask, bool]],
+    mask_of: Callable[[], Chosen],
 ) -> None:
     """Add the row of `variant`; one that cannot be computed gets an id too, by what was asked for."""
     # By the shots that were asked for: a task that does not load has not said its own number.
@@ -127,17 +133,17 @@ def _add(
     try:
         if task.error is not None:
             raise task.error
-        mask, oracle = mask_of()
-        described = mask.to_dict()
+        chosen = mask_of()
+        described = chosen.mask.to_dict()
         del described["provenance"]
         identity = {**base, **task.identity, "mask": described}
         cell = digest(identity)[:24]
-        plan.masks[cell], plan.identities[cell] = mask, identity
-        variant = variant._replace(oracle=oracle)
+        plan.masks[cell], plan.identities[cell] = chosen.mask, identity
+        variant, donor = variant._replace(oracle=chosen.oracle), chosen.donor
     except PruneError as error:
-        cell = unplanned
+        cell, donor = unplanned, ""
         plan.errors[cell] = error
-    row = Row(variant, task.name, task.num_fewshot, base["fewshot_seed"], cell)
+    row = Row(variant, task.name, task.num_fewshot, base["fewshot_seed"], cell, donor)
     plan.rows.append(row)
     if cell != unplanned:
         plan.replaced[unplanned] = row

@@ -24,8 +24,8 @@ from lm_eval_prune.sweep.claims import claim
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
 from lm_eval_prune.sweep.plan import Plan
-from lm_eval_prune.sweep.rankings import importance_path
 from lm_eval_prune.sweep.results import headline
+from lm_eval_prune.sweep.sources import importance_path
 from lm_eval_prune.sweep.worker import importance_config
 from lm_eval_prune.variants import DENSE
 
@@ -175,6 +175,8 @@ class CellQueue:
             "identity": self.plan.identities[cell],
             "timing": {"seconds": seconds, "date": time.time(), "host": socket.gethostname()},
         }
+        if donors := {row.variant.ranking: row.donor for row in self.plan.rows if row.cell == cell and row.donor}:
+            block["donors"] = donors
         if found.failed_metrics:
             block["failed_metrics"] = found.failed_metrics
         disk.write_cell(self.folder, cell, {**found.results, "cell": block}, found.samples)

@@ -16,19 +16,15 @@ from lm_eval_prune.progress import working
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.bars import QueueBar
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
-from lm_eval_prune.sweep.config import SweepConfig, parse_ranking, require_rows
+from lm_eval_prune.sweep.config import SweepConfig, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
-from lm_eval_prune.sweep.rankings import (
-    aggregate_path,
-    given_importance,
-    importance_path,
-    importance_settings,
-    needed_importance,
-)
+from lm_eval_prune.sweep.ranking import parse_ranking
+from lm_eval_prune.sweep.rankings import given_importance
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup, settle
+from lm_eval_prune.sweep.sources import aggregate_path, importance_path, importance_settings, needed_importance
 from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.variants import DENSE, Variant
@@ -144,7 +140,7 @@ def _planned(
     for each in configs:
         require_rows(each, len({task.name for task in tasks}))
         given_importance(each, setup.shape)  # what is wrong with a file is told before hours of work
-    jobs = list(dict.fromkeys(job for each in configs for job in needed_importance(each, tasks)))
+    jobs = list({job.name: job for each in configs for job in needed_importance(each, tasks)}.values())
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)
         settings = {importance_path(config, job).name: importance_settings(config) for job in jobs}
@@ -161,7 +157,18 @@ def _planned(
                 scores.save(aggregate_path(config, *key))
             disk.write_plan(folder, each.grid(), setup.record(tasks), plan.rows)
             disk.replace_rows(folder, plan.replaced)
-    return functools.reduce(Plan.joined, plans)
+    joined = functools.reduce(Plan.joined, plans)
+    for line in _donor_lines(joined):
+        note(line)
+    return joined
+
+
+def _donor_lines(plan: Plan) -> list[str]:
+    """Whose importance rankings chose: `task:closest for demo_facts, 0-shot: heads by demo_recall (rho 0.83)`."""
+    return [
+        f"{ranking} for {own.task}, {own.num_fewshot}-shot: {component} by {donor.job.task} (rho {donor.rho:.2f})"
+        for (ranking, component, own), donor in plan.donors.items()
+    ]
 
 
 def _header(configs: Sequence[SweepConfig], tasks: Sequence[PlannedTask], files: int, there: int) -> str:

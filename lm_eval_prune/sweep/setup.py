@@ -15,7 +15,8 @@ from lm_eval_prune.identity import MASK_ARGUMENTS, VERSION, counting_arguments, 
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed
-from lm_eval_prune.sweep.config import SweepConfig, of_groups
+from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.ranking import of_groups
 from lm_eval_prune.sweep.schema import SetupFile
 from lm_eval_prune.sweep.tasks import PlannedTask
 

@@ -15,6 +15,7 @@ from lm_eval_prune.report.figures.form import Figure, in_words, shortened
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
 from lm_eval_prune.report.figures.style import ranking_order
 from lm_eval_prune.report.runs import shots_name
+from lm_eval_prune.sweep.ranking import DONORS
 
 __all__ = ["chance_of", "colours_of", "curve_figures", "ranking_of"]
 
@@ -32,7 +33,7 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
         other = "ffns" if component == "heads" else "heads"
         alone = [entry for entry in entries if not _share(entry, other)]
         rankings = _rankings(entry for entry in alone if _share(entry, component))
-        plain = [ranking for ranking in rankings if not ranking.startswith(TASK)]
+        plain = [ranking for ranking in rankings if not ranking.startswith(TASK) or ranking in DONORS]
         if _is_a_curve([e for e in alone if e.average and (e.is_dense or ranking_of(e) in plain)], component):
             yield _by_ranking(board, alone, component, plain, of)
         for ranking in plain:
@@ -216,7 +217,8 @@ def _transfer(board: Board, entries: Sequence[Entry], component: str, of: str) -
     )
     caption = (
         f"Each panel is a task that the pruned model is evaluated on, each line a task whose scores chose the {noun}; "
-        f"own are the evaluated task's own. Where a line stays near it, the same {noun} matter to both tasks"
+        "own are the evaluated task's own, closest and farthest those of the task whose scores agree most and least "
+        f"with them. Where a line stays near its own, the same {noun} matter to both tasks"
         f"{_level(points)}."
     )
     return Figure(

@@ -35,7 +35,8 @@ class ScoreSet:
 
     model: str
     importance: dict[tuple[str, str], dict[tuple[str, int | None], np.ndarray]] = field(default_factory=dict)
-    """(component, method) -> (task, shots) -> scores; the task is `aggregate` for means over tasks."""
+    """(component, method) -> (task, shots) -> scores; of means over tasks the task is `aggregate`, or
+    `aggregate:TASK+TASK` where a ranking named them."""
     metrics: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
     """(component, method) -> what was measured, where the files say it: metrics of tasks, or `loss`."""
     induction: dict[str, np.ndarray] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class ScoreSet:
         by_name = self.importance[component, method]
         found: dict[int | None, np.ndarray] = {}
         for shots in sorted({shots for _, shots in by_name}, key=lambda shots: -1 if shots is None else shots):
-            tasks = [scores for (task, k), scores in by_name.items() if k == shots and task != AGGREGATE]
+            tasks = [scores for (task, k), scores in by_name.items() if k == shots and not is_aggregate(task)]
             own = by_name.get((AGGREGATE, shots))
             found[shots] = np.mean(tasks, axis=0) if own is None else own
         return found
@@ -64,11 +65,18 @@ def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]
             found.induction[method] = scores
         else:
             task, shots = _name(settings, "task", AGGREGATE), settings.get("num_fewshot")
+            if task == AGGREGATE:
+                task = _name(settings, "aggregate", AGGREGATE)
             named = task, shots if isinstance(shots, int) else None
             found.importance.setdefault((file.component, method), {})[named] = scores
             if metric := _name(settings, "metric", ""):
                 found.metrics.setdefault((file.component, method), {})[metric] = None
     return list(sets.values())
+
+
+def is_aggregate(task: str) -> bool:
+    """Whether scores by this name are a mean over tasks."""
+    return task.partition(":")[0] == AGGREGATE
 
 
 def _name(settings: Mapping[str, Any], key: str, otherwise: str) -> str:
@@ -147,7 +155,7 @@ def _task_maps(
 def _by_layer(found: ScoreSet, method: str, of: str) -> Figure:
     by_name = found.importance["ffns", method]
     means = found.aggregates("ffns", method)
-    tasks = list(dict.fromkeys(task for task, _ in by_name if task != AGGREGATE))
+    tasks = list(dict.fromkeys(task for task, _ in by_name if not is_aggregate(task)))
     grids = {}
     layers = len(next(iter(by_name.values())))
     for shots, mean in means.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lm_eval_prune.sweep.config import load_config, parse_ranking
+from lm_eval_prune.sweep.config import load_config
+from lm_eval_prune.sweep.ranking import parse_ranking
 from tests.fuzz.readers import Target
 
 GOOD = [

@@ -1,0 +1,111 @@
+"""What a ranking is called: one entry of a sweep's `ranking`, read from its text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.variants import LARGEST
+
+__all__ = ["DONORS", "GROUPS", "Ranking", "of_groups", "parse_ranking"]
+
+GROUPS = "kv_group:"
+DONORS = ("task:closest", "task:farthest")
+"""By the scores of the other task of the grid that agrees most, or least, with the evaluated one."""
+SHOTS = re.compile(r"[0-9]{1,4}")
+NUMBER = re.compile(r"[-+.0-9]+")
+NAMED = re.compile(r"(?P<tasks>[^@]+)(?:@(?P<shots>[0-9]{1,4}))?")
+"""What `aggregate:` is taken over: `TASK+TASK`, and `@` before a number of shots."""
+EXPECTED = (
+    "expected own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK (of these tasks; @5 behind it: of 5 "
+    "shots), task:NAME, task:closest, task:farthest, random:0+1+2 (seeds), or an importance file (two with + between: "
+    "heads' and FFNs'), with most: before it for the most important first, and kv_group: before all that for whole "
+    "groups of heads"
+)
+
+
+class Ranking(BaseModel):
+    """One entry of `SweepConfig.ranking`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    kind: Literal["own", "aggregate", "task", "donor", "random", "files"]
+    order: Literal["least", "most"] = "least"
+    unit: Literal["head", "kv_group"] = "head"
+    task: str | None = None
+    """Of `task`: whose scores. Of `donor`: `closest` or `farthest`, by agreement with the evaluated task's."""
+    tasks: tuple[str, ...] = ()
+    """That an aggregate is taken over, groups too; none are the grid's."""
+    num_fewshot: int | None = None
+    """Of the importance that an aggregate is taken over; None is each cell's own."""
+    seeds: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def of_the_grid(self) -> bool:
+        """Whether it takes the scores of all tasks of the grid."""
+        return self.kind == "donor" or (self.kind == "aggregate" and not self.tasks)
+
+
+def parse_ranking(text: str) -> Ranking:
+    """The ranking that `text` describes. Raises ArgumentError."""
+    if of_groups(text):
+        of_heads = parse_ranking(text.removeprefix(GROUPS))
+        if not of_groups(of_heads.text):
+            return of_heads.model_copy(update={"text": text, "unit": "kv_group"})
+    rest = text.removeprefix("most:")
+    order: Any = "most" if rest != text else "least"
+    kind, _, argument = rest.partition(":")
+    found = _scored(text, rest, kind, argument, order)
+    if found is None and kind == "random" and order == "least":
+        found = _random(text, argument)
+    if found is None:
+        raise ArgumentError(f"ranking {text[:200]!r}: {EXPECTED}")
+    return found
+
+
+def of_groups(text: str) -> bool:
+    """Whether a ranking is of the groups of heads that share a key/value head."""
+    return text.startswith(GROUPS)
+
+
+def _scored(text: str, rest: str, kind: str, argument: str, order: Any) -> Ranking | None:
+    """One by scores."""
+    if rest in ("own", "aggregate"):
+        return Ranking(text=text, kind=rest, order=order)  # type: ignore[arg-type]
+    if kind == "aggregate":
+        return _aggregate(text, argument, order)
+    if rest in DONORS:
+        return Ranking(text=text, kind="donor", order=order, task=argument)
+    if kind == "task" and argument:
+        return Ranking(text=text, kind="task", order=order, task=argument)
+    files = tuple(rest.split("+"))
+    if all(file.endswith(".json") for file in files) and len(files) <= 2:
+        return Ranking(text=text, kind="files", order=order, files=files)
+    return None
+
+
+def _aggregate(text: str, argument: str, order: Any) -> Ranking | None:
+    if SHOTS.fullmatch(argument):
+        return Ranking(text=text, kind="aggregate", order=order, num_fewshot=int(argument))
+    named = NAMED.fullmatch(argument)
+    if named is None or NUMBER.fullmatch(argument):
+        return None
+    tasks, shots = tuple(part.strip() for part in named["tasks"].split("+")), named["shots"]
+    if not all(tasks):
+        return None
+    return Ranking(text=text, kind="aggregate", order=order, tasks=tasks, num_fewshot=int(shots) if shots else None)
+
+
+def _random(text: str, argument: str) -> Ranking | None:
+    try:
+        seeds = tuple(int(part) for part in argument.replace("+", " ").replace(",", " ").split())
+    except ValueError:
+        return None
+    if not seeds or not all(0 <= seed <= LARGEST for seed in seeds):
+        return None
+    return Ranking(text=text, kind="random", seeds=seeds)

@@ -1,0 +1,159 @@
+"""Which importance a ranking takes its scores from, and where a sweep keeps it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.file_names import importance_file_name, safe_name
+from lm_eval_prune.harness.quiet import quiet_harness
+from lm_eval_prune.harness.tasks import Member, load_tasks, members_of, num_fewshot_of, task_metadata
+from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.jobs import ImportanceJob
+from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
+from lm_eval_prune.sweep.tasks import PlannedTask
+
+__all__ = ["Aggregate", "aggregate_path", "importance_path", "importance_settings", "needed_importance", "sources_of"]
+
+Aggregate = tuple[str, int, tuple[str, ...]]
+"""A mean over tasks: component, shots, and the names that its tasks were given by; none are the grid's."""
+
+
+def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
+    """Where the sweep keeps these scores, under the name that the importance command gives them."""
+    name = importance_file_name(safe_name(job.task), job.num_fewshot, job.component, _method(config, job.component))
+    return config.output_path / "importance" / name
+
+
+def importance_settings(config: SweepConfig) -> dict[str, Any]:
+    """What importance of a task depends on, beside model, task, shots and method, which the file's name says."""
+    return {
+        "limit": config.importance_limit,
+        "split": config.importance_split,
+        "seed": config.seed,
+        "metric": config.knockout_metric,
+    }
+
+
+def aggregate_path(config: SweepConfig, component: str, num_fewshot: int, tasks: Sequence[str] = ()) -> Path:
+    """Where the sweep keeps the mean over `tasks`, by the names that a ranking gives them; none are the grid's."""
+    own = safe_name(f"aggregate:{'+'.join(tasks)}") if tasks else "aggregate"
+    name = importance_file_name(own, num_fewshot, component, _method(config, component))
+    return config.output_path / "importance" / name
+
+
+def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
+    """All importance that the grid's rankings need, each file once: one task may be named alone and by a group.
+
+    Raises ArgumentError for a ranking by a task that there is not, by a group's name, or by another task of a grid
+    that has but one.
+    """
+    jobs: dict[str, ImportanceJob] = {}
+    for ranking in map(parse_ranking, config.ranking):
+        if ranking.kind == "donor" and len({task.name for task in tasks}) < 2:
+            raise ArgumentError(f"ranking {ranking.text}: the grid has one task; expected others to choose from")
+        for component in _components(config):
+            for task in tasks:
+                if task.error is None:
+                    for job in sources_of(config, ranking, component, task, tasks):
+                        jobs.setdefault(job.name, job)
+    return list(jobs.values())
+
+
+def sources_of(
+    config: SweepConfig, ranking: Ranking, component: str, task: PlannedTask, tasks: Sequence[PlannedTask]
+) -> list[ImportanceJob]:
+    """The scores that `ranking` takes for `task`; those that a donor is chosen among begin with the task's own."""
+    own = ImportanceJob(task.member, component, task.num_fewshot)
+    shots = task.num_fewshot if ranking.num_fewshot is None else ranking.num_fewshot
+    if ranking.kind == "own":
+        return [own]
+    if ranking.kind == "donor":
+        return [own, *(job for job in _of_all_tasks(component, shots, tasks) if job.task != task.name)]
+    if ranking.kind == "aggregate" and ranking.tasks:
+        members = dict.fromkeys(member for name in ranking.tasks for member in _members(config, name))
+        jobs = [_as_the_grid_has_it(config, member, component, shots, tasks) for member in members]
+        return list({job.task: job for job in jobs}.values())
+    if ranking.kind == "aggregate":
+        return _of_all_tasks(component, shots, tasks)
+    if ranking.kind == "task":
+        return [_other_task(config, ranking.task or "", component, shots, tasks)]
+    return []
+
+
+def _method(config: SweepConfig, component: str) -> str:
+    return config.head_method if component == "heads" else config.ffn_method
+
+
+def _components(config: SweepConfig) -> list[str]:
+    shares = {"heads": config.prune_heads, "ffns": config.prune_ffns}
+    return [component for component, values in shares.items() if any(share != "0" for share in values)]
+
+
+def _of_all_tasks(component: str, num_fewshot: int, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
+    """Each task as the grid has it at this number of shots, or else as it has it at another."""
+    members: dict[str, Member] = {}
+    for task in tasks:
+        if task.error is None and (task.num_fewshot == num_fewshot or task.name not in members):
+            members[task.name] = task.member
+    return [ImportanceJob(member, component, num_fewshot) for member in members.values()]
+
+
+def _other_task(
+    config: SweepConfig, name: str, component: str, num_fewshot: int, tasks: Sequence[PlannedTask]
+) -> ImportanceJob:
+    """The task of this name: as the grid has it, where it does."""
+    if (found := _in_grid(name, component, num_fewshot, tasks)) is not None:
+        return found
+    members = _members(config, name)
+    if len(members) != 1:
+        raise ArgumentError(
+            f"ranking task:{name}: {len(members)} tasks; expected one (aggregate:{name} takes the mean over them)"
+        )
+    return _as_the_grid_has_it(config, members[0], component, num_fewshot, tasks)
+
+
+def _as_the_grid_has_it(
+    config: SweepConfig, member: Member, component: str, num_fewshot: int, tasks: Sequence[PlannedTask]
+) -> ImportanceJob:
+    """Importance of a task that need not be in the grid; as the grid has it, where it does."""
+    if (found := _in_grid(member.task, component, num_fewshot, tasks)) is not None:
+        return found
+    real, shots = _loaded(member, config.include_path, config.include_defaults, _metadata(config), num_fewshot)
+    return ImportanceJob(member._replace(task=real), component, shots)
+
+
+def _in_grid(name: str, component: str, num_fewshot: int, tasks: Sequence[PlannedTask]) -> ImportanceJob | None:
+    for task in tasks:
+        if task.error is None and (task.name, task.num_fewshot) == (name, num_fewshot):
+            return ImportanceJob(task.member, component, num_fewshot)
+    return None
+
+
+def _metadata(config: SweepConfig) -> str:
+    return json.dumps(task_metadata(config.model_args, config.metadata), default=str)
+
+
+def _members(config: SweepConfig, name: str) -> list[Member]:
+    """The tasks that `name` stands for. Raises ArgumentError."""
+    return _members_of(name, config.include_path, config.include_defaults, _metadata(config))
+
+
+@functools.cache
+def _members_of(name: str, include_path: str | None, include_defaults: bool, metadata: str) -> list[Member]:
+    with quiet_harness():
+        return members_of(name, include_path, include_defaults, json.loads(metadata))
+
+
+@functools.cache
+def _loaded(
+    member: Member, include_path: str | None, include_defaults: bool, metadata: str, num_fewshot: int
+) -> tuple[str, int]:
+    """(the task's real name, the shots that it is used at). Raises ArgumentError."""
+    with quiet_harness():
+        (task,) = load_tasks([member], include_path, include_defaults, json.loads(metadata)).values()
+    return task.task_name, num_fewshot_of(task, num_fewshot)
