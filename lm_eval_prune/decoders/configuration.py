@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.decoders import check_fits, key_value_heads, removed_from, require_supported, shape_of
+from lm_eval_prune.decoders.acceptance import require_accepted
 from lm_eval_prune.decoders.settings import read_settings
 from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.files import is_folder
@@ -27,15 +28,18 @@ __all__ = [
     "shape_asked_for",
 ]
 
-PLACES = ("revision", "subfolder", "gguf_file", "trust_remote_code")
-"""Arguments of `hf` by which a configuration is found and read."""
+PLACES = ("revision", "subfolder", "gguf_file", "trust_remote_code", "backend")
+"""Arguments of `hf` by which a configuration is found and read, and by which it is one of a causal language model."""
 
 
-def read_configuration(pretrained: str | os.PathLike[str], name: str | None = None, **where: Any) -> Any:
+def read_configuration(
+    pretrained: str | os.PathLike[str], name: str | None = None, *, backend: str | None = None, **where: Any
+) -> Any:
     """The transformers configuration of a supported model; errors call it `name`. Raises PruneError.
 
     `where` may hold `revision`, `subfolder` and `gguf_file`, as for `from_pretrained`; and `trust_remote_code`: unless
-    it is True, code that comes with a configuration is not run, and nobody is asked whether it should be.
+    it is True, code that comes with a configuration is not run, and nobody is asked whether it should be. `backend` is
+    the harness's argument.
     """
     from transformers import AutoConfig
 
@@ -47,7 +51,7 @@ def read_configuration(pretrained: str | os.PathLike[str], name: str | None = No
         read_settings(file, name)  # where there is none, AutoConfig says so
     with configuration_errors(name):
         config = AutoConfig.from_pretrained(pretrained, **where)
-    require_supported(config, name)
+    require_accepted(config, name, backend)
     return config
 
 
@@ -63,12 +67,9 @@ def key_value_heads_asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> 
 
 def _asked_for(pretrained: Any, arguments: Mapping[str, Any]) -> Any:
     if hasattr(pretrained, "config"):
-        config = pretrained.config
-    else:
-        where = {key: arguments[key] for key in PLACES if arguments.get(key)}
-        config = read_configuration(pretrained, **where)
-    require_supported(config, "the given model")
-    return config
+        require_supported(pretrained.config, "the given model")
+        return pretrained.config
+    return read_configuration(pretrained, **{key: arguments[key] for key in PLACES if arguments.get(key)})
 
 
 def find_file(

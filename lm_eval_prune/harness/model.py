@@ -26,6 +26,7 @@ from lm_eval_prune.decoders import (
     removed_from,
     require_supported,
 )
+from lm_eval_prune.decoders.acceptance import require_accepted
 from lm_eval_prune.decoders.configuration import (
     configuration_errors,
     effective_mask,
@@ -166,6 +167,7 @@ class PrunedModel(HFLM):
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:
         with configuration_errors(pretrained):
             super()._get_config(pretrained, **kwargs)
+        require_accepted(self.config, pretrained, self.arguments.get("backend"))
         self._take_configuration(self.config, pretrained)
 
     def _take_configuration(self, config: Any, name: str) -> None:

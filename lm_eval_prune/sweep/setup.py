@@ -92,7 +92,10 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     name = arguments.get("pretrained", BUNDLED_NAME)
     place = bundled_model_path() if name == BUNDLED_NAME else model_folder(name, arguments.get("revision"))
     known = read_configuration(
-        place, name=arguments.get("pretrained"), trust_remote_code=arguments.get("trust_remote_code")
+        place,
+        name=arguments.get("pretrained"),
+        trust_remote_code=arguments.get("trust_remote_code"),
+        backend=arguments.get("backend"),
     )
     check_fits_config(arguments, known)
     counting = counting_arguments(arguments)
