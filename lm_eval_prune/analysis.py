@@ -14,8 +14,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lm_eval_prune.agreement import (
+    CrossShot,
+    PairAgreement,
+    SharedTop,
+    agreements,
+    cross_shot,
+    kept_components,
+    permutation_p,
+    shared_tops,
+    spearman_matrix,
+)
 from lm_eval_prune.errors import ArgumentError, ScoreError
-from lm_eval_prune.fractions import number_pruned, parse_fraction
+from lm_eval_prune.fractions import parse_fraction
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -24,16 +35,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agreement",
+    "CrossShot",
     "Overlap",
+    "PairAgreement",
     "Retained",
+    "SharedTop",
     "TransferCell",
     "agreement_table",
+    "agreements",
+    "cross_shot",
     "kept_components",
     "overlap",
     "paper_correlation",
     "pareto_front",
+    "permutation_p",
     "rank_agreement",
     "retained_capacity",
+    "shared_tops",
     "spearman_matrix",
     "transfer_cells",
 ]
@@ -127,38 +145,6 @@ def agreement_table(scores: Mapping[str, ArrayLike], *, seed: int = 1234) -> lis
         for place, first in enumerate(every)
         for second in every[place + 1 :]
     ]
-
-
-def spearman_matrix(scores: Sequence[ArrayLike]) -> tuple[NDArray, NDArray]:
-    """(over all components, within layers): Spearman's rho of every pair, each (len(scores), len(scores)).
-
-    Within layers it is the mean over layers where neither is constant; nan for FFNs, and wherever there is no rho.
-    """
-    arrays = np.array([np.asarray(values, dtype=float) for values in scores])
-    overall = _rank_correlations(arrays.reshape(len(arrays), -1))
-    if arrays.ndim == 2:
-        return overall, np.full_like(overall, np.nan)
-    layers = np.array([_rank_correlations(arrays[:, layer]) for layer in range(arrays.shape[1])])
-    counted = (~np.isnan(layers)).sum(0)
-    return overall, np.where(counted, np.nansum(layers, axis=0) / np.maximum(counted, 1), np.nan)
-
-
-def _rank_correlations(rows: NDArray) -> NDArray:
-    """(len(rows), len(rows)): Pearson's correlation of the ranks; nan where a row is constant."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(rows, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
-    lengths = np.sqrt((centred**2).sum(1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.clip(centred @ centred.T / np.outer(lengths, lengths), -1, 1)
-
-
-def kept_components(scores: ArrayLike, fraction: Share) -> set[int]:
-    """Flat indices that stay when the floor(fraction * n) lowest scores go, ties to the lower index, as in a mask."""
-    flat = np.asarray(scores, dtype=float).ravel()
-    order = np.argsort(flat, kind="stable")
-    return set(order[number_pruned(parse_fraction(fraction), flat.size) :].tolist())
 
 
 def overlap(a: ArrayLike, b: ArrayLike, fractions: Sequence[Share] = TENTHS) -> list[Overlap]:

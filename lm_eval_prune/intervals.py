@@ -10,6 +10,7 @@ with a small correction for continuity (CONTINUITY); Wilson, JASA 22 (1927) 209-
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "Z",
     "detectable_loss",
     "documents_needed",
+    "holm",
     "margin_shown",
     "root_between",
     "score_limits",
@@ -200,3 +202,13 @@ def detectable_loss(units: float, discordance: float, power: float = POWER) -> f
         reach += CONTINUITY / math.sqrt(units)
         low, high = (loss, high) if loss * math.sqrt(units) < reach else (low, loss)
     return high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p-values that may be compared with one level whatever their number."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

@@ -43,7 +43,7 @@ LAYERS = [
     ["importance"],
     ["sequences"],
     ["induction"],
-    ["analysis", "intervals", "unit_intervals"],
+    ["agreement", "analysis", "intervals", "unit_intervals"],
     ["selection"],
     ["packaged_models"],
     ["families"],

@@ -1,19 +1,17 @@
 """Every number of ../study-smollm2.md that is about rankings: `python rankings.py FOLDER`, of the unpacked study.
 
-Permutations and draws have fixed seeds. What is about accuracy comes from `lm-eval-prune leaderboard`.
+They are the functions of `lm_eval_prune.analysis`, whose permutations have fixed seeds. What is about accuracy comes
+from `lm-eval-prune leaderboard`.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import hypergeom, rankdata
-from statsmodels.stats.multitest import multipletests
 
-from lm_eval_prune.analysis import kept_components, spearman_matrix
+from lm_eval_prune.analysis import agreements, cross_shot, spearman_matrix
 from lm_eval_prune.importance.files import ImportanceScores
 
 SHOTS = (0, 1, 5)
@@ -32,54 +30,27 @@ def loaded(file: Path) -> np.ndarray:
     return np.array(ImportanceScores.load(file).scores)
 
 
-def permuted(one: np.ndarray, other: np.ndarray, *, within_layers: bool, number: int = 10_000) -> float:
-    """One-sided p of Spearman's rho: how often it is as large with the heads of `other` shuffled."""
-    generator = np.random.default_rng(0)
-    rank = rankdata(one).reshape(one.shape)
-    found = float(np.corrcoef(rank.ravel(), rankdata(other))[0, 1])
-    ranks = rankdata(other).reshape(other.shape)
-    if within_layers:
-        shuffled = generator.permuted(np.broadcast_to(ranks, (number, *ranks.shape)), axis=2)
-    else:
-        shuffled = generator.permuted(np.broadcast_to(ranks.ravel(), (number, ranks.size)), axis=1)
-    centred = rank.ravel() - rank.mean()
-    rows = shuffled.reshape(number, -1)
-    rhos = (rows - rows.mean(1, keepdims=True)) @ centred / (rows[0].std() * centred.std() * rank.size)
-    return (1 + int((rhos >= found).sum())) / (number + 1)
-
-
-def shared(one: np.ndarray, other: np.ndarray, share: str) -> tuple[int, int, float, float]:
-    """Of the top `share` of heads: shared, kept, what chance shares, and its one-sided p (hypergeometric)."""
-    pruned = str(1 - float(share))
-    first, second = kept_components(one, pruned), kept_components(other, pruned)
-    both, kept = len(first & second), len(first)
-    return both, kept, kept * kept / one.size, float(hypergeom.sf(both - 1, one.size, kept, kept))
-
-
 def between_tasks(folder: Path) -> None:
     print("Between tasks: Spearman's rho of head importance")
     for shots in SHOTS:
         scores = heads(folder, shots)
         for names, told in ((tuple(scores), "all tasks"), (ABOVE_CHANCE, "tasks above chance")):
-            whole, inside = spearman_matrix([scores[name] for name in names])
-            pairs = list(itertools.combinations(range(len(names)), 2))
-            rows, columns = zip(*pairs, strict=True)
-            rhos, within = whole[rows, columns], inside[rows, columns]
-            p = [permuted(scores[names[a]], scores[names[b]], within_layers=True) for a, b in pairs]
-            holm = multipletests(p, method="holm")[1]
+            pairs = agreements({name: scores[name] for name in names})
+            rhos, within = np.array([(pair.rho, pair.rho_within_layers) for pair in pairs]).T
             print(
                 f"  {shots}-shot, {told}: {len(pairs)} pairs, mean {rhos.mean():.3f}, "
-                f"{rhos.min():.3f} to {rhos.max():.3f}; within layers mean {within.mean():.3f}; "
-                f"shuffled within layers, Holm p < 0.05 in {int((holm < 0.05).sum())} of {len(pairs)}"
+                f"{rhos.min():.3f} to {rhos.max():.3f}; within layers mean {within.mean():.3f}; shuffled within "
+                f"layers, Holm p < 0.05 in {sum(pair.p_within_layers_holm < 0.05 for pair in pairs)} of {len(pairs)}"
             )
 
 
 def between_shots(folder: Path) -> None:
     print("Between numbers of shots, same task")
-    by_shots = {shots: heads(folder, shots) for shots in SHOTS}
-    for one, other in itertools.combinations(SHOTS, 2):
-        rhos = [float(spearman_matrix([by_shots[one][task], by_shots[other][task]])[0][0, 1]) for task in by_shots[one]]
-        print(f"  {one} and {other}: mean {np.mean(rhos):.3f}, variance {np.var(rhos):.4f}, least {min(rhos):.3f}")
+    for found in cross_shot({shots: heads(folder, shots) for shots in SHOTS}):
+        print(
+            f"  {found.first} and {found.second}: mean {found.mean:.3f}, variance {found.variance:.4f}, "
+            f"least {found.least:.3f}"
+        )
 
 
 def induction(folder: Path) -> None:
@@ -88,13 +59,16 @@ def induction(folder: Path) -> None:
         scores = loaded(folder.parent / "induction" / f"{name}.json")
         for shots in SHOTS:
             mean = np.mean(list(heads(folder, shots).values()), axis=0)
-            rho = float(spearman_matrix([scores, mean])[0][0, 1])
-            p = permuted(scores, mean, within_layers=True)
-            overlaps = []
-            for share in ("0.1", "0.3"):
-                both, kept, chance, chance_p = shared(scores, mean, share)
-                overlaps.append(f"top {float(share):.0%}: {both} of {kept}, chance {chance:.1f}, p {chance_p:.2g}")
-            print(f"  {name}, {shots}-shot: rho {rho:.3f} (p within layers {p:.4f}); {'; '.join(overlaps)}")
+            (pair,) = agreements({name: scores, "mean": mean})
+            overlaps = [
+                f"top {float(top.share):.0%}: {top.shared} of {top.kept}, chance {top.expected:.1f}, p {top.p:.2g}"
+                for top in pair.tops
+                if float(top.share) in (0.1, 0.3)
+            ]
+            print(
+                f"  {name}, {shots}-shot: rho {pair.rho:.3f} (p within layers {pair.p_within_layers:.4f}); "
+                f"{'; '.join(overlaps)}"
+            )
     prefix = loaded(folder.parent / "induction" / "prefix-matching.json")
     print(f"  prefix matching above 0.5: {int((prefix > 0.5).sum())} of {prefix.size}; largest {prefix.max():.3f}")
 

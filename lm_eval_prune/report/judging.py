@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from lm_eval_prune.intervals import holm
 from lm_eval_prune.report.averages import (
     average_estimate,
     average_of,
@@ -21,7 +22,7 @@ from lm_eval_prune.report.cells import Made
 from lm_eval_prune.report.chance import chance_of_average
 from lm_eval_prune.report.grouping import RowKey
 from lm_eval_prune.report.runs import Chance, Run
-from lm_eval_prune.report.statistics import Estimate, holm
+from lm_eval_prune.report.statistics import Estimate
 
 __all__ = ["judged", "judged_averages"]
 

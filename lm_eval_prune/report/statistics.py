@@ -26,7 +26,7 @@ from lm_eval_prune.report.parts import Paired, PairedUnits, Part, student_quanti
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Estimate", "holm"]
+__all__ = ["Estimate"]
 
 STEP = 1.05
 """By which levels are searched for, at first."""
@@ -168,13 +168,3 @@ class Estimate:
         # Other draws on other tasks: at most as far off as if all were off together.
         errors = [math.sqrt(float(np.var(list(found.values()), ddof=1)) / len(found)) for found in series]
         return min(len(found) for found in series), math.fsum(errors) ** 2
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that may be compared with one level whatever their number."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
