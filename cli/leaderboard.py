@@ -83,8 +83,8 @@ def command(
 ) -> None:
     """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
 
-    Prints the table, and writes leaderboard.html (a page to open), .md, .csv, .parquet and .json to OUTPUT_PATH,
-    figures to its figures/, and what other programs read to its exports/.
+    Prints the table, and writes leaderboard.html (a page to open), .md, .tex, .csv, .parquet and .json to
+    OUTPUT_PATH, figures to its figures/, and what other programs read to its exports/.
     """
     from rich.console import Console
 

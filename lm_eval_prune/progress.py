@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -32,8 +34,12 @@ class Bar(tqdm):
 
 
 def say(line: str) -> None:
-    """A whole line on stdout, above the bars."""
-    tqdm.write(printable(line), file=sys.stdout)
+    """A whole line on stdout, above the bars; on a terminal that is narrower it goes on below, broken at blanks."""
+    line = printable(line)
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -11,7 +11,16 @@ import re
 import unicodedata
 from typing import TextIO
 
-__all__ = ["markdown_text", "message_of", "one_line", "printable", "replace_what_does_not_fit", "spreadsheet_text"]
+__all__ = [
+    "LATEX_SIGNS",
+    "latex_text",
+    "markdown_text",
+    "message_of",
+    "one_line",
+    "printable",
+    "replace_what_does_not_fit",
+    "spreadsheet_text",
+]
 
 SPELT_OUT = {"Cc", "Cs", "Zl", "Zp", "Cf"}
 """Unicode's categories of control characters, halves of surrogate pairs, separators of lines and of paragraphs, and of
@@ -23,6 +32,14 @@ PLAIN = {
     **{"−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "█": "#", "▏": "|", "∅": "(/)", "⊥": "_|_"},
 }  # fmt: skip
 """Signs of our tables -> what stands for them where an encoding lacks them."""
+LATEX_SIGNS = {
+    **{"\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "$": "\\$", "&": "\\&", "#": "\\#", "%": "\\%", "_": "\\_"},
+    **{"^": "\\textasciicircum{}", "~": "\\textasciitilde{}", "<": "\\textless{}", ">": "\\textgreater{}"},
+    **{"±": "$\\pm$", "≈": "$\\approx$", "▼": "$\\blacktriangledown$", "▲": "$\\blacktriangle$", "∅": "$\\emptyset$"},
+    **{"⊥": "$\\bot$", "·": "$\\cdot$", "−": "$-$", "–": "--", "≥": "$\\geq$", "≤": "$\\leq$", "…": "\\dots{}"},
+    **{"[": "{[}", "*": "{*}"},  # which would be arguments of the end of the line before
+}
+"""Signs that LaTeX reads as its own, or lacks -> what sets them; booktabs and amssymb are all that it takes."""
 HANDLER = "lm_eval_prune.plain"
 FORMULA = re.compile(r"\s*[=+\-@\t\r\n＝＋－＠]")
 """How a cell begins that a spreadsheet takes for a formula; blanks before it are ignored there."""
@@ -54,6 +71,11 @@ def markdown_text(text: object) -> str:
     """`text` that Markdown and HTML show as it is: no tag, picture, link, table cell or emphasis comes out of it."""
     escaped = re.sub(r"([\\`*_\[\]|#~]|!(?=\[)|(?<=\])\()", r"\\\1", printable(" ".join(str(text).split())))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def latex_text(text: object) -> str:
+    """`text` that LaTeX sets as it is: no command, comment, column or formula comes out of it."""
+    return "".join(LATEX_SIGNS.get(character, character) for character in printable(" ".join(str(text).split())))
 
 
 def spreadsheet_text(value: object) -> object:

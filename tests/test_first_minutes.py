@@ -63,7 +63,8 @@ def test_results_are_read_without_torch_and_the_harness(light, sweep, tmp_path):
     assert "pip install 'lm-eval-prune[report]'" in said
     page = (tmp_path / "board" / "leaderboard.html").read_text()
     assert "demo_facts" in page
-    assert {path.suffix for path in (tmp_path / "board").iterdir()} >= {".html", ".md", ".csv", ".json", ".parquet"}
+    suffixes = {path.suffix for path in (tmp_path / "board").iterdir()}
+    assert suffixes >= {".html", ".md", ".tex", ".csv", ".json", ".parquet"}
     status = run(command, "sweep", "status", sweep.folder, env=variables(light))
     assert "2 cells done, 0 running, 0 missing, 0 failed" in status
     code = (

@@ -31,7 +31,9 @@ def on_a_terminal(script, columns=80):
     """What `script` writes to a terminal."""
     leader, follower = pty.openpty()
     ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", script], stdin=follower, stdout=follower, stderr=follower):
+    variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command, terminal = [sys.executable, "-c", script], {"stdin": follower, "stdout": follower, "stderr": follower}
+    with subprocess.Popen(command, env=variables, **terminal):
         os.close(follower)
         found = b""
         while True:
@@ -69,6 +71,24 @@ def test_lines_are_whole_beside_bars(shown):
     for number in range(4):
         assert re.search(rf"[\r\n]line {number} [^\r\n]*\r?\n", shown)
     assert "\x1b[31m" not in shown
+
+
+LINES = [
+    "most:aggregate:5, heads 0.3, FFNs 0.2 on demo_a_task_of_a_long_name, 5-shot: acc 0.9167 (+0.0000 to dense)",
+    "importance of heads to demo_facts, 5-shot: 60 examples, 12.3 s, and what else there is to say of that file",
+    "failed: own, heads 0.5, FFNs 0 on demo_pattern, 25-shot: OutOfMemoryError: CUDA out of memory, it is said here",
+    "a short line",
+    "/" + "x" * 100 + " a path is in one piece",
+]
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_long_lines_are_broken_at_blanks(columns):
+    shown = on_a_terminal(f"from lm_eval_prune.progress import say\nfor line in {LINES!r}: say(line)", columns)
+    pieces = shown.split("\r\n")
+    assert all(len(piece) <= columns or piece.startswith("/x") for piece in pieces)
+    assert " ".join(shown.split()) == " ".join(" ".join(LINES).split())  # no word is broken, none is lost
+    assert "a short line" in pieces
 
 
 def test_elsewhere_there_are_only_lines(capsys):

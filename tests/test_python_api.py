@@ -126,7 +126,7 @@ def test_the_results_files_are_compared_pairwise_as_sweeps_are(evaluated):
     assert board.problems == []
     assert set(board.averages.num_fewshot) == {0, 2}
     half = board.cells[board.cells.ranking == "half"]
-    assert set(half.heads_pruned) == {0.5}
+    assert set(half.prune_heads) == {0.5}
     assert set(half.difference_paired) == {12}
     for row in half.itertuples():
         asked = frame[(frame.task == row.task) & (frame.num_fewshot == row.num_fewshot)].set_index("mask").acc

@@ -76,14 +76,14 @@ def test_tables_read_back_are_the_numbers_of_the_files(written, files):
         assert len(rows) == 8
         for row in rows:
             for task in TASKS:
-                where = row["ranking"], float(row["heads_pruned"]), task, int(row["num_fewshot"])
+                where = row["ranking"], float(row["prune_heads"]), task, int(row["num_fewshot"])
                 assert float(row[f"{task} acc"]) == expected(files, *where)
                 if row["ranking"] != "random":
                     value, error, _ = files[(*where[:2], None, *where[2:])]
                     assert (float(row[f"{task} acc"]), float(row[f"{task} acc stderr"])) == (value, error)
     for entry in json.loads((output / "leaderboard.json").read_text())["entries"]:
         for task in TASKS:
-            where = entry["ranking"], entry["heads_pruned"], task, entry["num_fewshot"]
+            where = entry["ranking"], entry["prune_heads"], task, entry["num_fewshot"]
             assert entry["tasks"][f"{task} acc"]["value"] == expected(files, *where)
 
 

@@ -17,7 +17,7 @@ from lm_eval_prune.report.figures import figures
 from lm_eval_prune.report.figures.files import write_figures
 from lm_eval_prune.report.figures.form import Figure, unique_names
 from lm_eval_prune.report.figures.scores import null_reach
-from lm_eval_prune.report.figures.style import DARK, LIGHT, spec
+from lm_eval_prune.report.figures.style import DARK, LIGHT, category_dashes, ranking_order, spec
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.variants import Variant
 
@@ -175,6 +175,21 @@ def test_a_ranking_has_one_colour_in_all_figures_and_on_all_boards(shown, tmp_pa
     assert all(domain == ["dense", "own", "aggregate", "random", "task:piqa"] for domain in domains)
     _, other = made(sweep(tmp_path, grid(("mine", "random"), heads=("0.3", "0.7")), TASKS))
     assert next(colours_in(spec(other["heads-rankings"].chart)))[:4] == ["dense", "own", "aggregate", "random"]
+
+
+def test_rankings_of_one_kind_share_a_hue_and_have_dashes_of_their_own():
+    others = ["task:piqa", "scores.json", "most:aggregate:5", "mine"]
+    kin = ["aggregate:0", "aggregate:1", "aggregate:5", "own, oracle"]
+    order = ranking_order([*others, *kin, "dense", "own", "random"])
+    hue = {name: LIGHT["range"]["category"][place] for place, name in enumerate(order)}
+    dash = dict(zip(order, map(str, category_dashes(len(order))), strict=True))
+    assert {hue[name] for name in kin[:3]} == {hue["aggregate"]}
+    assert hue["own, oracle"] == hue["own"]
+    assert len({hue[name] for name in [*others, "own", "aggregate", "random", "dense"]}) == 8
+    assert len(set(order)) == len(order)
+    assert set(order) >= {*others, *kin}
+    look = [(hue[name], dash[name]) for name in [*others, *kin, "own", "aggregate", "random"]]
+    assert len(set(look)) == len(look)
 
 
 def test_fourteen_tasks_are_small_multiples(tmp_path):

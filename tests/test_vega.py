@@ -50,7 +50,14 @@ def test_a_page_without_charts_says_so(death, dying, tmp_path):
     assert DEATHS[death][1] in page
     assert "dense" in page
     assert 'id="data-vega"' not in page
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".html", ".json", ".md", ".parquet"]
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [
+        ".csv",
+        ".html",
+        ".json",
+        ".md",
+        ".parquet",
+        ".tex",
+    ]
 
 
 def test_charts_are_on_the_page_where_it_lives(tmp_path):

@@ -26,7 +26,7 @@ class Comparison:
     averages: pd.DataFrame
     """A row for each variant and number of shots, best first: the average over the tasks, its interval and verdict.
 
-    `heads_pruned`, `ffns_pruned`, `parameters_left` and `flops_left` are shares.
+    `prune_heads`, `prune_ffns` (as in a sweep's settings), `parameters_left` and `flops_left` are shares.
     """
     cells: pd.DataFrame
     """A row for each of them on each task: the metric's `value`, and the `difference` to the dense model.

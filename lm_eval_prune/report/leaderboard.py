@@ -51,9 +51,9 @@ def leaderboard(
 ) -> Leaderboard:
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
-    leaderboard.html, .md, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page and the
-    Markdown (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see
-    `exports.EXPORTS`) what other programs read to exports/.
+    leaderboard.html, .md, .tex, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page, the
+    Markdown and the LaTeX (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/,
+    `exports` (see `exports.EXPORTS`) what other programs read to exports/.
     Without the packages of the extra `report` there are no charts, and a problem says so; figures as files need them.
     Raises PruneError.
     """

@@ -6,7 +6,7 @@ Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, an
     columns[]        task, metric, higher_is_better, num_fewshot; detectable, units, unit_field, documents;
                      chance {level, by} or null; at_chance[] numbers of shots
     average          name, and the same
-    entries[]        a row: rank, variant, model, backend, ranking, heads_pruned, ffns_pruned, oracle, num_seeds,
+    entries[]        a row: rank, variant, model, backend, ranking, prune_heads, prune_ffns, oracle, num_seeds,
                      num_fewshot (null: each task its own), documents, parameters, parameters_left, flops_left, seeds[],
                      average and tasks{column name}: value, low/high or stderr, spread, num_documents, verdict,
                      difference {value, low, high, p, p_holm, method, paired, ...} or null; of a task, donor (whose
@@ -127,8 +127,8 @@ def _identity(entry: Entry) -> dict[str, Any]:
         "model": entry.model,
         "backend": entry.backend,
         "ranking": entry.ranking,
-        "heads_pruned": _number(entry.prune_heads),
-        "ffns_pruned": _number(entry.prune_ffns),
+        "prune_heads": _number(entry.prune_heads),
+        "prune_ffns": _number(entry.prune_ffns),
         "oracle": entry.oracle,
         "num_seeds": len(entry.seeds),
         "num_fewshot": None if entry.num_fewshot == OWN_SHOTS else entry.num_fewshot,

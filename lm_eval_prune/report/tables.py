@@ -12,6 +12,7 @@ from lm_eval_prune.files import write_bytes, write_json
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
+from lm_eval_prune.report.latex import latex
 from lm_eval_prune.report.records import arranged, flat_records, nested
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import (
@@ -29,18 +30,20 @@ __all__ = ["decline_table", "harness_table", "markdown", "side_by_side", "write_
 
 
 def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = "") -> list[Path]:
-    """Write leaderboard.csv, .parquet, .json and .md; `sort` and `text` arrange the Markdown, the others hold all."""
+    """Write leaderboard.csv, .parquet, .json, .md and .tex; `sort` and `text` arrange the last two."""
     import pyarrow
     import pyarrow.parquet
 
     records = flat_records(board)
-    paths = [folder / f"leaderboard.{suffix}" for suffix in ("csv", "parquet", "json", "md")]
+    paths = [folder / f"leaderboard.{suffix}" for suffix in ("csv", "parquet", "json", "md", "tex")]
     write_bytes(paths[0], _csv(records).encode())
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
     write_bytes(paths[1], buffer.getvalue())
     write_json(paths[2], nested(board))
-    write_bytes(paths[3], markdown(board, arranged(board, sort=sort, text=text)).encode(errors="backslashreplace"))
+    entries = arranged(board, sort=sort, text=text)
+    write_bytes(paths[3], markdown(board, entries).encode(errors="backslashreplace"))
+    write_bytes(paths[4], latex(board, entries).encode(errors="backslashreplace"))
     return paths
 
 

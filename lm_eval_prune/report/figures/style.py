@@ -2,12 +2,14 @@
 
 A ranking has the same colour in every figure: categories take theirs from the configuration by their place in
 `ranking_order`, in which the usual rankings have fixed places: the first colour is the dense model's, then seven hues
-of Okabe and Ito, then the same again; dashes tell the rounds apart. Numbers of shots are shades, from few to many. Heat
-is viridis, or blue to orange around 0.
+of Okabe and Ito, then the same again; dashes tell the rounds apart. Rankings of one kind (`aggregate`,
+`aggregate:5`) share a hue. Numbers of shots are shades, from few to many. Heat is viridis, or blue to orange around 0.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +55,25 @@ DARK = _theme(
 
 
 def ranking_order(rankings: Iterable[str]) -> list[str]:
-    """All of a board's rankings, and those of RANKINGS, in the order of their colours."""
-    return list(dict.fromkeys([*RANKINGS, *sorted(rankings)]))
+    """All of a board's rankings, and those of RANKINGS, in the order of their colours.
+
+    What is of a kind with one of RANKINGS (`aggregate:5`; `own, oracle`) has its hue, a round on: another dash. Places
+    that are left free on the way are names that no ranking has, and no legend shows.
+    """
+    places = dict(enumerate(RANKINGS))
+    left = []
+    for ranking in sorted(set(rankings) - set(RANKINGS)):
+        kind = re.split("[:,]", ranking)[0]
+        first = RANKINGS.index(kind) if kind in RANKINGS[1:] else HUES * ROUNDS
+        fitting = [place for place in range(first + HUES, HUES * ROUNDS, HUES) if place not in places]
+        if fitting:
+            places[fitting[0]] = ranking
+        else:
+            left.append(ranking)
+    free = (place for place in itertools.count(len(RANKINGS)) if place not in places)
+    for ranking in left:
+        places[next(free)] = ranking
+    return [places.get(place, f"\N{ZERO WIDTH SPACE}{place}") for place in range(max(places) + 1)]
 
 
 def category_dashes(count: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ from lm_eval_prune.report.wording import (
     probability_text,
     value_text,
 )
-from lm_eval_prune.text import printable, spreadsheet_text
+from lm_eval_prune.text import LATEX_SIGNS, printable, spreadsheet_text
 
 __all__ = ["Heading", "Shown", "left_names", "row_id", "table_data"]
 
@@ -75,6 +75,7 @@ def table_data(board: Board) -> dict[str, Any]:
         "left": [{"id": name, "name": text} for name, text in left_names(board)],
         "shots": [{"id": shots, "name": shots_name(shots)} for shots in board.shots],
         "signs": VERDICT_SIGNS,
+        "latex": LATEX_SIGNS,
         "chance": _chance_row(board),
         "rows": [_row(board, entry) for entry in board.entries],
         "keys": [spreadsheet_text(key) for key in records[0]] if records else [],

@@ -2,7 +2,7 @@
 
 /** The keys of leaderboard.csv that a column shows: those that begin with its name, and with no longer one's. */
 function keysOf(column, data) {
-  const fixed = { rank: ["rank"], variant: ["variant", "model"], shots: ["num_fewshot"], parameters: ["parameters", "parameters_left"], flops: ["flops_left"], heads: ["heads_pruned"], ffns: ["ffns_pruned"], n: [] };
+  const fixed = { rank: ["rank"], variant: ["variant", "model"], shots: ["num_fewshot"], parameters: ["parameters", "parameters_left"], flops: ["flops_left"], heads: ["prune_heads"], ffns: ["prune_ffns"], n: [] };
   if (column.place === undefined) return fixed[column.id] ?? [];
   const within = (key, name) => key === name || key.startsWith(`${name} `);
   return data.keys.filter((key) => within(key, column.name)
@@ -22,24 +22,24 @@ function asCsv(rows, columns, data) {
   return [keys.map(quoted).join(","), ...lines].join("\n") + "\n";
 }
 
-const LATEX = { "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", $: "\\$", "&": "\\&", "#": "\\#", "%": "\\%", _: "\\_", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}", "±": "$\\pm$", "≈": "$\\approx$", "▼": "$\\blacktriangledown$", "▲": "$\\blacktriangle$", "·": "$\\cdot$", "∅": "$\\emptyset$", "⊥": "$\\bot$", "−": "$-$", "–": "--", "<": "\\textless{}", ">": "\\textgreater{}", "≥": "$\\geq$", "≤": "$\\leq$" };
-
-function latexText(text) {
-  return String(text).replace(/[\\{}$&#%_^~±≈▼▲·∅⊥−–<>≥≤]/g, (sign) => LATEX[sign]);
+/** `signs`: character -> what LaTeX sets it by. */
+function latexText(text, signs) {
+  return Array.from(String(text), (sign) => signs[sign] ?? sign).join("");
 }
 
 /** The table for a paper: needs booktabs and, for the verdicts' signs, amssymb. */
 function asLatex(rows, columns, data, view) {
+  const latex = (text) => latexText(text, data.latex);
   const cellText = (cell) => {
-    if (cell.order === null && !cell.difference) return cell.text === "missing" ? "--" : latexText(cell.text);
-    const difference = view.differences && cell.difference ? ` (${latexText(cell.difference)}${cell.verdict ? ` ${latexText(data.signs[cell.verdict])}` : ""})` : "";
-    return latexText([cell.text, cell.below].filter(Boolean).join(" ")) + difference + (view.p && cell.p ? ` ${latexText(cell.p)}` : "");
+    if (cell.order === null && !cell.difference) return cell.text === "missing" ? "--" : latex(cell.text);
+    const difference = view.differences && cell.difference ? ` (${latex(cell.difference)}${cell.verdict ? ` ${latex(data.signs[cell.verdict])}` : ""})` : "";
+    return latex([cell.text, cell.below].filter(Boolean).join(" ")) + difference + (view.p && cell.p ? ` ${latex(cell.p)}` : "");
   };
   const line = (cells) => `${cells.join(" & ")} \\\\`;
   return [
     "% needs \\usepackage{booktabs,amssymb}",
     `\\begin{tabular}{${columns.map((column) => (column.kind === "text" ? "l" : "r")).join("")}}`,
-    "\\toprule", line(columns.map((column) => latexText(column.name))), "\\midrule",
+    "\\toprule", line(columns.map((column) => latex(column.name))), "\\midrule",
     ...rows.map((row) => line(columns.map((column) => cellText(column.cell(row))))),
     "\\bottomrule", "\\end{tabular}", "",
   ].join("\n");
