@@ -1,19 +1,21 @@
 """Masks applied to a live model, and undone.
 
 A pruned head's output is zero before the output map, whose bias stays (Bansal et al. 2023, section 3.1); a pruned FFN
-adds nothing, biases included, so the residual stream passes by. Hooks on the modules that `decoders/` names do it:
-transformers 5 ignores a `head_mask` argument without a word.
+adds nothing, biases included, so the residual stream passes by. With `means` both are their mean outputs instead (mean
+ablation, `means.py`). Hooks on the modules that `decoders/` names do it: transformers 5 ignores a `head_mask` argument
+without a word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from lm_eval_prune.decoders import check_fits, decoder_of
+from lm_eval_prune.decoders import check_fits, decoder_of, trunk_of
 from lm_eval_prune.decoders.compiled import uncompiled
 from lm_eval_prune.decoders.saving import unsaveable
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
     Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,8 +37,10 @@ UNSAVED = (
 
 
 @contextmanager
-def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
+def masked(model: Model, mask: PruningMask, means: Means | None = None) -> Iterator[Model]:
     """Prune `model` inside the block: forward, generation with a key-value cache, and gradients.
+
+    What is pruned gives zero, or with `means` its mean output.
 
     Blocks nest: what any of them prunes is pruned. On exit, also by an exception, the model is as before; its weights
     are never touched. What a compacted model lacks already is pruned. A model compiled by torch.compile is to be given
@@ -47,34 +52,46 @@ def masked(model: Model, mask: PruningMask) -> Iterator[Model]:
     decoder = decoder_of(model)
     check_fits(mask, decoder.num_hidden_layers, decoder.num_attention_heads)
     mask = mask - decoder.removed
+    if means is not None:
+        means.check_fits(mask.shape, decoder.head_dim, trunk_of(model).hidden_size)
     with ExitStack() as hooks:
         if not mask.is_dense:
             hooks.enter_context(uncompiled(model))
             hooks.enter_context(unsaveable(model, UNSAVED))
         for layer, heads in mask.pruned_heads.items():
-            gate = _ZeroedHeads(heads, decoder.removed.kept_heads(layer), decoder.head_dim)
+            there = decoder.removed.kept_heads(layer)
+            told = None if means is None else means.heads[layer, list(there)].flatten()
+            gate = _AblatedHeads(heads, there, decoder.head_dim, told)
             hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)  # type: ignore[union-attr]
         for layer in mask.pruned_ffns:
-            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(_nothing).remove)  # type: ignore[union-attr]
+            constant = partial(_constant, None if means is None else means.ffns[layer])
+            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(constant).remove)  # type: ignore[union-attr]
         yield model
 
 
-class _ZeroedHeads:
-    """A forward pre-hook that sets the share of `heads` of the input (..., len(there) * head_dim) to zero."""
+class _AblatedHeads:
+    """A forward pre-hook that sets the share of `heads` of the input (..., len(there) * head_dim) to zero, or to means."""
 
-    def __init__(self, heads: tuple[int, ...], there: tuple[int, ...], head_dim: int) -> None:
+    def __init__(
+        self, heads: tuple[int, ...], there: tuple[int, ...], head_dim: int, means: Tensor | None = None
+    ) -> None:
+        """`means` (len(there) * head_dim,) are of all heads that are there."""
         pruned = torch.tensor([head in heads for head in there]).repeat_interleave(head_dim)
-        self.on_device = {pruned.device: pruned}  # a model's layers may lie on several devices
+        self.on_device = {pruned.device: (pruned, means)}  # a model's layers may lie on several devices
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         outputs = args[0]
         if outputs.device not in self.on_device:
-            self.on_device[outputs.device] = next(iter(self.on_device.values())).to(outputs.device)
+            pruned, means = next(iter(self.on_device.values()))
+            there = outputs.device
+            self.on_device[there] = pruned.to(there), None if means is None else means.to(there)
+        pruned, means = self.on_device[outputs.device]
         # Filled, not multiplied: zero times an infinite or undefined half-precision value would be undefined.
-        return (outputs.masked_fill(self.on_device[outputs.device], 0), *args[1:])
+        filled = outputs.masked_fill(pruned, 0) if means is None else torch.where(pruned, means.to(outputs), outputs)
+        return (filled, *args[1:])
 
 
-def _nothing(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+def _constant(mean: Tensor | None, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     if isinstance(output, tuple):  # mixtures of experts may hand out their routing, too
-        return (torch.zeros_like(output[0]), *output[1:])
-    return torch.zeros_like(output)
+        return (_constant(mean, module, args, output[0]), *output[1:])
+    return torch.zeros_like(output) if mean is None else mean.to(output).expand_as(output)

@@ -76,7 +76,7 @@ NOT_ASKED = frozenset(
 """Entries of the harness's `config` that say nothing further of the model and the question, or are read by name:
 the few-shot seed and the limit tell runs of one row apart."""
 
-WAYS = frozenset({"scorer", "load", "num_processes", "limit", "attn_implementation"})
+WAYS = frozenset({"scorer", "load", "num_processes", "limit", "attn_implementation", "ablation", "means"})
 """How a result was computed, or on how many documents: such runs stay rows apart, and can be compared."""
 
 QUESTION = frozenset(

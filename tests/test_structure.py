@@ -33,7 +33,7 @@ LAYERS = [
         "progress",
     ],
     ["model_args", "identity"],
-    ["masks", "mask_files", "foreign_masks"],
+    ["masks", "mask_files", "foreign_masks", "means"],
     ["decoders"],
     ["demo"],
     ["random_opt"],

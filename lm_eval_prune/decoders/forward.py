@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
 __all__ = ["DecoderForward", "forward_of", "why_not"]
 
@@ -39,7 +40,9 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}
 class DecoderForward:
     """The pieces of a model for which `why_not` finds no reason against."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, means: Means | None = None) -> None:
+        self.means = means
+        """What pruned components give; None: nothing."""
         self.trunk = Trunk(unwrapped(model))
         self.places, self.model = self.trunk.places, self.trunk.model
         self.removed: PruningMask = removed_from(self.model.config)
@@ -97,7 +100,7 @@ class DecoderForward:
         `rows` tokens go through an FFN together: bounds its inner width, and stays in cache. Without `keys` those and
         values are not computed: `handler` has them from elsewhere.
         """
-        with narrowed(self.places, stage, mask, keys=keys, ffn_rows=rows), attending(self.places, handler):
+        with narrowed(self.places, stage, mask, keys=keys, ffn_rows=rows, means=self.means), attending(self.places, handler):
             if stage.attention or stream.shape[1] <= rows:
                 return self.trunk.layer(stage.layer, stream, calls)
             first, *others = stream.split(rows, 1)
@@ -120,11 +123,18 @@ class DecoderForward:
             return self.trunk.logits(hidden[None])[0]
 
 
-def forward_of(model: nn.Module) -> DecoderForward:
-    """What computes packs of `model`. Raises UnsupportedModelError where that could differ from the model itself."""
+def forward_of(model: nn.Module, means: Means | None = None) -> DecoderForward:
+    """What computes packs of `model`, in which what is pruned gives nothing, or its `means`.
+
+    Raises UnsupportedModelError where that could differ from the model itself; MaskShapeError.
+    """
     if reason := why_not(model):
         raise UnsupportedModelError(f"the packed scorer computes plain models only: {reason}")
-    return DecoderForward(model)
+    forward = DecoderForward(model, means)
+    if means is not None:
+        shape = forward.num_hidden_layers, forward.num_attention_heads
+        means.check_fits(shape, forward.places.head_dim, forward.hidden_size)
+    return forward
 
 
 def why_not(model: nn.Module) -> str | None:

@@ -2,12 +2,14 @@
 
 What a pruned head's rows and columns would give is left out of the product and put in as zeros, so that everything
 else of the layer finds the shapes that it expects. Nothing is left out of a map whose outputs a norm ties together.
+Where pruned components give their means (`Means`), a head's goes through its columns of the output map into the bias.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.decoders.stages import Stage
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
 __all__ = ["fast", "narrowed", "only"]
 
@@ -32,12 +35,12 @@ Forward = Callable[..., Any]
 
 
 @contextmanager
-def only(places: Places, stage: Stage, mask: PruningMask) -> Iterator[None]:
+def only(places: Places, stage: Stage, mask: PruningMask, means: Means | None = None) -> Iterator[None]:
     """Inside, the layer of `stage` computes nothing beside that, and no FFN that `mask` prunes."""
     without_ffn = not stage.ffn or stage.layer in mask.pruned_ffns
     with (
         lent(() if stage.attention else _no_attention(places, stage.layer)),
-        lent(_no_ffn(places, stage) if without_ffn else ()),
+        lent(_no_ffn(places, stage, means) if without_ffn else ()),
     ):
         yield
 
@@ -51,6 +54,7 @@ def narrowed(
     queries: bool = True,
     keys: bool = True,
     ffn_rows: int | None = None,
+    means: Means | None = None,
 ) -> Iterator[None]:
     """Inside, the layer of `stage` computes nothing beside that, nothing of what `mask` prunes, nor its queries, or its
     keys and values, where those are False. Its FFN takes `ffn_rows` tokens at a time."""
@@ -58,13 +62,14 @@ def narrowed(
     layer, pruned = places.layers[index], index in mask.pruned_ffns
     unasked = [] if queries and keys else _rows(places, index, queries=not queries, keys=not keys)
     forwards = [
-        *(_attention_maps(places, index, mask, unasked) if stage.attention else _no_attention(places, index)),
-        *(_no_ffn(places, stage) if not stage.ffn or pruned else _ffn(layer, ffn_rows)),
+        *(_attention_maps(places, index, mask, unasked, means) if stage.attention else _no_attention(places, index)),
+        *(_no_ffn(places, stage, means) if not stage.ffn or pruned else _ffn(layer, ffn_rows)),
     ]
     with ExitStack() as stack:
         stack.enter_context(lent(forwards))
         if pruned and stage.ffn and layer.down is None and layer.added is not None:  # a mixture of experts
-            stack.callback(layer.added.register_forward_hook(_nothing).remove)
+            constant = partial(_constant, None if means is None else means.ffns[index])
+            stack.callback(layer.added.register_forward_hook(constant).remove)
         yield
 
 
@@ -74,7 +79,7 @@ def fast(module: Any) -> list[tuple[nn.Module, Forward]]:
 
 
 def _attention_maps(
-    places: Places, index: int, mask: PruningMask, unasked: list[tuple[str, int, int]]
+    places: Places, index: int, mask: PruningMask, unasked: list[tuple[str, int, int]], means: Means | None
 ) -> Iterator[tuple[nn.Module, Forward]]:
     if not places.removed.kept_heads(index):
         return
@@ -88,10 +93,11 @@ def _attention_maps(
     for path in filter(None, (family.queries, family.keys, family.values, family.output)):
         module = submodule(layer.module, path)
         cut = gone.get(f"{path}.weight")
-        if not cut:
+        if path == family.output and (cut or means is not None):
+            bias = _with_means(places, index, mask, means)
+            yield module, _fewer_inputs(module, _kept(weight_of(module).shape[1], cut or [], module), bias)
+        elif not cut:
             yield from fast(module)
-        elif path == family.output:
-            yield module, _fewer_inputs(module, _kept(weight_of(module).shape[1], cut, module))
         else:
             yield module, _fewer_outputs(module, _kept(weight_of(module).shape[0], cut, module))
 
@@ -114,8 +120,22 @@ def _ffn(layer: Layer, rows: int | None) -> Iterator[tuple[nn.Module, Forward]]:
         yield layer.ffn[0], _in_pieces(layer.ffn[0].forward, rows)
 
 
-def _no_ffn(places: Places, stage: Stage) -> Iterator[tuple[nn.Module, Forward]]:
-    """Norms in the stream run where the FFN is no more than pruned."""
+def _with_means(places: Places, index: int, mask: PruningMask, means: Means | None) -> Tensor | None:
+    """The bias of layer `index`'s output map, and in it what the pruned heads' means come to behind that map."""
+    module = places.layers[index].output
+    there, kept = places.removed.kept_heads(index), mask.kept_heads(index)
+    pruned = [place for place, head in enumerate(there) if head not in kept]
+    if means is None or not pruned:
+        return module.bias
+    weight, width = weight_of(module), places.head_dim
+    columns = torch.cat([torch.arange(place * width, (place + 1) * width) for place in pruned]).to(weight.device)
+    outputs = means.heads[index, [there[place] for place in pruned]].flatten().to(weight.device)
+    added = weight.index_select(1, columns).float() @ outputs
+    return (added if module.bias is None else added + module.bias.float()).to(weight.dtype)
+
+
+def _no_ffn(places: Places, stage: Stage, means: Means | None) -> Iterator[tuple[nn.Module, Forward]]:
+    """Norms in the stream run where the FFN is no more than pruned; means come where it is pruned, not elsewhere."""
     layer, family = places.layers[stage.layer], places.family
     norms = family.ffn_norms if stage.ffn else (*family.ffn_norms, *family.norms_in_stream[1])
     yield from _norms(layer, norms)
@@ -125,7 +145,8 @@ def _no_ffn(places: Places, stage: Stage) -> Iterator[tuple[nn.Module, Forward]]
     for module in layer.up if len(layer.ffn) > 1 else layer.ffn:
         yield module, lambda hidden: hidden[..., :0]
     if layer.added is not None:
-        yield layer.added, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], width)
+        mean = means.ffns[stage.layer] if means is not None and stage.ffn else None
+        yield layer.added, partial(_instead, width, mean)
 
 
 def _no_attention(places: Places, index: int) -> Iterator[tuple[nn.Module, Forward]]:
@@ -173,8 +194,8 @@ def _fewer_outputs(module: Any, kept: Tensor) -> Forward:
     return product
 
 
-def _fewer_inputs(module: Any, kept: Tensor) -> Forward:
-    weight, bias = weight_of(module), module.bias
+def _fewer_inputs(module: Any, kept: Tensor, bias: Tensor | None) -> Forward:
+    weight = weight_of(module)
 
     def product(inputs: Tensor) -> Tensor:
         flat = inputs.flatten(0, -2).index_select(1, kept)
@@ -191,7 +212,13 @@ def _kept(width: int, cut: list[tuple[int, int]], module: Any) -> Tensor:
     return stays.nonzero().flatten().to(module.weight.device)
 
 
-def _nothing(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+def _instead(width: int, mean: Tensor | None, hidden: Tensor) -> Tensor:
+    """What a pruned FFN adds to a stream of `width`."""
+    shape = *hidden.shape[:-1], width
+    return hidden.new_zeros(shape) if mean is None else mean.to(hidden).expand(shape)
+
+
+def _constant(mean: Tensor | None, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     if isinstance(output, tuple):
-        return (torch.zeros_like(output[0]), *output[1:])
-    return torch.zeros_like(output)
+        return (_constant(mean, module, args, output[0]), *output[1:])
+    return _instead(output.shape[-1], mean, output)

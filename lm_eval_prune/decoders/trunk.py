@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
 __all__ = ["LayerCall", "Trunk"]
 
@@ -133,12 +134,19 @@ class Trunk:
         """What the layers consist of, in the order in which a token passes it."""
         return stages_of(self.places)
 
-    def stage(self, stage: Stage, stream: Tensor, calls: Sequence[LayerCall], mask: PruningMask) -> Tensor:
+    def stage(
+        self,
+        stage: Stage,
+        stream: Tensor,
+        calls: Sequence[LayerCall],
+        mask: PruningMask,
+        means: Means | None = None,
+    ) -> Tensor:
         """The residual stream behind `stage`: one after the other, to the last bit what the layers give.
 
-        FFNs that `mask` prunes are left out; heads are for `masked` to prune.
+        FFNs that `mask` prunes are left out, or give their `means`; heads are for `masked` to prune.
         """
-        with only(self.places, stage, mask):
+        with only(self.places, stage, mask, means):
             return self.layer(stage.layer, stream, calls)
 
     def attention(self, index: int, stream: Tensor, calls: Sequence[LayerCall]) -> Attention:

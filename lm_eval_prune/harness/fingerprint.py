@@ -25,7 +25,7 @@ PROBE = "The quick brown fox"
 
 NOT_ANSWERING = frozenset(
     {
-        "_model", "_config", "tokenizer", "model", "mask", "_requested", "arguments", "accelerator", "cache_hook",
+        "_model", "_config", "tokenizer", "model", "mask", "means", "_requested", "arguments", "accelerator", "cache_hook",
         "pretrained", "revision", "peft", "delta", "load", "AUTO_MODEL_CLASS", "_device", "_rank", "_world_size",
         "batch_size_per_gpu", "batch_sizes", "batch_schedule", "max_batch_size", "vocab_size", "task_dict",
     }
@@ -48,6 +48,7 @@ def loaded_fingerprint(lm: HFLM) -> str:
     content = {
         "class": type(lm).__qualname__,
         "mask": described,
+        "means": None if (means := getattr(lm, "means", None)) is None else means.digest,
         "settings": {key: _plain(value) for key, value in vars(lm).items() if key not in NOT_ANSWERING},
         "max_length": lm.max_length,
         "prefix_token_id": lm.prefix_token_id,

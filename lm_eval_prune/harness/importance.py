@@ -217,11 +217,11 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[tor
             settings["metric"] = chosen_metric(cell.task, config.metric)
             if config.metric != "loss":
                 inputs["objective"] = TaskObjective(lm, documents, config.metric)
-    # The packed scorer computes under the model's mask by itself, and takes plain models only.
+    # Knockouts compute under the model's mask by themselves.
     compute = method.heads if config.component == "heads" else method.ffns
     autocast = lm.mixed_precision_dtype
     with (
-        masked(lm.model, lm.mask if inputs.get("scorer") is None else PruningMask.dense(*lm.mask.shape)),
+        masked(lm.model, lm.mask if "scorer" not in inputs else PruningMask.dense(*lm.mask.shape), lm.means),
         torch.autocast(device_type=lm.device.type, dtype=autocast, enabled=autocast is not None),
     ):
         scores = compute(

@@ -20,6 +20,7 @@ from lm_eval_prune.ablation import masked
 from lm_eval_prune.compaction.loading import CompactingLoader, check_weights
 from lm_eval_prune.decoders import (
     ORIGINAL_TYPE,
+    check_fits,
     decoder_of,
     input_device,
     is_original_family,
@@ -40,6 +41,7 @@ from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, 
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.means import Means
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
 from lm_eval_prune.scoring.finite import ADVICE, require_finite
@@ -49,7 +51,7 @@ from lm_eval_prune.text import message_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LOADS", "SCORERS", "PrunedModel", "PrunedOPT"]
+__all__ = ["ABLATIONS", "LOADS", "SCORERS", "PrunedModel", "PrunedOPT"]
 
 SCORERS = ("packed", "padded")
 """How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
@@ -58,6 +60,8 @@ SCORERS = ("packed", "padded")
 LOADS = ("masked", "compact")
 """What is in memory: `masked`, the default, the whole model, so that other masks can follow; `compact`, only what the
 mask leaves of it."""
+ABLATIONS = ("zero", "mean")
+"""What is in the place of what is pruned: nothing, the default, or its mean output (`means=FILE`)."""
 NOT_COMPACT = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "subfolder")
 """Arguments of `hf` that `load=compact` cannot follow."""
 
@@ -67,8 +71,9 @@ class PrunedModel(HFLM):
 
     Arguments beside those of `hf`: `mask=FILE` (or a `PruningMask`), or `head_importance=FILE,prune_heads=0.7` and
     `ffn_importance=FILE,prune_ffns=0.2`; `unit=kv_group` for whole groups of heads; `scorer`; `load`. Without any of
-    them the model is dense; without `pretrained` it is the bundled one. Raises PruneError: before weights are loaded
-    for a mask that does not fit or a model that is not supported.
+    them the model is dense; without `pretrained` it is the bundled one. `ablation=mean,means=FILE` (or a `Means`): what
+    is pruned gives its mean output instead of zero. Raises PruneError: before weights are loaded for a mask that does
+    not fit or a model that is not supported.
     """
 
     default_scorer = "packed"
@@ -85,16 +90,24 @@ class PrunedModel(HFLM):
         unit: str = "head",
         scorer: str | None = None,
         load: str = "masked",
+        ablation: str | None = None,
+        means: str | os.PathLike[str] | Means | None = None,
         **kwargs: Any,
     ) -> None:
         scorer = scorer or self.default_scorer
-        for name, value, known in (("scorer", scorer, SCORERS), ("load", load, LOADS)):
+        ablation = ablation or ("zero" if means is None else "mean")
+        known_values = (("scorer", scorer, SCORERS), ("load", load, LOADS), ("ablation", ablation, ABLATIONS))
+        for name, value, known in known_values:
             if value not in known:
                 raise ArgumentError(f"{name}={value}: unknown; expected {' or '.join(known)}")
         if load == "compact" and (given := [name for name in NOT_COMPACT if kwargs.get(name)]):
             raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
         check_arguments(kwargs)
         self.load = load
+        self.means = _means(ablation, means)
+        """What pruned heads and FFNs give; None: zero."""
+        if load == "compact" and self.means is not None:
+            raise ArgumentError("load=compact and ablation=mean exclude one another; leave one of the two out")
         if pretrained is None or is_bundled(pretrained):
             pretrained = bundled_model_path()
         shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
@@ -174,6 +187,8 @@ class PrunedModel(HFLM):
         """Settle the mask; raises before weights are loaded."""
         check_fits_config(self.arguments, config)
         self.mask = effective_mask(config, self._requested, name)
+        if self.means is not None and self.means.shape != self.mask.shape:
+            check_fits(self.mask, *self.means.shape, "the file of means", "the model")
 
     def _create_model(self, pretrained: str, revision: str | None = "main", **kwargs: Any) -> None:
         if not removed_from(self.config).is_dense:
@@ -200,11 +215,11 @@ class PrunedModel(HFLM):
     # -- computing under the mask ---------------------------------------------------------------------------------
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with masked(self.model, self.mask):
+        with masked(self.model, self.mask, self.means):
             return super()._model_call(*args, **kwargs)
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with masked(self.model, self.mask):
+        with masked(self.model, self.mask, self.means):
             return super()._model_generate(*args, logits_processor=[self._require_finite_logits], **kwargs)
 
     def _require_finite_logits(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -261,6 +276,15 @@ class PrunedModel(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         return results.with_identity(self, super().get_model_info())
+
+
+def _means(ablation: str, means: str | os.PathLike[str] | Means | None) -> Means | None:
+    """The means that the arguments ask for. Raises ArgumentError where they do not agree, FileFormatError."""
+    if ablation == "mean" and means is None:
+        raise ArgumentError("ablation=mean needs means=FILE, which `lm-eval-prune means` writes")
+    if ablation == "zero" and means is not None:
+        raise ArgumentError("ablation=zero and means=... exclude one another; leave one of the two out")
+    return means if means is None or isinstance(means, Means) else Means.load(means)
 
 
 class PrunedOPT(PrunedModel):

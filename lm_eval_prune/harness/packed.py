@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from lm_eval_prune.decoders.forward import forward_of, why_not
+from lm_eval_prune.importance.knockout import score_under_masks
 from lm_eval_prune.progress import Bar
 from lm_eval_prune.scoring.finite import require_finite
 from lm_eval_prune.scoring.scorer import score_packs
@@ -58,7 +59,12 @@ def loglikelihood_tokens(
     answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
     bar = tqdm(total=len(requests), disable=disable_tqdm or lm.rank != 0, desc="Running loglikelihood requests")
     packs = score_packs(
-        forward_of(lm.model), trie, [lm.mask], batch_size=batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
+        forward_of(lm.model, lm.means),
+        trie,
+        [lm.mask],
+        batch_size=batch_size,
+        softmax_dtype=lm.softmax_dtype,
+        around=_around(lm),
     )
     with bar:
         for pack in packs:
@@ -72,13 +78,15 @@ def loglikelihood_tokens(
     return answers
 
 
-def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer | None:
-    """`scoring.score` in the form that knockouts take; None where they must compute the padded way.
+def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer:
+    """`scoring.score` in the form that knockouts take, or `score_under_masks` where they must compute the padded way.
 
     Their masks come on top of the model's own. Several processes share the padded way only.
     """
     if lm.scorer != "packed" or processes.world_size > 1 or why_padded(lm) is not None:
-        return None
+        return lambda model, requests, masks, batch_size, **settings: score_under_masks(
+            model, requests, [lm.mask | mask for mask in masks], batch_size, means=lm.means, **settings
+        )
 
     def scorer(
         model: torch.nn.Module, requests: Sequence[Any], masks: Sequence[PruningMask], batch_size: int, **settings: Any
@@ -86,7 +94,7 @@ def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer | None:
         trie = build_trie(requests, lm.max_length)
         answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(requests) for _ in masks]
         packs = score_packs(
-            forward_of(model),
+            forward_of(model, lm.means),
             trie,
             [lm.mask | mask for mask in masks],
             batch_size=batch_size,
@@ -120,7 +128,12 @@ def answers_under(
     """
     answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(trie.original) for _ in masks]
     packs = score_packs(
-        forward_of(lm.model), trie, masks, batch_size=lm.batch_size, softmax_dtype=lm.softmax_dtype, around=_around(lm)
+        forward_of(lm.model, lm.means),
+        trie,
+        masks,
+        batch_size=lm.batch_size,
+        softmax_dtype=lm.softmax_dtype,
+        around=_around(lm),
     )
     for pack in packs:
         for row, found in zip(answers, pack.answers, strict=True):

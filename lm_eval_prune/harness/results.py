@@ -36,8 +36,10 @@ def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
     mask = replace(own | removed | zeroed, provenance=own.provenance or zeroed.provenance)
     masked = num_pruned_parameters(lm.config, mask)
     probe_ids = lm.tok_encode(PROBE)
+    means = getattr(lm, "means", None)
     return {
         "mask": mask.to_dict(),
+        **({} if means is None else {"ablation": "mean", "means": {"sha256": means.digest, **means.settings}}),
         "heads_pruned": mask.num_pruned_heads,
         "heads_total": mask.num_heads,
         "ffns_pruned": mask.num_pruned_ffns,
@@ -97,12 +99,18 @@ def identity_block(lm: HFLM, commit: str) -> dict[str, Any]:
     }
     arguments = getattr(lm, "arguments", None)
     if arguments is not None:
-        block["arguments"] = _said({**arguments, "load": lm.load, "scorer": lm.scorer})
+        block["arguments"] = _said({**arguments, "load": lm.load, "scorer": lm.scorer, **_ablation(lm)})
     else:  # what a program's `HFLM(...)` was called with; where arguments are text, the harness has them
         block["loaded_with"] = _said({name: getattr(lm, place, None) for name, place in LOADED_WITH.items()})
     if files := files_of_arguments(arguments if arguments is not None else block["loaded_with"]):
         block["files"] = files
     return block
+
+
+def _ablation(lm: HFLM) -> dict[str, str]:
+    """What pruned heads and FFNs give, where that is not nothing; means by their hash, wherever their file lies."""
+    means = getattr(lm, "means", None)
+    return {} if means is None else {"ablation": "mean", "means": means.digest[:16]}
 
 
 LOADED_WITH = {

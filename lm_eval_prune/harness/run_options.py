@@ -23,6 +23,8 @@ arguments of pruned-hf and pruned-opt, in --model_args beside those of hf:
                                           is the harness's way (default: packed)
   load=masked|compact                     compact loads only what the mask
                                           leaves (default: masked)
+  ablation=zero|mean,means=FILE           what is pruned gives zero, or its mean
+                                          output (default: zero)
 
 examples:
   $ lm-eval-prune run --tasks icl_demo

@@ -32,7 +32,9 @@ def tell(lm: PrunedModel, where: str) -> None:
         return
     dtype = next(lm.model.parameters()).dtype
     if logger.isEnabledFor(logging.INFO):
-        logger.info("%s", printable(f"{_mask(lm, where)}; scorer={lm.scorer}, {_name(dtype)} on {lm.device.type}"))
+        ablation = "" if lm.means is None else "ablation=mean, "
+        how = f"{ablation}scorer={lm.scorer}, {_name(dtype)} on {lm.device.type}"
+        logger.info("%s", printable(f"{_mask(lm, where)}; {how}"))
     if lm.device.type == "cpu" and dtype in HALVES and is_slower_here(dtype):
         logger.warning(
             "%s is slower than float32 on this CPU, and less exact; model_args dtype=float32 computes in that",

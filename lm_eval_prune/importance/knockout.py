@@ -9,7 +9,7 @@ Nothing here knows the harness: an `Objective` turns answers into a number.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lm_eval_prune.decoders.stages import Stage
+    from lm_eval_prune.means import Means
 
 __all__ = ["Answer", "LossObjective", "MaskScorer", "Objective", "ffn_importance", "head_knockout", "score_under_masks"]
 
@@ -134,12 +135,13 @@ def score_under_masks(
     softmax_dtype: torch.dtype | None = None,
     processes: Processes | None = None,
     progress: bool = False,
+    means: Means | None = None,
 ) -> list[list[Answer]]:
     """Log-likelihood and greedy flag of every request under every mask: `[len(masks)][len(requests)]`.
 
     As the harness computes them: log-softmax in `softmax_dtype` (None: the model's), cut from the left, requests that
     share their input tokens computed once. A mask's answers do not depend on the other masks. Masks come on top of
-    `masked` blocks around the call. Raises ExampleError, MaskShapeError.
+    `masked` blocks around the call. What they prune gives zero, or its `means`. Raises ExampleError, MaskShapeError.
     """
     processes = processes or Processes()
     decoder, trunk = decoder_of(model), trunk_of(model)
@@ -158,7 +160,7 @@ def score_under_masks(
     bar = Bar(total=len(mine) * len(masks), desc="Knockout", unit="batch", leave=None, disable=not progress)
     with frozen(model), torch.no_grad(), bar:
         for batch in mine:
-            for number, logits in _logits_under_masks(model, batch, masks):
+            for number, logits in _logits_under_masks(model, batch, masks, means):
                 log_probabilities = logits.log_softmax(-1, dtype=softmax_dtype)
                 for place, example in enumerate(batch.examples):
                     own = log_probabilities[(batch.owners == place).to(log_probabilities.device)]
@@ -178,16 +180,19 @@ def _answer(log_probabilities: Tensor, continuation: list[int]) -> Tensor:
     return torch.tensor([float(rows.gather(1, targets[:, None]).sum()), float(greedy)])
 
 
-def _logits_under_masks(model: nn.Module, batch: Batch, masks: Sequence[PruningMask]) -> Iterator[tuple[int, Tensor]]:
+def _logits_under_masks(
+    model: nn.Module, batch: Batch, masks: Sequence[PruningMask], means: Means | None
+) -> Iterator[tuple[int, Tensor]]:
     """(index of the mask, logits (predictions, vocabulary)) for every mask; only one residual stream is kept."""
     trunk = trunk_of(model)
     stages = trunk.stages
     hidden, calls = trunk.embed(batch.input_ids.to(input_device(model)))
 
     def finished(stream: Tensor, first: int, mask: PruningMask) -> Tensor:
-        with masked(model, mask):
+        # Heads alone: of a pruned FFN's mean, `stage` knows where in a layer it belongs.
+        with masked(model, replace(mask, pruned_ffns=()), means):
             for stage in stages[first:]:
-                stream = trunk.stage(stage, stream, calls, mask)
+                stream = trunk.stage(stage, stream, calls, mask, means)
         return trunk.logits(stream, partial(continuation_rows, batch=batch))
 
     dense = PruningMask.dense(*masks[0].shape)

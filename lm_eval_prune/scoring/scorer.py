@@ -22,6 +22,8 @@ from lm_eval_prune.scoring.trie import TokenRequest, TokenTrie, build_trie
 if TYPE_CHECKING:
     from torch import nn
 
+    from lm_eval_prune.means import Means
+
 __all__ = ["Answer", "PackScore", "score", "score_packs"]
 
 logger = logging.getLogger(__name__)
@@ -55,15 +57,16 @@ def score(
     max_length: int | None = None,
     batch_size: int | str = "auto",
     softmax_dtype: torch.dtype | None = None,
+    means: Means | None = None,
 ) -> list[list[Answer]]:
     """The answers to `requests` under each of `masks` (None: the model as it is), in the order given.
 
     A request is (context ids, continuation ids); what is longer than `max_length` (default: all positions that the
     model knows) loses its beginning. Masks share the layers below the first difference between them. `batch_size`
     bounds memory: no more than a padded batch of so many of the longest request takes; "auto" takes what is fast, and
-    less where memory runs out. Raises UnsupportedModelError for a model that is not plain, PruneError.
+    less where memory runs out. What is pruned gives zero, or its `means`. Raises UnsupportedModelError for a model that is not plain, PruneError.
     """
-    trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model)
+    trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model, means)
     masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
     results: list[list[Answer]] = [[Answer(0.0, False)] * len(requests) for _ in masks]
     for pack in score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype):

@@ -1,0 +1,79 @@
+"""Mean outputs of every head and FFN over examples: what `means.py` holds and mean ablation puts in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
+from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.importance.examples import Batch, Example, batches, checked
+from lm_eval_prune.importance.gradient import frozen
+from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.means import Means
+from lm_eval_prune.progress import Bar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["mean_outputs"]
+
+
+def mean_outputs(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 8,
+    processes: Processes | None = None,
+    progress: bool = False,
+) -> Means:
+    """The mean output of every head and FFN over all input tokens of all examples (each example's tokens less the last).
+
+    Sums are float64, so neither batch size nor order matters; padding does not count. The model runs in evaluation mode
+    and is handed back as it was. With `processes`, each of them takes its share of `examples`.
+    Raises ExampleError; ScoreError naming the layer where an output is not finite.
+    """
+    decoder, trunk, processes = decoder_of(model), trunk_of(model), processes or Processes()
+    tokenized = checked(examples, trunk.max_length, trunk.vocab_size)
+    layers, heads, width = decoder.num_hidden_layers, decoder.num_attention_heads, decoder.head_dim
+    head_sums = torch.zeros(layers, heads, width, dtype=torch.float64)
+    ffn_sums = torch.zeros(layers, trunk.hidden_size, dtype=torch.float64)
+    with frozen(model), torch.no_grad():
+        mine = list(batches(processes.share(tokenized), batch_size))
+        for batch in Bar(mine, desc="Mean outputs", unit="batch", leave=None, disable=not progress):
+            with ExitStack() as hooks:
+                for layer in range(layers):
+                    there = list(decoder.removed.kept_heads(layer))
+                    if (module := decoder.head_outputs[layer]) is not None:
+                        add = partial(_add_input, head_sums[layer], there, batch)
+                        hooks.callback(module.register_forward_pre_hook(add).remove)
+                    if (module := decoder.ffn_outputs[layer]) is not None:
+                        hooks.callback(module.register_forward_hook(partial(_add_output, ffn_sums[layer], batch)).remove)
+                trunk.run(batch.input_ids.to(input_device(model)))
+    tokens = sum(len(example.tokens) - 1 for example in tokenized)
+    means = [(processes.sum(sums) / tokens).float() for sums in (head_sums, ffn_sums)]
+    for name, values in zip(("head", "FFN"), means, strict=True):
+        for layer in (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist():
+            raise ScoreError(f"layer {layer}: {name} outputs are not finite; load the model with dtype=float32")
+    return Means(heads=means[0], ffns=means[1], settings={"num_examples": len(tokenized), "num_tokens": tokens})
+
+
+def _add_input(sums: Tensor, there: list[int], batch: Batch, module: nn.Module, args: tuple[Any, ...]) -> None:
+    """Of the map whose input is the outputs of the heads `there` side by side."""
+    sums[there] += _total(args[0], batch).view(len(there), -1)
+
+
+def _add_output(sums: Tensor, batch: Batch, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    sums += _total(output[0] if isinstance(output, tuple) else output, batch)
+
+
+def _total(values: Tensor, batch: Batch) -> Tensor:
+    """(width,), float64: the sum over the batch's tokens that are no padding, of values in rows of tokens."""
+    lengths = torch.tensor([len(example.tokens) - 1 for example in batch.examples])
+    real = torch.arange(batch.input_ids.shape[1]) < lengths[:, None]
+    rows = values.detach().flatten(0, -2)[real.flatten().to(values.device)]
+    return (rows.cpu() if rows.device.type == "mps" else rows).double().sum(0).cpu()
