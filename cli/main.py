@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "The whole study on the bundled model, offline, in a minute.",
     "run": "Evaluate a pruned model: every option of `lm_eval run`.",
     "importance": "Score every attention head or FFN on harness tasks.",
+    "means": "Mean outputs of heads and FFNs on harness tasks, for mean ablation.",
     "aggregate": "Average importance over tasks.",
     "mask": "Choose what to prune: a mask from importance files, or at random.",
     "induction": "Prefix-matching and copying scores of every head.",
@@ -89,6 +90,7 @@ KEPT = {
     "demo": "what is finished is kept",
     "sweep": "finished cells are kept",
     "importance": "finished files are kept",
+    "means": "finished files are kept",
     "induction": "finished files are kept",
     "run": "answers are kept where --use_cache names a file",
 }

@@ -70,7 +70,7 @@ def masked(model: Model, mask: PruningMask, means: Means | None = None) -> Itera
 
 
 class _AblatedHeads:
-    """A forward pre-hook that sets the share of `heads` of the input (..., len(there) * head_dim) to zero, or to means."""
+    """A forward pre-hook: the share of `heads` of the input (..., len(there) * head_dim) becomes zero, or means."""
 
     def __init__(
         self, heads: tuple[int, ...], there: tuple[int, ...], head_dim: int, means: Tensor | None = None

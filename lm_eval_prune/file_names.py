@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-__all__ = ["distinct_names", "importance_file_name", "numbered", "safe_name", "slug"]
+__all__ = ["distinct_names", "importance_file_name", "means_file_name", "numbered", "safe_name", "slug"]
 
 LONGEST = 100
 """Characters of a name; four of them and what stands between fit the 255 bytes that file systems allow."""
@@ -70,6 +70,11 @@ def numbered(names: Iterable[str]) -> list[str]:
 def importance_file_name(task: str, num_fewshot: int, component: str, method: str) -> str:
     """`<task>-<k>shot-<component>-<method>.json`; `task` is from `safe_name` or `distinct_names`, or `aggregate`."""
     return f"{task}-{safe_name(num_fewshot)}shot-{safe_name(component)}-{safe_name(method)}.json"
+
+
+def means_file_name(task: str, num_fewshot: int) -> str:
+    """`<task>-<k>shot-means.safetensors`; `task` is from `safe_name` or `distinct_names`."""
+    return f"{task}-{safe_name(num_fewshot)}shot-means.safetensors"
 
 
 def _with_digest(text: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.errors import FileFormatError, MaskError, MaskShapeError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskError, MaskShapeError
 from lm_eval_prune.files import read_bytes, require_ours, write_bytes
 from lm_eval_prune.masks import require_possible
 from lm_eval_prune.strict_json import json_line, parse_json
@@ -25,7 +25,10 @@ from lm_eval_prune.text import one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMAT", "Means"]
+__all__ = ["ABLATIONS", "FORMAT", "Means", "means_asked_for"]
+
+ABLATIONS = ("zero", "mean")
+"""What is in the place of what is pruned: nothing, the default, or its mean output."""
 
 FORMAT = "lm-eval-prune-means"
 VERSION = "1"
@@ -108,6 +111,20 @@ class Means:
             return cls(heads=heads, ffns=ffns, settings=settings)
         except MaskError as error:
             raise FileFormatError(f"{path}: {error}") from None
+
+
+def means_asked_for(ablation: str | None, means: str | os.PathLike[str] | Means | None) -> Means | None:
+    """The means that the two arguments ask for; None for zeros. Either says `ablation` too.
+
+    Raises ArgumentError where they do not agree, FileFormatError for a file that holds none.
+    """
+    if ablation is not None and ablation not in ABLATIONS:
+        raise ArgumentError(f"ablation={ablation}: unknown; expected {' or '.join(ABLATIONS)}")
+    if ablation == "mean" and means is None:
+        raise ArgumentError("ablation=mean needs means=FILE, which `lm-eval-prune means` writes")
+    if ablation == "zero" and means is not None:
+        raise ArgumentError("ablation=zero and means=... exclude one another; leave one of the two out")
+    return means if means is None or isinstance(means, Means) else Means.load(means)
 
 
 def _settings(data: bytes, path: Path) -> dict[str, Any]:

@@ -100,7 +100,10 @@ class DecoderForward:
         `rows` tokens go through an FFN together: bounds its inner width, and stays in cache. Without `keys` those and
         values are not computed: `handler` has them from elsewhere.
         """
-        with narrowed(self.places, stage, mask, keys=keys, ffn_rows=rows, means=self.means), attending(self.places, handler):
+        with (
+            narrowed(self.places, stage, mask, keys=keys, ffn_rows=rows, means=self.means),
+            attending(self.places, handler),
+        ):
             if stage.attention or stream.shape[1] <= rows:
                 return self.trunk.layer(stage.layer, stream, calls)
             first, *others = stream.split(rows, 1)

@@ -41,7 +41,7 @@ from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, 
 from lm_eval_prune.harness.cache import OwnAnswers
 from lm_eval_prune.importance.processes import leave_group_at_exit
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.means import Means
+from lm_eval_prune.means import Means, means_asked_for
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
 from lm_eval_prune.scoring.finite import ADVICE, require_finite
@@ -51,7 +51,7 @@ from lm_eval_prune.text import message_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ABLATIONS", "LOADS", "SCORERS", "PrunedModel", "PrunedOPT"]
+__all__ = ["LOADS", "SCORERS", "PrunedModel", "PrunedOPT"]
 
 SCORERS = ("packed", "padded")
 """How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
@@ -60,8 +60,6 @@ SCORERS = ("packed", "padded")
 LOADS = ("masked", "compact")
 """What is in memory: `masked`, the default, the whole model, so that other masks can follow; `compact`, only what the
 mask leaves of it."""
-ABLATIONS = ("zero", "mean")
-"""What is in the place of what is pruned: nothing, the default, or its mean output (`means=FILE`)."""
 NOT_COMPACT = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "subfolder")
 """Arguments of `hf` that `load=compact` cannot follow."""
 
@@ -95,16 +93,14 @@ class PrunedModel(HFLM):
         **kwargs: Any,
     ) -> None:
         scorer = scorer or self.default_scorer
-        ablation = ablation or ("zero" if means is None else "mean")
-        known_values = (("scorer", scorer, SCORERS), ("load", load, LOADS), ("ablation", ablation, ABLATIONS))
-        for name, value, known in known_values:
+        for name, value, known in (("scorer", scorer, SCORERS), ("load", load, LOADS)):
             if value not in known:
                 raise ArgumentError(f"{name}={value}: unknown; expected {' or '.join(known)}")
         if load == "compact" and (given := [name for name in NOT_COMPACT if kwargs.get(name)]):
             raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
         check_arguments(kwargs)
         self.load = load
-        self.means = _means(ablation, means)
+        self.means = means_asked_for(ablation, means)
         """What pruned heads and FFNs give; None: zero."""
         if load == "compact" and self.means is not None:
             raise ArgumentError("load=compact and ablation=mean exclude one another; leave one of the two out")
@@ -276,15 +272,6 @@ class PrunedModel(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         return results.with_identity(self, super().get_model_info())
-
-
-def _means(ablation: str, means: str | os.PathLike[str] | Means | None) -> Means | None:
-    """The means that the arguments ask for. Raises ArgumentError where they do not agree, FileFormatError."""
-    if ablation == "mean" and means is None:
-        raise ArgumentError("ablation=mean needs means=FILE, which `lm-eval-prune means` writes")
-    if ablation == "zero" and means is not None:
-        raise ArgumentError("ablation=zero and means=... exclude one another; leave one of the two out")
-    return means if means is None or isinstance(means, Means) else Means.load(means)
 
 
 class PrunedOPT(PrunedModel):

@@ -1,4 +1,4 @@
-"""What importance and induction files record of their model, and what a model's arguments alone say of it.
+"""What files of importance, means and induction record of their model, and what a model's arguments alone say of it.
 
 So a finished file is told from one of another model, dtype or mask without loading any.
 """
@@ -20,6 +20,7 @@ from lm_eval_prune.files import json_line
 from lm_eval_prune.harness.arguments import check_arguments, check_fits_config
 from lm_eval_prune.identity import MASK_ARGUMENTS, counting_arguments
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.means import Means, means_asked_for
 from lm_eval_prune.selection import select_mask
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["model_record", "record_of_arguments", "require_same_model"]
 
-RECORDED_OTHERWISE = {"revision", "dtype", "load"}
+RECORDED_OTHERWISE = {"revision", "dtype", "load", "ablation", "means"}
 
 
 def model_record(lm: PrunedModel) -> dict[str, Any]:
     """`model` and `dtype`; `revision`, `model_args` (all others that count) and `mask` where the model has them."""
     dtype = next(lm.model.parameters()).dtype
-    return _record(lm.model_name, lm.arguments, dtype, lm.mask)
+    return _record(lm.model_name, lm.arguments, dtype, lm.mask, lm.means)
 
 
 def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,10 +53,13 @@ def record_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     requested = select_mask(**given, num_key_value_heads=partial(key_value_heads, config), shape=shape_of(config))
     dtype = str(arguments.get("dtype", "auto")).removeprefix("torch.")
     known = config.dtype if dtype == "auto" else getattr(torch, dtype, None)
-    return _record(name, arguments, known, effective_mask(config, requested, name))
+    means = means_asked_for(arguments.get("ablation"), arguments.get("means"))
+    return _record(name, arguments, known, effective_mask(config, requested, name), means)
 
 
-def _record(name: str, arguments: Mapping[str, Any], dtype: Any, mask: PruningMask) -> dict[str, Any]:
+def _record(
+    name: str, arguments: Mapping[str, Any], dtype: Any, mask: PruningMask, means: Means | None
+) -> dict[str, Any]:
     record: dict[str, Any] = {"model": name}
     if (revision := arguments.get("revision") or "main") != "main":
         record["revision"] = revision
@@ -69,13 +73,15 @@ def _record(name: str, arguments: Mapping[str, Any], dtype: Any, mask: PruningMa
         record["model_args"] = further
     if not mask.is_dense:
         record["mask"] = mask.to_dict()
+    if means is not None:
+        record["means"] = means.digest
     return record
 
 
 def require_same_model(path: Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raise ArgumentError where the file at `path`, of settings `found`, is not of the model that is `asked` for."""
     hint = "--overwrite computes it again"
-    for key in ("model", "revision", "model_args", *(("dtype",) if "dtype" in asked else ())):
+    for key in ("model", "revision", "model_args", "means", *(("dtype",) if "dtype" in asked else ())):
         if found.get(key) != asked.get(key):
             there, now = json_line(found.get(key)), json_line(asked.get(key))
             raise ArgumentError(f"{path}: computed with {key}={there}, now {now}; {hint}")

@@ -31,7 +31,7 @@ def mean_outputs(
     processes: Processes | None = None,
     progress: bool = False,
 ) -> Means:
-    """The mean output of every head and FFN over all input tokens of all examples (each example's tokens less the last).
+    """The mean output of every head and FFN over all input tokens of all examples: each example's but its last.
 
     Sums are float64, so neither batch size nor order matters; padding does not count. The model runs in evaluation mode
     and is handed back as it was. With `processes`, each of them takes its share of `examples`.
@@ -52,7 +52,9 @@ def mean_outputs(
                         add = partial(_add_input, head_sums[layer], there, batch)
                         hooks.callback(module.register_forward_pre_hook(add).remove)
                     if (module := decoder.ffn_outputs[layer]) is not None:
-                        hooks.callback(module.register_forward_hook(partial(_add_output, ffn_sums[layer], batch)).remove)
+                        hooks.callback(
+                            module.register_forward_hook(partial(_add_output, ffn_sums[layer], batch)).remove
+                        )
                 trunk.run(batch.input_ids.to(input_device(model)))
     tokens = sum(len(example.tokens) - 1 for example in tokenized)
     means = [(processes.sum(sums) / tokens).float() for sums in (head_sums, ffn_sums)]

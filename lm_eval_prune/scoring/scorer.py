@@ -64,7 +64,8 @@ def score(
     A request is (context ids, continuation ids); what is longer than `max_length` (default: all positions that the
     model knows) loses its beginning. Masks share the layers below the first difference between them. `batch_size`
     bounds memory: no more than a padded batch of so many of the longest request takes; "auto" takes what is fast, and
-    less where memory runs out. What is pruned gives zero, or its `means`. Raises UnsupportedModelError for a model that is not plain, PruneError.
+    less where memory runs out. What is pruned gives zero, or its `means`.
+    Raises UnsupportedModelError for a model that is not plain, PruneError.
     """
     trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model, means)
     masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
