@@ -58,7 +58,7 @@ def command(
 
     Files: OUTPUT_PATH/<task>-<k>shot-means.safetensors. Finished ones are not computed again.
     """
-    from lm_eval_prune.progress import loading
+    from lm_eval_prune.cli.loading import loading
 
     with loading():
         from lm_eval_prune.harness.means import MeansConfig, compute_means

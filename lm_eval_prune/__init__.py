@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from lm_eval_prune.importance.files import ImportanceScores
     from lm_eval_prune.importance.gradient import head_importance
     from lm_eval_prune.importance.knockout import ffn_importance
+    from lm_eval_prune.importance.mean_outputs import mean_outputs
     from lm_eval_prune.induction import copying_scores, prefix_matching_scores
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
     from lm_eval_prune.report.frames import compare
     from lm_eval_prune.report.leaderboard import leaderboard
     from lm_eval_prune.scoring.scorer import score
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImportanceScores",
+    "Means",
     "PruneError",
     "PrunedModel",
     "PrunedOPT",
@@ -59,6 +62,7 @@ __all__ = [
     "importance_scores",
     "leaderboard",
     "masked",
+    "mean_outputs",
     "prefix_matching_scores",
     "random_mask",
     "run_sweep",
@@ -67,6 +71,7 @@ __all__ = [
 
 _HOMES = {
     "ImportanceScores": "lm_eval_prune.importance.files",
+    "Means": "lm_eval_prune.means",
     "PruneError": "lm_eval_prune.errors",
     "PrunedModel": "lm_eval_prune.harness.model",
     "PrunedOPT": "lm_eval_prune.harness.model",
@@ -87,6 +92,7 @@ _HOMES = {
     "importance_scores": "lm_eval_prune.harness.scored",
     "leaderboard": "lm_eval_prune.report.leaderboard",
     "masked": "lm_eval_prune.ablation",
+    "mean_outputs": "lm_eval_prune.importance.mean_outputs",
     "prefix_matching_scores": "lm_eval_prune.induction",
     "random_mask": "lm_eval_prune.selection",
     "run_sweep": "lm_eval_prune.sweep.run",

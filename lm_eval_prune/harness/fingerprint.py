@@ -27,7 +27,8 @@ NOT_ANSWERING = frozenset(
     {
         "_model", "_config", "tokenizer", "model", "mask", "means", "_requested", "arguments", "accelerator",
         "cache_hook", "pretrained", "revision", "peft", "delta", "load", "AUTO_MODEL_CLASS", "_device", "_rank",
-        "_world_size", "batch_size_per_gpu", "batch_sizes", "batch_schedule", "max_batch_size", "vocab_size", "task_dict",
+        "_world_size", "batch_size_per_gpu", "batch_sizes", "batch_schedule", "max_batch_size", "vocab_size",
+        "task_dict",
     }
 )  # fmt: skip
 """Attributes of a harness model that are hashed as what they are below, or that say where and how fast."""
