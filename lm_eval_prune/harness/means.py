@@ -67,6 +67,8 @@ class MeansConfig:
             raise ArgumentError(f"split {self.split!r}: unknown; expected one of {', '.join(SPLITS)}")
         if self.batch_size < 1:
             raise ArgumentError(f"batch_size={self.batch_size}; expected at least 1")
+        if any(shots is not None and shots < 0 for shots in self.num_fewshot):
+            raise ArgumentError(f"num_fewshot={min(filter(None, self.num_fewshot))}; expected 0 or more")
         object.__setattr__(self, "limit", checked_limit(self.limit))
 
 
