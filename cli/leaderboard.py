@@ -89,6 +89,7 @@ def command(
     from rich.console import Console
 
     from lm_eval_prune.progress import working
+    from lm_eval_prune.report.agreement import agreement_sentences
     from lm_eval_prune.report.comparison import BoardConfig
     from lm_eval_prune.report.leaderboard import leaderboard
     from lm_eval_prune.report.records import arranged
@@ -105,6 +106,8 @@ def command(
     else:
         board = made.against or made.board
         print_board(board, arranged(board, sort=sort, text=text), console, shots_beside=side_by_side)
+        for sentence in agreement_sentences(made.agreement):
+            console.print(sentence, markup=False, highlight=False)
     for path in made.paths:
         click.echo(path)
     for name in export:

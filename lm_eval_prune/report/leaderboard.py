@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_prune.errors import ChartError
+from lm_eval_prune.report.agreement import Family, agreement_families, write_agreement
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.exports import require_exports, write_exports
@@ -32,6 +33,8 @@ class Leaderboard(NamedTuple):
     paths: list[Path]
     against: Board | None = None
     """The same rows compared with `config.against` instead of dense."""
+    agreement: Sequence[Family] = ()
+    """Whether rankings by importance agree, where there are several."""
 
     @property
     def page(self) -> Path:
@@ -52,8 +55,9 @@ def leaderboard(
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
     leaderboard.html, .md, .tex, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page, the
-    Markdown and the LaTeX (see `records.arranged`). `figure_formats` (svg, png, pdf) writes the figures to figures/,
-    `exports` (see `exports.EXPORTS`) what other programs read to exports/.
+    Markdown and the LaTeX (see `records.arranged`). agreement.csv and .json compare the rankings themselves, where there
+    are several. `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see `exports.EXPORTS`) what
+    other programs read to exports/.
     Without the packages of the extra `report` there are no charts, and a problem says so; figures as files need them.
     Raises PruneError.
     """
@@ -73,8 +77,10 @@ def leaderboard(
     commands = [*run_commands(board, collection), board_command(paths, output_path, config)]
     drawn = [] if without_charts else figures(board, collection)
     board, on_page = _with_charts(board, drawn, without_charts)
+    agreement = agreement_families(collection.importance)
     written = write_tables(board, folder, sort=sort, text=text)
-    written += write_page(folder, board, on_page, commands, sort=sort, text=text)
+    written += write_page(folder, board, on_page, commands, agreement, sort=sort, text=text)
+    written += write_agreement(agreement, folder)
     if against is not None:
         written += write_against(against, folder)
     if config.flips:
@@ -82,7 +88,7 @@ def leaderboard(
     written += write_exports(board, folder / "exports", exports)
     if figure_formats:  # at last: what fails here fails for nothing else
         written += write_figures(drawn, folder / "figures", figure_formats)
-    return Leaderboard(board, written, against)
+    return Leaderboard(board, written, against, agreement)
 
 
 def _with_charts(board: Board, drawn: list[Figure], missing: str | None) -> tuple[Board, list[Figure]]:

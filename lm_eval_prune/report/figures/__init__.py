@@ -13,6 +13,7 @@ from lm_eval_prune.file_names import slug
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures.form import Figure, shortened, unique_names
 from lm_eval_prune.report.reading import Collection
+from lm_eval_prune.report.score_sets import score_sets
 
 __all__ = ["Figure", "figures", "main_figure"]
 
@@ -24,7 +25,7 @@ def figures(board: Board, collection: Collection) -> list[Figure]:
     """
     from lm_eval_prune.report.figures.curves import curve_figures
     from lm_eval_prune.report.figures.pareto import pareto_figures
-    from lm_eval_prune.report.figures.scores import score_figures, score_sets
+    from lm_eval_prune.report.figures.scores import score_figures
 
     found = list(pareto_figures(board))
     models = list(dict.fromkeys(entry.model for entry in board.entries))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.files import write_bytes
+from lm_eval_prune.report.agreement import AGREEMENT_NOTE, Family, agreement_table
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure, main_figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
@@ -33,7 +34,12 @@ __all__ = ["render_page", "write_page"]
 
 
 def write_page(
-    folder: Path, board: Board, figures: Sequence[Figure], commands: Sequence[Command], **view: str
+    folder: Path,
+    board: Board,
+    figures: Sequence[Figure],
+    commands: Sequence[Command],
+    agreement: Sequence[Family] = (),
+    **view: str,
 ) -> list[Path]:
     """Write leaderboard.html, and where flipped documents are too many for it a file with those of each row.
 
@@ -44,7 +50,7 @@ def write_page(
     shown = documents.packed() if documents.rows else ""
     if len(shown) > MOST_CHARACTERS:
         shown, beside = write_documents(folder, board, documents)
-    text = render_page(board, figures, commands, documents=shown, **view)
+    text = render_page(board, figures, commands, agreement, documents=shown, **view)
     write_bytes(path, text.encode(errors="backslashreplace"))  # paths that are no UTF-8
     return [path, *beside]
 
@@ -53,6 +59,7 @@ def render_page(
     board: Board,
     figures: Sequence[Figure],
     commands: Sequence[Command] = (),
+    agreement: Sequence[Family] = (),
     *,
     documents: str = "",
     sort: str = "rank",
@@ -90,6 +97,8 @@ def render_page(
         left=left_names(board),
         legend=legend(board),
         figures=figures,
+        agreement=Listing(*agreement_table(agreement)) if agreement else None,
+        agreement_note=AGREEMENT_NOTE,
         notes=notes_of(board),
         models_listing=provenance.models_listing(board),
         tasks_listing=provenance.tasks_listing(board),
