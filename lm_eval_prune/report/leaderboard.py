@@ -55,9 +55,9 @@ def leaderboard(
     """Compare what lies at `paths` (sweep folders, results files of the harness) and write it to `output_path`.
 
     leaderboard.html, .md, .tex, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page, the
-    Markdown and the LaTeX (see `records.arranged`). agreement.csv and .json compare the rankings themselves, where there
-    are several. `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see `exports.EXPORTS`) what
-    other programs read to exports/.
+    Markdown and the LaTeX (see `records.arranged`). agreement.csv and .json compare the rankings themselves, where
+    there are several. `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see
+    `exports.EXPORTS`) what other programs read to exports/.
     Without the packages of the extra `report` there are no charts, and a problem says so; figures as files need them.
     Raises PruneError.
     """
