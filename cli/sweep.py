@@ -59,6 +59,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=Choice(["training", "validation", "test"]),
     help="Default: training, or else validation.",
 )
+@click.option(
+    "--ablation",
+    type=Choice(["zero", "mean"]),
+    help="What is pruned gives zero, or its mean output on the task. Default: zero.",
+)
 @click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234.")
 @click.option("--batch_size", "-b", help="As for pruned-hf; a number or auto. Default: 8.")
 @click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")

@@ -74,6 +74,8 @@ class ImportanceConfig:
     """Whether the harness's own tasks and ours are looked for too; reading them all takes seconds."""
     metadata: Mapping[str, Any] | None = None
     """What tasks' functions are handed, made by `task_metadata`."""
+    means: str | None = None
+    """Hash of the means that knocked out components give, where `model` does not say it; None: nothing."""
     model: Mapping[str, Any] | None = None
     """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
 
@@ -181,6 +183,8 @@ def _require_same(config: ImportanceConfig, cell: _Cell, hint: str) -> Importanc
         asked |= {"limit": config.limit, "split": chosen_split(cell.task, config.split)}
         if method_named(config.method).uses == "objective":
             asked["metric"] = chosen_metric(cell.task, config.metric)
+    if config.model is None:
+        asked["means"] = config.means
     for key, value in asked.items():
         if found.settings.get(key) != value:
             there = json_line(found.settings.get(key))
@@ -233,6 +237,7 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[tor
                 processes=processes,
                 softmax_dtype=lm.softmax_dtype,
                 progress=processes.rank == 0,
+                means=lm.means,
                 **inputs,
             )
         )

@@ -2,8 +2,8 @@
 
 One forward and one backward pass, in which nothing but activations has a gradient: weights are frozen, the graph starts
 at layer 0's own outputs, and the output layer runs at the continuation only. `o` is a head's output (attention x
-values, before the output map) or, for the FFN estimate, what the FFN adds to the residual stream. `knockout.py` has the
-oracle that the estimate stands for.
+values, before the output map) or, for the FFN estimate, what the FFN adds to the residual stream; less its mean where
+that is what a pruned one gives (mean ablation). `knockout.py` has the oracle that the estimate stands for.
 
 With checkpointing the graph is that of one layer at a time, computed again from the layer's input: a model whose
 weights are offloaded then brings in one layer's weights at a time for the backward pass, too.
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lm_eval_prune.decoders.trunk import Trunk
+    from lm_eval_prune.means import Means
 
 __all__ = ["ffn_gradient_importance", "frozen", "head_importance"]
 
@@ -55,6 +56,7 @@ def head_importance(
     checkpointing: bool | None = None,
     processes: Processes | None = None,
     progress: bool = False,
+    means: Means | None = None,
 ) -> Tensor:
     """Importance of every attention head, float32 (num_hidden_layers, num_attention_heads), larger is more important.
 
@@ -63,12 +65,15 @@ def head_importance(
     size nor padding matters. What a compacted model lacks scores 0. The model runs in evaluation mode and is handed
     back as it was. `checkpointing` keeps the activations of one layer at a time, at the price of a second forward pass;
     None does so where weights are offloaded. With `processes`, each of them takes its share of `examples` and all
-    return the scores over all of them.
+    return the scores over all of them. With `means`, o less its mean stands in the place of o.
     Raises ExampleError; ScoreError naming example and layer where a gradient is not finite or zero throughout.
     """
     decoder = decoder_of(model)
     kept = [decoder.removed.kept_heads(layer) for layer in range(decoder.num_hidden_layers)]
     taps = _Taps(decoder.head_outputs, kept, decoder.num_attention_heads, of_input=True)
+    if means is not None:
+        means.check_fits(decoder.removed.shape, decoder.head_dim, trunk_of(model).hidden_size)
+        taps.means = [means.heads[layer, list(there)].flatten() for layer, there in enumerate(kept)]
     taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     return _importance(model, taps, examples, batch_size, processes or Processes(), progress)
 
@@ -81,10 +86,15 @@ def ffn_gradient_importance(
     checkpointing: bool | None = None,
     processes: Processes | None = None,
     progress: bool = False,
+    means: Means | None = None,
 ) -> Tensor:
     """Gradient estimate of every FFN's importance, float32 (num_hidden_layers,): as for heads, of the FFN's output."""
     modules = decoder_of(model).ffn_outputs
     taps = _Taps(modules, [() if module is None else (0,) for module in modules], 1, of_input=False)
+    if means is not None:
+        decoder = decoder_of(model)
+        means.check_fits(decoder.removed.shape, decoder.head_dim, trunk_of(model).hidden_size)
+        taps.means = list(means.ffns)
     taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     return _importance(model, taps, examples, batch_size, processes or Processes(), progress).squeeze(1)
 
@@ -121,6 +131,8 @@ class _Taps:
         self.of_input = of_input
         self.checkpointing = False
         """Whether one layer's graph is kept at a time."""
+        self.means: list[Tensor] | None = None
+        """Layer -> what is taken off its outputs."""
         self.scale: float | None = None
         """The loss scale that the last float16 batch was computed with."""
         self.leaves: list[Tensor] = []
@@ -168,10 +180,12 @@ class _Taps:
         if explaining:
             self.outputs[layer] = values
 
+        mean = 0.0 if self.means is None else self.means[layer].to(values.device)
+
         def add_up(gradient: Tensor | None) -> None:
             if gradient is None:
                 raise ScoreError(f"layer {layer}: no gradient comes through the layers behind it; {UNQUANTISED}")
-            product = gradient.float() * values.float()
+            product = gradient.float() * (values.float() - mean)
             kept = list(self.kept[layer])
             by_component = product.view(batch_size, -1, len(kept), values.shape[-1] // len(kept))
             sums = by_component.sum(-1).abs().sum(1)

@@ -22,6 +22,8 @@ from lm_eval_prune.importance.processes import Processes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lm_eval_prune.means import Means
+
 __all__ = ["COMPONENTS", "METHODS", "Inputs", "Method", "magnitude", "method_named", "random_scores"]
 
 COMPONENTS = ("heads", "ffns")
@@ -45,6 +47,8 @@ class Inputs:
     scorer: MaskScorer | None = None
     """How knockout answers requests under many masks; None for `score_under_masks`."""
     progress: bool = False
+    means: Means | None = None
+    """What a pruned component gives, for gradients; knockouts have it of `scorer`. None: nothing."""
 
 
 class Method(NamedTuple):
@@ -90,6 +94,7 @@ def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
             checkpointing=inputs.checkpointing,
             processes=inputs.processes,
             progress=inputs.progress,
+            means=inputs.means,
         )
 
     return scores

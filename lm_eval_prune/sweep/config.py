@@ -69,6 +69,8 @@ class SweepConfig(BaseModel):
     importance_split: Literal["training", "validation", "test"] | None = None
     head_method: str = "gradient"
     ffn_method: str = "knockout"
+    ablation: Literal["zero", "mean"] = "zero"
+    """What is in the place of what is pruned: nothing, or each task's own mean outputs."""
     knockout_metric: str | None = None
     """A metric of the tasks, or `loss`; None is `acc`, or `em` without it."""
     batch_size: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = 8
@@ -174,7 +176,8 @@ class SweepConfig(BaseModel):
 
     def grid(self) -> dict[str, Any]:
         """What decides the cells, as JSON values: all but where and how fast they are computed."""
-        return self.model_dump(mode="json", exclude=PLACES)
+        left_out = PLACES | ({"ablation"} if self.ablation == "zero" else set())
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 def require_rows(config: SweepConfig, num_tasks: int) -> None:

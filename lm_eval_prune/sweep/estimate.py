@@ -19,6 +19,7 @@ from lm_eval_prune.importance.aggregate import OF_THE_MODEL
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import method_named
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.means import Means
 from lm_eval_prune.progress import Bar
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import SweepConfig
@@ -26,7 +27,7 @@ from lm_eval_prune.sweep.jobs import Failure, Group, ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.setup import Setup, find_setup, require_same_setup
-from lm_eval_prune.sweep.sources import importance_path, needed_importance
+from lm_eval_prune.sweep.sources import importance_path, needed_importance, needed_means
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.sweep.worker import Worker, importance_config
 
@@ -123,7 +124,12 @@ def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Seq
             like = {key: found.settings[key] for key in OF_THE_MODEL if key in found.settings}
             scores[job] = found
             found.save(importance_path(elsewhere, job))
-        return make_plan(elsewhere, tasks, setup, scores)
+        means: dict[ImportanceJob, Means | PruneError] = {}
+        for job in needed_means(config, tasks, jobs):
+            path, (layers, heads) = importance_path(config, job), setup.shape
+            unknown = Means(heads=torch.zeros(layers, heads, 1), ffns=torch.zeros(layers, 1))
+            means[job] = Means.load(path) if path.exists() else unknown
+        return make_plan(elsewhere, tasks, setup, scores, means)
 
 
 def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], like: dict[str, Any]) -> ImportanceScores:

@@ -5,7 +5,7 @@
     cells/<id>.json               one cell: the harness's results JSON of one task, with `pruning` and `cell` blocks
     cells/<id>.samples.jsonl.gz   its outcomes by document, one JSON object a line
     failed/<id>.json              why a cell could not be computed
-    importance/                   the importance files that rankings came from
+    importance/                   the importance files that rankings came from, and means for mean ablation
     claims/                       locks of cells being computed; empty when nothing runs
     corrupt/                      damaged cells, moved aside
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.harness.cells import CellResult
     from lm_eval_prune.harness.tasks import Member
     from lm_eval_prune.importance.files import ImportanceScores
+    from lm_eval_prune.means import Means
 
 __all__ = ["CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
 
@@ -33,12 +34,14 @@ class Group(NamedTuple):
 
 
 class ImportanceJob(NamedTuple):
-    """Importance of one kind of component on a task."""
+    """Importance of one kind of component on a task; or the mean outputs of both, component `"means"`."""
 
     member: Member
     """The task, and what it is loaded out of."""
     component: str
     num_fewshot: int
+    means: Means | None = None
+    """What knocked out components give; None: nothing."""
 
     @property
     def task(self) -> str:
@@ -64,6 +67,8 @@ class CellBatch(NamedTuple):
     cells: tuple[str, ...]
     """Their ids."""
     masks: tuple[PruningMask, ...]
+    means: Means | None = None
+    """What is pruned gives; None: nothing."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -71,7 +76,8 @@ class CellBatch(NamedTuple):
 
     def parts(self) -> list[CellBatch]:
         """A job for each cell."""
-        return [CellBatch(self.group, (cell,), (mask,)) for cell, mask in zip(self.cells, self.masks, strict=True)]
+        pairs = zip(self.cells, self.masks, strict=True)
+        return [CellBatch(self.group, (cell,), (mask,), self.means) for cell, mask in pairs]
 
 
 Job = ImportanceJob | CellBatch
@@ -94,5 +100,5 @@ class Outcome(NamedTuple):
     """What came of one key of a job."""
 
     key: str
-    value: CellResult | ImportanceScores | Failure
+    value: CellResult | ImportanceScores | Means | Failure
     seconds: float

@@ -14,6 +14,7 @@ from lm_eval_prune.files import digest
 from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.means import Means
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
 from lm_eval_prune.sweep.ranking import GROUPS, Ranking, parse_ranking
@@ -48,6 +49,8 @@ class Plan:
     """(task, shots) -> what the task is loaded out of."""
     aggregates: dict[Aggregate, ImportanceScores] = field(default_factory=dict)
     """The mean importance that rankings took."""
+    means: dict[tuple[Member, int], Means] = field(default_factory=dict)
+    """(what the task is loaded out of, shots) -> what is pruned gives; nothing for zero ablation."""
     donors: dict[tuple[str, str, ImportanceJob], Donor] = field(default_factory=dict)
     """(ranking, component, the task's own importance) -> the other task whose importance the ranking chose."""
 
@@ -61,6 +64,7 @@ class Plan:
             replaced={**self.replaced, **other.replaced},
             members={**self.members, **other.members},
             aggregates={**self.aggregates, **other.aggregates},
+            means={**self.means, **other.means},
             donors={**self.donors, **other.donors},
         )
 
@@ -80,8 +84,13 @@ def make_plan(
     tasks: Sequence[PlannedTask],
     setup: Setup,
     importance: Mapping[ImportanceJob, ImportanceScores | PruneError],
+    means: Mapping[ImportanceJob, Means | PruneError] | None = None,
 ) -> Plan:
-    """The grid's rows. Raises PruneError for importance files that cannot be used."""
+    """The grid's rows. Raises PruneError for importance files that cannot be used.
+
+    `means` are those of each task, where pruned components give them.
+    """
+    found_means = {(job.member, job.num_fewshot): found for job, found in (means or {}).items()}
     plan = Plan(members={(task.name, task.num_fewshot): task.member for task in tasks})
     masks, names = Masks(config, tasks, importance, setup.shape, setup.num_key_value_heads), _row_names(config.ranking)
     grid = config.grid()
@@ -111,8 +120,10 @@ def make_plan(
                 asked["tasks"] = sorted({planned.name for planned in tasks})
             for seed in ranking.seeds or (None,):
                 variant = Variant(names[text], heads, ffns, seed)
-                _add(plan, task, base, asked, variant, partial(masks.of, ranking, variant, task))
+                own = found_means.get((task.member, task.num_fewshot))
+                _add(plan, task, base, asked, variant, partial(masks.of, ranking, variant, task), own)
     plan.rows = list(dict.fromkeys(plan.rows))
+    plan.means = {key: found for key, found in found_means.items() if isinstance(found, Means)}
     plan.aggregates, plan.donors = masks.aggregates, masks.donors
     for identity in plan.identities.values():  # told, but not part of the id: the same files elsewhere are the same
         identity["model"] = {"name": setup.name, **setup.model}
@@ -126,6 +137,7 @@ def _add(
     asked: dict[str, Any],
     variant: Variant,
     mask_of: Callable[[], Chosen],
+    means: Means | PruneError | None = None,
 ) -> None:
     """Add the row of `variant`; one that cannot be computed gets an id too, by what was asked for."""
     # By the shots that were asked for: a task that does not load has not said its own number.
@@ -133,10 +145,14 @@ def _add(
     try:
         if task.error is not None:
             raise task.error
+        if isinstance(means, PruneError):
+            raise means
         chosen = mask_of()
         described = chosen.mask.to_dict()
         del described["provenance"]
         identity = {**base, **task.identity, "mask": described}
+        if means is not None and not chosen.mask.is_dense:
+            identity["means"] = means.digest
         cell = digest(identity)[:24]
         plan.masks[cell], plan.identities[cell] = chosen.mask, identity
         variant, donor = variant._replace(oracle=chosen.oracle), chosen.donor

@@ -16,9 +16,11 @@ from typing import Any, Protocol
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.cells import CellResult
 from lm_eval_prune.harness.importance import ImportanceConfig, finished_scores
+from lm_eval_prune.harness.means import MeansConfig, finished_means
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.trackers import Tracker
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.means import Means
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim
 from lm_eval_prune.sweep.config import SweepConfig
@@ -26,7 +28,7 @@ from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, J
 from lm_eval_prune.sweep.plan import Plan
 from lm_eval_prune.sweep.results import headline
 from lm_eval_prune.sweep.sources import importance_path
-from lm_eval_prune.sweep.worker import importance_config
+from lm_eval_prune.sweep.worker import importance_config, means_config
 from lm_eval_prune.variants import DENSE
 
 __all__ = ["CellQueue", "ImportanceQueue", "Queue"]
@@ -52,11 +54,13 @@ class Queue(Protocol):
 
 
 class ImportanceQueue:
-    """The importance files that rankings need. Raises ArgumentError for one that was computed otherwise."""
+    """The importance files that rankings need, or the files of means. Raises ArgumentError for one that was computed
+    otherwise."""
 
     def __init__(self, config: SweepConfig, jobs: Iterable[ImportanceJob], say: Say) -> None:
         self.config, self.say = config, say
-        self.found: dict[ImportanceJob, ImportanceScores | PruneError] = {}
+        self.found: dict[ImportanceJob, Any] = {}
+        """Scores or means; a PruneError says why there are none."""
         self.missing = {job.name: job for job in jobs}
         self.held: dict[str, ExitStack] = {}
         for job in list(self.missing.values()):
@@ -77,11 +81,12 @@ class ImportanceQueue:
     def take(self, outcome: Outcome) -> None:
         job = self.missing.pop(outcome.key)
         try:
-            if isinstance(outcome.value, ImportanceScores):
+            if isinstance(outcome.value, ImportanceScores | Means):
                 outcome.value.save(importance_path(self.config, job))
                 self.found[job] = outcome.value
                 count = outcome.value.settings.get("num_examples")
-                what = f"importance of {job.component} to {job.task}, {job.num_fewshot}-shot"
+                kind = "means on" if job.component == "means" else f"importance of {job.component} to"
+                what = f"{kind} {job.task}, {job.num_fewshot}-shot"
                 self.say(what + (f": {count} examples" if count else "") + f", {outcome.seconds:.1f} s")
             else:
                 assert isinstance(outcome.value, Failure)
@@ -97,15 +102,22 @@ class ImportanceQueue:
             return False
         try:
             with quiet_harness():
-                self.found[job] = finished_scores(self._settings(job), "delete the file, or give another --output_path")
+                self.found[job] = self._finished(job, "delete the file, or give another --output_path")
         except PruneError as error:
             raise ArgumentError(str(error)) from None
         self.missing.pop(job.name, None)
         return True
 
-    def _settings(self, job: ImportanceJob) -> ImportanceConfig:
+    def _finished(self, job: ImportanceJob, hint: str) -> ImportanceScores | Means:
+        settings = self._settings(job)
+        if isinstance(settings, MeansConfig):
+            return finished_means(settings, hint)
+        return finished_scores(settings, hint)
+
+    def _settings(self, job: ImportanceJob) -> ImportanceConfig | MeansConfig:
         """Raises ArgumentError where they are wrong: before anything is computed."""
-        return importance_config(self.config, job, importance_path(self.config, job).parent)
+        made = means_config if job.component == "means" else importance_config
+        return made(self.config, job, importance_path(self.config, job).parent)
 
 
 class CellQueue:
@@ -133,7 +145,8 @@ class CellQueue:
         for alone in (True, False):
             for group in order:
                 if mine := self._claimed(group, alone=alone):
-                    return CellBatch(group, tuple(mine), tuple(self.plan.masks[cell] for cell in mine))
+                    masks = tuple(self.plan.masks[cell] for cell in mine)
+                    return CellBatch(group, tuple(mine), masks, self.plan.means.get(group[:2]))
         return None
 
     def take(self, outcome: Outcome) -> None:

@@ -6,25 +6,33 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.trackers import Tracker
+from lm_eval_prune.means import Means
 from lm_eval_prune.progress import working
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.bars import QueueBar
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
 from lm_eval_prune.sweep.config import SweepConfig, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
+from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.rankings import given_importance
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.setup import find_setup, require_same_setup, settle
-from lm_eval_prune.sweep.sources import aggregate_path, importance_path, importance_settings, needed_importance
+from lm_eval_prune.sweep.sources import (
+    aggregate_path,
+    importance_path,
+    importance_settings,
+    needed_importance,
+    needed_means,
+)
 from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.variants import DENSE, Variant
@@ -141,15 +149,19 @@ def _planned(
         require_rows(each, len({task.name for task in tasks}))
         given_importance(each, setup.shape)  # what is wrong with a file is told before hours of work
     jobs = list({job.name: job for each in configs for job in needed_importance(each, tasks)}.values())
+    means_jobs = needed_means(config, tasks, jobs)
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)
-        settings = {importance_path(config, job).name: importance_settings(config) for job in jobs}
+        settings = {importance_path(config, job).name: importance_settings(config, job) for job in [*means_jobs, *jobs]}
         settle(folder, setup, tasks, settings, process)
-    importance = ImportanceQueue(config, jobs, note)
+    means = ImportanceQueue(config, means_jobs, note)
+    bar.over(means, len(means_jobs), "file")
+    _complete(means, executor, bar)
+    importance = ImportanceQueue(config, _with_means(jobs, means.found), note)
     note(_header(configs, tasks, len(jobs), len(jobs) - len(importance.missing)))
     bar.over(importance, len(jobs), "file")
     _complete(importance, executor, bar)
-    plans = [make_plan(each, tasks, setup, importance.found) for each in configs]
+    plans = [make_plan(each, tasks, setup, importance.found, means.found) for each in configs]
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)  # another process may have planned meanwhile
         for each, plan in zip(configs, plans, strict=True):
@@ -169,6 +181,15 @@ def _donor_lines(plan: Plan) -> list[str]:
         f"{ranking} for {own.task}, {own.num_fewshot}-shot: {component} by {donor.job.task} (rho {donor.rho:.2f})"
         for (ranking, component, own), donor in plan.donors.items()
     ]
+
+
+def _with_means(
+    jobs: Sequence[ImportanceJob], means: Mapping[ImportanceJob, Means | PruneError]
+) -> list[ImportanceJob]:
+    """Each job with the means of its task; where those could not be computed, neither can it."""
+    found = {(job.member, job.num_fewshot): value for job, value in means.items()}
+    own = {job: found.get((job.member, job.num_fewshot)) for job in jobs}
+    return [job._replace(means=value) for job, value in own.items() if not isinstance(value, PruneError)]
 
 
 def _header(configs: Sequence[SweepConfig], tasks: Sequence[PlannedTask], files: int, there: int) -> str:

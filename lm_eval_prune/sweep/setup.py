@@ -86,6 +86,9 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     for name, value in (("batch_size", config.batch_size), ("device", config.device)):
         if name in arguments and value is not None:
             raise ArgumentError(f"model_args: {name}: a setting of its own; give it as {name}")
+    for name in ("ablation", "means"):
+        if name in arguments:
+            raise ArgumentError(f"model_args: {name}: a sweep makes its own means; give ablation=mean as a setting")
     check_arguments(arguments)
     if config.device is not None and config.executor == "local":  # a worker's machine elsewhere has its own
         require_device(config.device)
@@ -100,6 +103,8 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     check_fits_config(arguments, known)
     counting = counting_arguments(arguments)
     dtype = counting.pop("dtype", str(known.dtype or "float32").removeprefix("torch."))  # auto: the checkpoint's
+    if config.ablation != "zero":
+        counting["ablation"] = config.ablation
     fingerprint = files_fingerprint(place, arguments.get("subfolder") or "")
     return Setup(
         name=name,

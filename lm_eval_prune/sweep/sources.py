@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.file_names import importance_file_name, safe_name
+from lm_eval_prune.file_names import importance_file_name, means_file_name, safe_name
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.tasks import Member, load_tasks, members_of, num_fewshot_of, task_metadata
 from lm_eval_prune.sweep.config import SweepConfig
@@ -17,7 +17,15 @@ from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Aggregate", "aggregate_path", "importance_path", "importance_settings", "needed_importance", "sources_of"]
+__all__ = [
+    "Aggregate",
+    "aggregate_path",
+    "importance_path",
+    "importance_settings",
+    "needed_importance",
+    "needed_means",
+    "sources_of",
+]
 
 Aggregate = tuple[str, int, tuple[str, ...]]
 """A mean over tasks: component, shots, and the names that its tasks were given by; none are the grid's."""
@@ -25,18 +33,18 @@ Aggregate = tuple[str, int, tuple[str, ...]]
 
 def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
     """Where the sweep keeps these scores, under the name that the importance command gives them."""
-    name = importance_file_name(safe_name(job.task), job.num_fewshot, job.component, _method(config, job.component))
+    task = safe_name(job.task)
+    if job.component == "means":
+        name = means_file_name(task, job.num_fewshot)
+    else:
+        name = importance_file_name(task, job.num_fewshot, job.component, _method(config, job.component))
     return config.output_path / "importance" / name
 
 
-def importance_settings(config: SweepConfig) -> dict[str, Any]:
+def importance_settings(config: SweepConfig, job: ImportanceJob) -> dict[str, Any]:
     """What importance of a task depends on, beside model, task, shots and method, which the file's name says."""
-    return {
-        "limit": config.importance_limit,
-        "split": config.importance_split,
-        "seed": config.seed,
-        "metric": config.knockout_metric,
-    }
+    found = {"limit": config.importance_limit, "split": config.importance_split, "seed": config.seed}
+    return found if job.component == "means" else {**found, "metric": config.knockout_metric}
 
 
 def aggregate_path(config: SweepConfig, component: str, num_fewshot: int, tasks: Sequence[str] = ()) -> Path:
@@ -62,6 +70,18 @@ def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list
                     for job in sources_of(config, ranking, component, task, tasks):
                         jobs.setdefault(job.name, job)
     return list(jobs.values())
+
+
+def needed_means(
+    config: SweepConfig, tasks: Sequence[PlannedTask], importance: Sequence[ImportanceJob]
+) -> list[ImportanceJob]:
+    """The mean outputs that the grid's cells, and knockouts among `importance`, put in; none for zero ablation."""
+    if config.ablation == "zero":
+        return []
+    wanted = [(task.member, task.num_fewshot) for task in tasks if task.error is None]
+    wanted += [(job.member, job.num_fewshot) for job in importance]
+    jobs = [ImportanceJob(member, "means", shots) for member, shots in wanted]
+    return list({job.name: job for job in jobs}.values())
 
 
 def sources_of(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
 from lm_eval_prune.harness.cells import CellResult, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, scores_of
+from lm_eval_prune.harness.means import MeansConfig, means_of
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.tasks import Seeds, task_metadata
 from lm_eval_prune.importance.processes import Processes
@@ -20,7 +21,7 @@ from lm_eval_prune.sweep.setup import model_arguments
 if TYPE_CHECKING:
     from lm_eval_prune.sweep.config import SweepConfig
 
-__all__ = ["Worker", "importance_config"]
+__all__ = ["Worker", "importance_config", "means_config"]
 
 
 class Worker:
@@ -45,6 +46,7 @@ class Worker:
         to blame for that.
         """
         self.model()
+        self.model().means = job.means
         if isinstance(job, ImportanceJob):
             yield self._importance(job)
         else:
@@ -94,8 +96,10 @@ class Worker:
     def _importance(self, job: ImportanceJob) -> Outcome:
         start = time.perf_counter()
         try:
-            settings = importance_config(self.config, job, self.config.output_path)
-            scores = scores_of(settings, self.model())
+            if job.component == "means":
+                found: Any = means_of(means_config(self.config, job, self.config.output_path), self.model())
+            else:
+                found = scores_of(importance_config(self.config, job, self.config.output_path), self.model())
         except Exception as error:
             if Processes.current().world_size > 1 and (
                 isinstance(error, ScoreError) or not isinstance(error, PruneError)
@@ -103,7 +107,7 @@ class Worker:
                 raise  # it may be this process's alone, and the others wait for its share
             free_memory()
             return Outcome(job.name, Failure.of(error), time.perf_counter() - start)
-        value = scores or Failure("Elsewhere", "the first process has the scores")
+        value = found or Failure("Elsewhere", "the first process has what was computed")
         return Outcome(job.name, value, time.perf_counter() - start)
 
 
@@ -114,14 +118,26 @@ def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> 
         component=job.component,
         method=method,
         metric=config.knockout_metric if method == "knockout" else None,
-        tasks=(job.member,),
-        num_fewshot=(job.num_fewshot,),
-        output_path=folder,
-        limit=config.importance_limit,
-        split=config.importance_split,
-        seed=config.seed,
-        batch_size=config.batch_size if isinstance(config.batch_size, int) else 8,
-        include_path=config.include_path,
-        include_defaults=config.include_defaults,
-        metadata=task_metadata(config.model_args, config.metadata),
+        means=None if job.means is None else job.means.digest,
+        **_documents(config, job, folder),
     )
+
+
+def means_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> MeansConfig:
+    """What the command for means would be asked for."""
+    return MeansConfig(**_documents(config, job, folder))
+
+
+def _documents(config: SweepConfig, job: ImportanceJob, folder: Path) -> dict[str, Any]:
+    return {
+        "tasks": (job.member,),
+        "num_fewshot": (job.num_fewshot,),
+        "output_path": folder,
+        "limit": config.importance_limit,
+        "split": config.importance_split,
+        "seed": config.seed,
+        "batch_size": config.batch_size if isinstance(config.batch_size, int) else 8,
+        "include_path": config.include_path,
+        "include_defaults": config.include_defaults,
+        "metadata": task_metadata(config.model_args, config.metadata),
+    }
