@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_eval_prune.errors import ExampleError
 
-__all__ = ["NUM_SEQUENCES", "fitting_lengths", "random_sequences", "ranked_tokens"]
+__all__ = ["FIRST_LENGTH", "NUM_SEQUENCES", "fitting_lengths", "random_sequences", "ranked_tokens"]
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +51,20 @@ def random_sequences(ranked: Sequence[int], lengths: Sequence[int], seed: int) -
     return sequences
 
 
-def fitting_lengths(ranked: Sequence[int], max_length: int, repeats: int, count: int = NUM_SEQUENCES) -> list[int]:
+def fitting_lengths(
+    ranked: Sequence[int], max_length: int, repeats: int, count: int = NUM_SEQUENCES, *, times: int = 1
+) -> list[int]:
     """25, 27, ... (`count` of them), as far as the repeated sequence fits `max_length` positions and tokens suffice.
 
+    With `times` each is so many times as long: 4 makes them 100, 108, ..., 892.
     Warns where fewer than `count` fit. Raises ExampleError where none does.
     """
     longest = min((max_length - 1) // repeats, len(_candidates(ranked)))
-    lengths = list(range(FIRST_LENGTH, min(FIRST_LENGTH + STEP * count, longest + 1), STEP))
+    first, step = times * FIRST_LENGTH, times * STEP
+    lengths = list(range(first, min(first + step * count, longest + 1), step))
     if not lengths:
         raise ExampleError(
-            f"the shortest sequence, {FIRST_LENGTH} tokens {repeats} times behind a BOS, does not fit: the model has "
+            f"the shortest sequence, {first} tokens {repeats} times behind a BOS, does not fit: the model has "
             f"{max_length} positions, the tokenizer leaves {len(_candidates(ranked))} tokens to draw from"
         )
     if len(lengths) < count:

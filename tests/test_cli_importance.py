@@ -509,6 +509,30 @@ def test_induction_writes_means_and_variances(run, folder, tmp_path):
         assert message in errors[0]
 
 
+def test_copying_as_in_the_paper_takes_sequences_of_its_algorithm_2(run, folder, tmp_path):
+    from lm_eval_prune.induction import copying_scores
+    from lm_eval_prune.sequences import random_sequences, ranked_tokens
+
+    arguments = ["--model_args", f"pretrained={folder / 'model'}", "--device", "cpu", "--num_sequences", 2]
+    arguments += ["--definition", "bansal2023", "--output_path", tmp_path]
+    code, out, _ = run("induction", *arguments)
+    assert code == 0
+    lm = PrunedOPT(str(folder / "model"), device="cpu")
+    sequences = random_sequences(ranked_tokens(lm.tokenizer, 300), [100, 108], 1234)
+    expected = copying_scores(lm.model, sequences, definition="bansal2023")
+    found = ImportanceScores.load(out[1], "heads")
+    assert found.settings["lengths"] == [100, 108]
+    torch.testing.assert_close(found.tensor().float(), expected.mean(0))
+    torch.testing.assert_close(torch.tensor(found.settings["variance"]), expected.var(0))
+    assert ImportanceScores.load(out[0], "heads").settings["lengths"] == [25, 27]
+    # A file of an earlier release, on sequences as for prefix matching, is not taken for this.
+    content = json.loads((tmp_path / "copying-bansal2023.json").read_text())
+    (tmp_path / "copying-bansal2023.json").write_text(json.dumps({**content, "lengths": [25, 27]}))
+    code, _, errors = run("induction", *arguments)
+    assert (code, len(errors)) == (2, 1)
+    assert "computed on sequences from 25 tokens on, now 100; --overwrite computes it again" in errors[0]
+
+
 @pytest.mark.parametrize("definition", ["olsson2022", "bansal2023"])
 def test_what_a_mask_prunes_has_no_induction_scores(run, folder, tmp_path, definition):
     mask = PruningMask(num_hidden_layers=3, num_attention_heads=4, pruned_heads={1: (0, 2)})

@@ -194,6 +194,11 @@ def test_lengths_stop_where_the_model_ends(caplog):
         assert fitting_lengths(ranked, 128, 4) == [25, 27, 29, 31]
         assert fitting_lengths(ranked, 128, 4, 10**20) == [25, 27, 29, 31]  # at once
     assert "4 of 100 sequences fit the model: lengths 25 to 31" in caplog.text
+    assert fitting_lengths(ranked, 2048, 1, times=4) == list(range(100, 893, 8))  # Algorithm 2 of Bansal et al.
+    assert len(fitting_lengths(ranked, 2048, 1, times=4)) == 100
+    assert fitting_lengths(ranked, 128, 1, times=4) == [100, 108, 116, 124]
+    with pytest.raises(ExampleError, match="the shortest sequence, 100 tokens 1 times behind a BOS, does not fit"):
+        fitting_lengths(ranked, 64, 1, times=4)
     assert fitting_lengths(list(range(30)), 2048, 4) == [25, 27]
     with pytest.raises(ExampleError, match="the model has 64 positions"):
         fitting_lengths(ranked, 64, 4)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from sweep_folders import grid, importance, sweep
 
 from lm_eval_prune.analysis import pareto_front, spearman_matrix
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.comparison import compare
 from lm_eval_prune.report.figures import figures
 from lm_eval_prune.report.figures.files import write_figures
 from lm_eval_prune.report.figures.form import Figure, unique_names
-from lm_eval_prune.report.figures.scores import null_reach
+from lm_eval_prune.report.figures.scores import null_reach, score_figures
 from lm_eval_prune.report.figures.style import DARK, LIGHT, category_dashes, ranking_order, spec
 from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.score_sets import score_sets
 from lm_eval_prune.variants import Variant
 
 TASKS = ("piqa", "copa")
@@ -284,6 +289,43 @@ def test_rank_correlations_with_ties_and_constant_scores():
     assert np.isnan(overall[3]).all()
     assert np.isnan(within[:, 3]).all()
     assert np.isnan(spearman_matrix([row[0] for row in scores])[1]).all()
+
+
+@pytest.mark.parametrize("variance", [None, "text", [[1.0]], [[math.nan] * 4] * 4])
+def test_induction_without_a_variance_that_fits_is_means_alone(variance):
+    def files(settings):
+        scores = ImportanceScores.from_tensor(torch.rand(4, 4), num_attention_heads=4, settings=settings)
+        return [(Path("prefix-matching.json"), scores)]
+
+    settings = {"model": "m", "method": "prefix-matching"}
+    (found,) = score_sets(files({**settings, "variance": variance} if variance else settings))
+    (figure,) = [figure for figure in score_figures(found, [], []) if figure.name == "induction"]
+    assert {row["panel"] for row in points_of(figure)} == {"prefix matching"}
+    assert "variance" not in figure.caption
+
+
+def test_induction_maps_have_the_variance_over_sequences_below_the_means():
+    draw = np.random.default_rng(0)
+    variances = {"prefix-matching": draw.random((4, 4)), "copying-olsson2022": draw.random((4, 4))}
+    files = [
+        (
+            Path(method),
+            ImportanceScores.from_tensor(
+                torch.tensor(draw.random((4, 4))),
+                num_attention_heads=4,
+                settings={"model": "m", "method": method, "variance": values.tolist()},
+            ),
+        )
+        for method, values in variances.items()
+    ]
+    (found,) = score_sets(files)
+    (figure,) = [figure for figure in score_figures(found, [], []) if figure.name == "induction"]
+    rows = {row["panel"]: row["value"] for row in points_of(figure)}
+    assert len(rows) == 4
+    for method, values in variances.items():
+        shown = rows[f"{method.replace('-', ' ')}, variance"]
+        assert shown == pytest.approx(values.ravel().tolist(), rel=1e-3)
+    assert figure.caption.endswith("Below them their variance over the random sequences.")
 
 
 def test_retained_capacity_counts_the_kept_heads(folder, shown):

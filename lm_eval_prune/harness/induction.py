@@ -17,12 +17,15 @@ from lm_eval_prune.harness.importance import processes_of
 from lm_eval_prune.harness.model_record import model_record, require_same_model
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.induction import COPYING_DEFINITIONS, copying_scores, prefix_matching_scores
-from lm_eval_prune.sequences import NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
+from lm_eval_prune.sequences import FIRST_LENGTH, NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["InductionConfig", "compute_induction"]
+
+TIMES = {"copying-bansal2023": 4}
+"""How much longer than 25, 27, ... tokens sequences are: Algorithm 2 of Bansal et al. takes 100 to 892 for copying."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,8 @@ class InductionConfig:
     output_path: Path
     """Folder of the files."""
     num_sequences: int = NUM_SEQUENCES
-    """Of 25, 27, ... tokens; fewer where the model or the vocabulary is too small."""
+    """Of 25, 27, ... tokens, and four times as many for copying by `bansal2023`; fewer where the model or the
+    vocabulary is too small."""
     repeats: int = 4
     definition: str = "olsson2022"
     """Of copying, one of `induction.COPYING_DEFINITIONS`."""
@@ -71,7 +75,9 @@ def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedMo
 def _measured(config: InductionConfig, lm: PrunedModel, method: str, path: Path) -> None:
     trunk = trunk_of(lm.model)
     ranked = ranked_tokens(lm.tokenizer, trunk.vocab_size)
-    lengths = fitting_lengths(ranked, trunk.max_length, config.repeats, config.num_sequences)
+    times = TIMES.get(method, 1)
+    repeats = config.repeats if times == 1 else 1
+    lengths = fitting_lengths(ranked, trunk.max_length, repeats, config.num_sequences, times=times)
     processes = processes_of(lm)
     sequences = random_sequences(ranked, lengths, config.seed)
     common: dict[str, Any] = {"bos_token_id": lm.prefix_token_id, "progress": processes.rank == 0}
@@ -107,6 +113,12 @@ def _require_same(config: InductionConfig, method: str, path: Path) -> None:
     asked = {"seed": config.seed, "num_sequences_wanted": config.num_sequences}
     if method == "prefix-matching":
         asked["repeats"] = config.repeats
+    first = TIMES.get(method, 1) * FIRST_LENGTH
+    if (lengths := settings.get("lengths")) and lengths[0] != first:
+        raise ArgumentError(
+            f"{path}: computed on sequences from {json_line(lengths[0])} tokens on, now {first}; --overwrite computes "
+            "it again"
+        )
     for key, value in asked.items():
         if settings.get(key) != value:
             there = json_line(settings.get(key))

@@ -29,6 +29,8 @@ class ScoreSet:
     """(component, method) -> what was measured, where the files say it: metrics of tasks, or `loss`."""
     induction: dict[str, np.ndarray] = field(default_factory=dict)
     """Method, such as `prefix-matching` -> scores of the heads."""
+    variance: dict[str, np.ndarray] = field(default_factory=dict)
+    """The same of their variance over sequences, where the files say it."""
 
     def aggregates(self, component: str, method: str) -> dict[int | None, np.ndarray]:
         """Shots -> the aggregate in the files, else the mean over the tasks."""
@@ -51,6 +53,9 @@ def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]
         scores = np.array(file.scores)
         if file.component == "heads" and method.startswith(("prefix-matching", "copying")):
             found.induction[method] = scores
+            found.variance.pop(method, None)
+            if (variance := _like(settings.get("variance"), scores)) is not None:
+                found.variance[method] = variance
         else:
             task, shots = _name(settings, "task", AGGREGATE), settings.get("num_fewshot")
             if task == AGGREGATE:
@@ -65,6 +70,15 @@ def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]
 def is_aggregate(task: str) -> bool:
     """Whether scores by this name are a mean over tasks."""
     return task.partition(":")[0] == AGGREGATE
+
+
+def _like(values: Any, scores: np.ndarray) -> np.ndarray | None:
+    """`values` as an array of the scores' shape; None where a file has none, or something else."""
+    try:
+        found = np.asarray(values, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found.shape == scores.shape and np.isfinite(found).all() else None
 
 
 def _name(settings: Mapping[str, Any], key: str, otherwise: str) -> str:

@@ -38,7 +38,7 @@ def score_figures(found: ScoreSet, tasks: Sequence[str], shots: Sequence[int], o
         if len(found.importance[component, method]) > 1:
             yield _agreement(found, component, method, of)
     if found.induction:
-        yield _induction(found.induction, of)
+        yield _induction(found.induction, found.variance, of)
     yield from _retained(found, of)
 
 
@@ -148,25 +148,34 @@ def null_reach(shape: Sequence[int], *, within_layers: bool = False) -> float:
     return min(1.0, Z / math.sqrt(freedom)) if freedom > 0 else 1.0
 
 
-def _induction(scores: Mapping[str, np.ndarray], of: str) -> Figure:
+def _induction(scores: Mapping[str, np.ndarray], variance: Mapping[str, np.ndarray], of: str) -> Figure:
+    """The mean maps side by side, and below them those of the variance."""
     import altair as alt
 
-    charts = [
-        heat(
-            {shortened(method).replace("-", " "): grid},
-            *_heads_and_layers(grid),
-            Colour(f"{shortened(method)} score", domain=(0.0, float(grid.max()))),
-            upwards=True,
-        )
-        for method, grid in sorted(scores.items(), reverse=True)
-    ]
+    methods = sorted(scores, reverse=True)
+    rows = [[_induction_map(method, "score", scores[method]) for method in methods]]
+    if variance:
+        rows.append([_induction_map(method, "variance", variance[method]) for method in methods if method in variance])
     caption = (
         "How much each head attends to the token that followed earlier occurrences of the present one (prefix "
         "matching), and how much it raises the tokens that it attends to (copying). Heads high in both are "
         "induction heads."
     )
-    chart = alt.hconcat(*charts).resolve_scale(color="independent")
+    if variance:
+        caption += " Below them their variance over the random sequences."
+    chart = alt.vconcat(*(alt.hconcat(*row).resolve_scale(color="independent") for row in rows))
+    chart = chart.resolve_scale(color="independent")
     return Figure("induction", f"Induction heads{of}", caption, chart)
+
+
+def _induction_map(method: str, what: str, grid: np.ndarray) -> Any:
+    name = shortened(method).replace("-", " ")
+    return heat(
+        {name if what == "score" else f"{name}, {what}": grid},
+        *_heads_and_layers(grid),
+        Colour(f"{shortened(method)} {what}", domain=(0.0, float(grid.max()))),
+        upwards=True,
+    )
 
 
 def _retained(found: ScoreSet, of: str) -> Iterator[Figure]:
