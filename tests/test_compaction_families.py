@@ -13,6 +13,7 @@ from lm_eval_prune import PruningMask, compact, compact_checkpoint, head_importa
 from lm_eval_prune.compaction.loading import CompactingLoader
 from lm_eval_prune.compaction.trial import behind_cache
 from lm_eval_prune.decoders import decoder_of, num_pruned_parameters
+from lm_eval_prune.decoders.tiny import tiny_config
 from lm_eval_prune.decoders.tiny import tiny_model as tiny_of_type
 from lm_eval_prune.decoders.zeroed import zeroed_in
 from lm_eval_prune.errors import UnsupportedModelError
@@ -140,6 +141,22 @@ def test_scores_are_the_masked_models_and_0_for_what_is_gone(tiny_model):
                 rows = tiny_model(ids[:, :-1]).logits[0, len(context) - 1 :].double().log_softmax(-1)
             expected = float(rows[range(len(continuation)), continuation].sum())
             assert float(answer[0]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "camembert", "gpt2"])
+def test_a_first_layer_without_heads_counts_tokens_in_a_cache_with_cross_attention(model_type):
+    """Such a model, given no other model's output, attends to its own text alone."""
+    config = tiny_config(model_type)
+    config.add_cross_attention = True
+    model = tiny_of_type(config)
+    heads, layers = model.config.num_attention_heads, model.config.num_hidden_layers
+    mask = PruningMask(
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        pruned_heads={0: range(heads), 1: (1,)},
+        pruned_ffns=(layers - 1,),
+    )
+    require_equal(compact(model, mask), model, mask, ["eager"])
 
 
 def test_every_layer_has_its_own_attention_weights(tiny_model):

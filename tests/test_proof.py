@@ -131,6 +131,22 @@ def test_attention_that_cannot_be_told_is_masked_but_neither_packed_nor_watched(
         prefix_matching_scores(model, [[5, 6, 7]])
 
 
+@pytest.mark.parametrize("variant", ["llama", "gpt2", "qwen3"])
+def test_code_of_a_checkpoints_own_is_not_proven_by_the_type_that_it_says(variant, monkeypatch):
+    """Classes beside a checkpoint, whose configuration is of a proven family: accepted after the proof alone."""
+    model = families.made(variant)
+    for kind in type(model).__mro__:
+        if kind.__module__.startswith("transformers.models."):
+            monkeypatch.setattr(kind, "__module__", "transformers_modules.someone.modeling_own")
+    assert decoder_of(model).num_hidden_layers == 3
+    assert "transformers_modules" in why_not(model)
+    other = families.made(variant)
+    for output in decoder_of(other).head_outputs:
+        output.register_forward_pre_hook(lambda module, args: (args[0].flip(-1),))
+    with pytest.raises(UnsupportedModelError, match=MIXED):
+        decoder_of(families.copy.deepcopy(other))
+
+
 @pytest.mark.parametrize(
     "mixing", [torch.cumsum, lambda heads, dim: heads.flip(dim), lambda heads, dim: heads.roll(1, dim)]
 )

@@ -1,7 +1,8 @@
 """Whether models of a family can be compacted: tried on a small random one, where no test holds the family.
 
 The small model has the same classes and the same settings but for its dimensions. It is compacted by a mask that leaves
-layers with all, some and none of their heads, unlike numbers of a group, and layers without FFN.
+layers with some and none of their heads, also where the model counts a cache's tokens, unlike numbers of a group, and
+layers without FFN.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _mask(model: Any) -> PruningMask:
     from lm_eval_prune.decoders import shape_of
 
     layers, heads = shape_of(model.config)
-    pruned = {1: (0,), 2: range(heads), 3: range(1, heads)}
+    pruned = {0: range(heads), 1: range(heads), 2: (0,), 3: range(1, heads)}
     return PruningMask(
         num_hidden_layers=layers,
         num_attention_heads=heads,

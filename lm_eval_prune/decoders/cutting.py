@@ -190,7 +190,8 @@ def _cached(args: tuple[Any, ...], kwargs: dict[str, Any], place: int) -> Any:
 
 
 def _cache(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return next((each for each in (*args, *kwargs.values()) if isinstance(each, Cache)), None)
+    found = next((each for each in (*args, *kwargs.values()) if isinstance(each, Cache)), None)
+    return getattr(found, "self_attention_cache", found)  # beside another, where there is cross-attention
 
 
 # -- layers without heads ---------------------------------------------------------------------------------------------

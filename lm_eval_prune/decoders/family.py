@@ -109,10 +109,10 @@ def is_known(config: Any) -> bool:
 
 
 def is_proven(config: Any) -> bool:
-    """Whether the tests hold the family of this configuration to computations of their own."""
+    """Whether the tests hold the family of this configuration to their own computations; none has cross-attention."""
     from lm_eval_prune.decoders.table import PROVEN
 
-    return model_type_of(config) in PROVEN
+    return model_type_of(config) in PROVEN and not getattr(text_config(config), "add_cross_attention", False)
 
 
 def family_of(config: Any, base: nn.Module) -> Family:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lm_eval_prune.decoders import removed_from
-from lm_eval_prune.decoders.family import Family, family_of, submodule, text_config
+from lm_eval_prune.decoders.family import Family, family_of, is_proven, submodule, text_config
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
 
 __all__ = ["Layer", "Places", "is_product", "out_dim", "places_of", "weight_of", "width_in", "width_out"]
+
+STOCK = ("transformers.models.", "lm_eval_prune.")
+"""Modules of transformers' own classes, and of those that are made of them."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ class Places:
     @property
     def num_hidden_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the tests hold models of this class; code of a checkpoint's own may say that it is of any type."""
+        kinds = type(self.model).__mro__
+        return is_proven(self.model.config) and any(kind.__module__.startswith(STOCK) for kind in kinds)
 
     def key_places(self, layer: int) -> tuple[int, ...]:
         """For each query head that is there, the place of its key/value head among those that are."""

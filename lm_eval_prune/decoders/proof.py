@@ -60,7 +60,7 @@ def why_unpacked(places: Places) -> str | None:
 
 
 def _found(places: Places) -> Findings:
-    if places.family.proven or not places.removed.is_dense:  # compaction has asked of the original
+    if places.is_proven or not places.removed.is_dense:  # compaction has asked of the original
         return Findings()
     model = places.model
     if model not in findings:

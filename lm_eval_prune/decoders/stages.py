@@ -32,7 +32,7 @@ class Stage(NamedTuple):
 
 def stages_of(places: Places) -> tuple[Stage, ...]:
     """A forward pass in its order. A layer whose attention and FFN read the same stream does not divide."""
-    if places.family.proven:
+    if places.is_proven:
         whole = getattr(text_config(places.model.config), places.family.parallel or "-", False)
     else:
         found = findings.get(places.model)
