@@ -1,4 +1,4 @@
-"""Small made-up data sets of the 14 tasks' shape, in folders named like the hub data sets that the harness loads.
+"""Small made-up data sets of the shape of the 14 tasks, MathQA and LAMBADA, in folders named as those on the hub.
 
 `datasets.load_dataset("Rowan/hellaswag")` takes a folder of that relative name, where there is one, before it looks
 anywhere else; so a test that runs inside the written folder uses the harness's own task definitions offline.
@@ -80,6 +80,13 @@ class _Writer:
     def rte(self, index: int) -> dict:
         return {"premise": self.sentence(), "hypothesis": self.sentence(), "idx": index, "label": index % 2}
 
+    def mathqa(self, index: int) -> dict:
+        options = " , ".join(f"{letter} ) {self.random.randrange(100)}" for letter in "abcde")
+        return {"Problem": self.sentence(), "Rationale": "", "options": options, "correct": "abcde"[index % 5]}
+
+    def lambada(self, index: int) -> dict:
+        return {"text": f"{self.sentence()} {self.words()}"}
+
     def glue_rte(self, index: int) -> dict:
         return {"sentence1": self.sentence(), "sentence2": self.sentence(), "label": index % 2, "idx": index}
 
@@ -101,6 +108,9 @@ DATA_SETS = {
         "wsc.fixed": ("wsc", ("train", "validation")),
     },
     "nyu-mll/glue": {"rte": ("glue_rte", ("train", "validation"))},
+    # Outside the 14: what the study transfers their mean importance to.
+    "regisss/math_qa": {"default": ("mathqa", ("train", "validation", "test"))},
+    "EleutherAI/lambada_openai": {"default": ("lambada", ("test",))},
 }
 
 

@@ -384,6 +384,8 @@ def test_every_shot_adds_as_much_up_to_the_models_longest_input():
 
 
 def test_groups_and_tasks_of_ones_own():
+    at_both = {(work.task, work.num_fewshot) for work in workloads(["icl14"], (0, 5))}
+    assert at_both == {(task, shots) for task in known_tasks() for shots in (0, 5)}
     assert {(work.task, work.num_fewshot) for work in workloads(["icl14_5shot"], (0,))} == {
         (task, 5) for task in known_tasks()
     }

@@ -1,10 +1,12 @@
 import importlib
+import json
 import statistics
 import sys
 from pathlib import Path
 
 import lm_eval
 import lm_eval.tasks
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,9 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
+from lm_eval_prune.sweep.config import make_config
+from lm_eval_prune.sweep.folder import cell_path, read_cell
+from lm_eval_prune.sweep.run import run_sweep
 from lm_eval_prune.tasks.icl14 import corrections
 from tests.helpers import build
 
@@ -247,3 +252,29 @@ def test_without_a_delimiter_copa_and_record_are_asked_as_in_2022(task_manager, 
 def test_cb_is_asked_with_a_comma(task_manager, in_benchmarks):
     loaded = task_manager.load(["cb"])["tasks"]["cb"]
     assert "True, False, or Neither?" in loaded.doc_to_text(next(iter(loaded.validation_docs())))
+
+
+@pytest.mark.slow
+def test_tasks_outside_the_14_are_pruned_by_the_mean_importance_to_the_14(in_benchmarks, checkpoint, tmp_path):
+    settings = {
+        "output_path": tmp_path / "sweep", "model_args": f"pretrained={checkpoint}", "device": "cpu",
+        "tasks": ["mathqa", "lambada_openai"], "num_fewshot": [0, 1],
+        "ranking": ["aggregate:icl14", "aggregate:icl14@1"],
+        "prune_heads": ["0", "0.5"], "limit": 3, "importance_limit": 2, "bootstrap_iters": 10,
+    }  # fmt: skip
+    sweep = run_sweep(make_config(settings), progress=False)
+    assert not sweep.failed
+    names = [task for task in TASKS if not task.startswith("icl14")] + ["icl14_multirc", "icl14_record"]
+    assert len(names) == 14
+    for row in sweep.rows:
+        content = read_cell(cell_path(sweep.folder, row.cell))
+        assert 0 <= content["results"][row.task]["acc,none"] <= 1
+        if row.variant.ranking == "dense":
+            continue
+        shots = 1 if row.variant.ranking.endswith("@1") else row.num_fewshot
+        files = [sweep.folder / "importance" / f"{name}-{shots}shot-heads-gradient.json" for name in names]
+        mean = np.mean([json.loads(path.read_text())["scores"] for path in files], axis=0)
+        order = np.argsort(mean, axis=None, kind="stable")[: mean.size // 2]
+        lowest = {divmod(int(place), mean.shape[1]) for place in order}
+        pruned = content["pruning"]["mask"]["pruned_heads"]
+        assert {(int(layer), head) for layer, heads in pruned.items() for head in heads} == lowest

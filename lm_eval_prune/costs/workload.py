@@ -143,7 +143,8 @@ def table_record() -> dict[str, Any]:
 def workloads(
     tasks: Sequence[str], num_fewshot: Sequence[int], given: Sequence[str] = (), max_length: int = 2048
 ) -> list[Workload]:
-    """Every task at every number of shots; a group `icl14_<k>shot` stands for the 14 tasks at k shots.
+    """Every task at every number of shots; a group `icl14_<k>shot` stands for the 14 tasks at k shots, `icl14`
+    for them at each number of shots.
 
     `given` are texts NAME=INPUTSxTOKENS, of at most `max_length` tokens, which count whatever the shots.
     Raises ArgumentError.
@@ -153,9 +154,9 @@ def workloads(
     own = dict(_parsed(text, max_length) for text in given)
     found: dict[tuple[str, int], Workload] = {}
     for task in [*tasks, *(name for name in own if name not in tasks)]:
-        group = re.fullmatch(r"icl14_([015])shot", task)
+        group = re.fullmatch(r"icl14(?:_([015])shot)?", task)
         names = known_tasks() if group else (task,)
-        for shots in [int(group[1])] if group else num_fewshot:
+        for shots in [int(group[1])] if group and group[1] else num_fewshot:
             for name in names:
                 found[name, shots] = (
                     _own(name, shots, own[name]) if name in own else workload_of(name, shots, max_length)
