@@ -7,12 +7,18 @@ import shutil
 import pytest
 import torch
 from lm_eval.config.evaluate_config import EvaluatorConfig
+from transformers import GenerationConfig
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.compaction.checkpoint import compact_checkpoint
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.harness import arguments
-from lm_eval_prune.harness.arguments import check_arguments, require_device, without_absent_default
+from lm_eval_prune.harness.arguments import (
+    check_arguments,
+    require_device,
+    unread_arguments,
+    without_absent_default,
+)
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.model_record import record_of_arguments
 from lm_eval_prune.sweep.config import make_config
@@ -56,6 +62,40 @@ from lm_eval_prune.sweep.setup import find_setup
         ({"prefix_token_id": True}, "prefix_token_id=True: expected the number of a token"),
         ({"weights_only": False}, "weights_only=False: a pickle runs what is in it"),
         ({"unit": "x"}, "unit=x: unknown; expected head or kv_group"),
+        ({"scorer": "fast"}, "scorer=fast: unknown; expected packed or padded"),
+        ({"load": 3}, "load=3: unknown; expected masked or compact"),
+        (
+            {"device_map": "banana"},
+            "device_map=banana: device=banana: unknown; expected cpu, cuda, cuda:0 or mps; or auto",
+        ),
+        ({"device_map": {"": "gpu"}}, "device_map={'': 'gpu'}: device=gpu: unknown"),
+        ({"device_map": [1]}, "device_map=[1]: expected auto, balanced"),
+        ({"device_map": True, "parallelize": True}, "device_map=True: expected auto"),
+        ({"device_map": -1}, "device_map=-1: device=cuda:-1: unknown"),
+        ({"max_memory_per_gpu": "banana"}, "max_memory_per_gpu=banana: expected a size, such as 20GiB, or bytes"),
+        ({"max_cpu_memory": -5}, "max_cpu_memory=-5: expected a size"),
+        ({"max_memory": {0: "1GB"}}, "max_memory={0: '1GB'}: not read by the harness; expected max_memory_per_gpu"),
+        ({"config": 3}, "config=3: masks are settled by the checkpoint's own configuration"),
+        ({"config": "other/config.json"}, "give a folder that has the other one"),
+        ({"quantization_config": {"bits": 4}}, "the checkpoint's own configuration says how it is quantised"),
+        ({"generation_config": "x"}, "generation_config=x: expected a GenerationConfig, from Python; --gen_kwargs"),
+        ({"model_type": "gpt2"}, "model_type=gpt2: the checkpoint's own configuration says it"),
+        ({"state_dict": 3}, "state_dict=3: not to be given from outside; leave it out"),
+        ({"return_dict": False}, "return_dict=False: the harness reads the model's answers by name"),
+        ({"output_loading_info": True}, "output_loading_info=True: a model alone is expected"),
+        ({"_from_auto": 1}, "_from_auto=1: not an argument of a model; leave it out"),
+        ({"backend": "seq2seq"}, "backend=seq2seq: expected default or causal"),
+        ({"tp_plan": "banana"}, "tp_plan=banana: expected auto, or a mapping"),
+        ({"proxies": 3}, "proxies=3: expected a mapping"),
+        ({"chat_template_args": "x"}, "chat_template_args=x: expected a mapping"),
+        ({"cache_dir": 3}, "cache_dir=3: expected a text"),
+        ({"variant": 16}, "variant=16: expected a text"),
+        ({"token": 3}, "token=3: expected True, False or a text"),
+        ({"think_end_token": 3.5}, "think_end_token=3.5: expected a token, or its number"),
+        ({"ignore_mismatched_sizes": "no"}, "ignore_mismatched_sizes=no: expected True or False"),
+        ({"use_safetensors": "x"}, "use_safetensors=x: expected True or False"),
+        ({"low_cpu_mem_usage": "x"}, "low_cpu_mem_usage=x: expected True or False"),
+        ({"autogptq": 3}, "autogptq=3: expected True, False or a file's name"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(given, line, monkeypatch):
@@ -92,10 +132,56 @@ def test_a_length_beyond_learned_positions_is_refused_before_anything_is_loaded(
         {"device": None, "batch_size": "8", "max_length": None, "trust_remote_code": None},
         {"dtype": "auto", "softmax_dtype": "float32", "mixed_precision_dtype": torch.bfloat16, "prefix_token_id": 0},
         {"dtype": "torch.float16", "add_bos_token": False, "truncation": True, "weights_only": True},
+        {"device_map": "auto", "parallelize": True, "max_memory_per_gpu": "20GiB", "max_cpu_memory": 10**9},
+        {"device_map": {"model.layers.0": "cpu", "lm_head": "disk"}, "offload_folder": "x", "backend": "causal"},
+        {"device_map": torch.device("cpu"), "low_cpu_mem_usage": True, "token": False, "autogptq": "x.safetensors"},
+        {"scorer": "padded", "load": "compact", "tp_plan": "auto", "think_end_token": 7, "chat_template_args": {}},
+        {"config": None, "generation_config": GenerationConfig(), "attn_implementation": "eager", "use_cache": False},
     ],
 )
 def test_what_the_harness_takes_is_taken(given):
     assert check_arguments(given) is None  # and raises nothing
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"num_hidden_layers": 2}, {"num_hidden_layers": 9}, {"num_attention_heads": 2}, {"num_attention_heads": 8},
+     {"dropout": 0.5, "num_hidden_layers": 1}],
+)  # fmt: skip
+def test_a_setting_that_makes_another_model_is_refused_before_anything_is_loaded(
+    given, checkpoint, tmp_path, monkeypatch
+):
+    """Layers left out, layers of random weights, heads of another width: transformers does all that without a word."""
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM._create_model", lambda *args, **kwargs: pytest.fail("loaded"))
+    given = {"pretrained": str(checkpoint), **given}
+    sweep = make_config({"model_args": given, "tasks": ["copa"], "output_path": tmp_path, "device": "cpu"})
+    name, value = list(given.items())[-1]
+    for call, *values in ((PrunedOPT, given), (record_of_arguments, given), (find_setup, sweep, 1)):
+        with pytest.raises(PruneError, match=f"{name}={value}: the model has 3 layers of 4 heads; leave it out"):
+            call(**values[0]) if call is PrunedOPT else call(*values)
+    given[name] = {"num_hidden_layers": 3, "num_attention_heads": 4}[name]
+    assert record_of_arguments(given)["model"] == str(checkpoint)  # what it is anyway
+
+
+def test_what_nothing_reads_is_said(checkpoint, caplog):
+    given = {
+        "device_map": "auto",
+        "max_cpu_memory": "2GB",
+        "low_cpu_mem_usage": True,
+        "revision": "v2",
+        "dtype": "float32",
+    }
+    with caplog.at_level("WARNING", logger="lm_eval.models.pruned"):
+        PrunedOPT(str(checkpoint), device="cpu", **given)
+    assert [record.getMessage() for record in caplog.records if record.name == "lm_eval.models.pruned"] == [
+        "model_args: device_map is read beside parallelize=True alone",
+        "model_args: max_cpu_memory is read beside parallelize=True alone",
+        "model_args: low_cpu_mem_usage: transformers reads it no more",
+        f"model_args: revision=v2: {checkpoint} is a folder, which has no revisions",
+    ]
+    beside = {"device_map": "auto", "offload_folder": "x", "parallelize": True, "revision": "main"}
+    assert unread_arguments(beside, str(checkpoint)) == []
+    assert unread_arguments({"revision": "v2", "device_map": None}, "facebook/opt-125m") == []
 
 
 @pytest.mark.parametrize(

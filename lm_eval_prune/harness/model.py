@@ -51,15 +51,8 @@ from lm_eval_prune.text import message_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LOADS", "SCORERS", "PrunedModel", "PrunedOPT"]
+__all__ = ["PrunedModel", "PrunedOPT"]
 
-SCORERS = ("packed", "padded")
-"""How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
-1e-4; `padded` is the harness's own way, bit for bit."""
-
-LOADS = ("masked", "compact")
-"""What is in memory: `masked`, the default, the whole model, so that other masks can follow; `compact`, only what the
-mask leaves of it."""
 NOT_COMPACT = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "subfolder")
 """Arguments of `hf` that `load=compact` cannot follow."""
 
@@ -93,12 +86,9 @@ class PrunedModel(HFLM):
         **kwargs: Any,
     ) -> None:
         scorer = scorer or self.default_scorer
-        for name, value, known in (("scorer", scorer, SCORERS), ("load", load, LOADS)):
-            if value not in known:
-                raise ArgumentError(f"{name}={value}: unknown; expected {' or '.join(known)}")
+        check_arguments({**kwargs, "scorer": scorer, "load": load})
         if load == "compact" and (given := [name for name in NOT_COMPACT if kwargs.get(name)]):
             raise ArgumentError(f"load=compact and {given[0]} exclude one another; leave one of the two out")
-        check_arguments(kwargs)
         self.load = load
         self.means = means_asked_for(ablation, means)
         """What pruned heads and FFNs give; None: zero."""

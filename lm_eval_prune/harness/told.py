@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lm_eval_prune.decoders import num_pruned_parameters, num_removed_parameters, removed_from
+from lm_eval_prune.harness.arguments import unread_arguments
 from lm_eval_prune.harness.precision import HALVES, is_slower_here
 from lm_eval_prune.text import printable
 
@@ -27,9 +28,12 @@ def spelt(arguments: Mapping[str, Any]) -> str:
 
 
 def tell(lm: PrunedModel, where: str) -> None:
-    """Log one line about the mask, which came from `where`, and one where half precision is slow on this CPU."""
+    """Log one line about the mask, which came from `where`, a warning for each argument that nothing reads, and one
+    where half precision is slow on this CPU."""
     if lm.rank > 0:
         return
+    for line in unread_arguments(lm.arguments, lm.pretrained):
+        logger.warning("model_args: %s", printable(line))
     dtype = next(lm.model.parameters()).dtype
     if logger.isEnabledFor(logging.INFO):
         ablation = "" if lm.means is None else "ablation=mean, "
