@@ -143,6 +143,14 @@ def test_what_the_harness_takes_is_taken(given):
     assert check_arguments(given) is None  # and raises nothing
 
 
+@pytest.mark.parametrize("device", ["../x", "", "gpu", "cuda:"])
+def test_a_device_of_workers_elsewhere_is_known_by_its_name(device, tmp_path):
+    asked = {"tasks": ["copa"], "output_path": tmp_path, "executor": "ray", "num_gpus": 0}
+    with pytest.raises(ArgumentError, match=f"^device={device}: unknown; expected cpu"):
+        find_setup(make_config({**asked, "device": device}), 1)
+    assert find_setup(make_config({**asked, "device": "cuda:3"}), 1).shape == (6, 6)  # not here, but perhaps there
+
+
 @pytest.mark.parametrize(
     "given",
     [{"num_hidden_layers": 2}, {"num_hidden_layers": 9}, {"num_attention_heads": 2}, {"num_attention_heads": 8},

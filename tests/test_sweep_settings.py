@@ -77,6 +77,8 @@ VALUES = {
     "num_cpus": [".nan", "null", "true"],
     "executor": ["slurm", "3"],
     "importance_split": ["train", "3"],
+    "head_method": ["../x", "best", "''", "Gradient", "3", "true", "[gradient]"],
+    "ffn_method": ["../x", "gradient.json", "null"],
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_arguments",
     "check_fits_config",
     "require_device",
+    "require_device_name",
     "require_folder",
     "unread_arguments",
     "without_absent_default",
@@ -192,13 +193,18 @@ def _require_device_map(value: Any) -> None:
             raise ArgumentError(f"device_map={value}: {error}; or {', '.join(DEVICE_MAPS)}") from None
 
 
+def require_device_name(device: Any) -> None:
+    """Raise ArgumentError for what is no device anywhere."""
+    if not re.fullmatch(rf"({'|'.join(KNOWN_DEVICES)})(:[0-9]{{1,4}})?", str(device)):
+        raise ArgumentError(f"device={device}: unknown; expected cpu, cuda, cuda:0 or mps")
+
+
 def require_device(device: Any) -> None:
     """Raise ArgumentError unless torch has that device here."""
     if isinstance(device, torch.device):
         return
+    require_device_name(device)
     kind, colon, number = str(device).partition(":")
-    if kind not in KNOWN_DEVICES or (colon and not re.fullmatch("[0-9]{1,4}", number)):
-        raise ArgumentError(f"device={device}: unknown; expected cpu, cuda, cuda:0 or mps")
     if kind == "cpu":
         return
     count = _count(kind)

@@ -184,7 +184,10 @@ def task_identity(
     metadata: Mapping[str, Any] | None = None,
     seeds: Seeds | None = None,
 ) -> tuple[str, int, dict[str, Any]]:
-    """(the task's name, shots really used, what of the task decides a result: version, settings, documents)."""
+    """(the task's name, shots really used, what of the task decides a result: version, settings, documents).
+
+    And its metrics, beside them.
+    """
     with seeded(seeds or Seeds()):
         task = _fresh_task(name, num_fewshot, 0, include_path, include_defaults, metadata)
     config = _same_everywhere(task.dump_config())
@@ -195,6 +198,7 @@ def task_identity(
         "task_version": plain_json({"v": task.VERSION}, handle_non_serializable)["v"],
         "task_config": config,
         "documents": docs,
+        "metrics": list(task.aggregation()),
     }
     return task.task_name, task.get_config("num_fewshot"), identity
 

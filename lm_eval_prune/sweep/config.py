@@ -159,6 +159,17 @@ class SweepConfig(BaseModel):
         except FractionError as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("head_method", "ffn_method")
+    @classmethod
+    def _method(cls, value: str) -> str:
+        from lm_eval_prune.importance.methods import method_named  # imports torch
+
+        try:
+            method_named(value)
+        except ArgumentError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
+        return value
+
     @field_validator("ranking")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:

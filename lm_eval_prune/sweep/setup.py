@@ -77,7 +77,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.decoders import key_value_heads, shape_of
     from lm_eval_prune.decoders.configuration import model_folder, read_configuration
-    from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, require_device
+    from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, require_device, require_device_name
     from lm_eval_prune.harness.model import PrunedModel
 
     arguments = model_arguments(config)
@@ -90,8 +90,8 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
         if name in arguments:
             raise ArgumentError(f"model_args: {name}: a sweep makes its own means; give ablation=mean as a setting")
     check_arguments(arguments)
-    if config.device is not None and config.executor == "local":  # a worker's machine elsewhere has its own
-        require_device(config.device)
+    if config.device is not None:  # a worker's machine elsewhere has its own
+        (require_device if config.executor == "local" else require_device_name)(config.device)
     name = arguments.get("pretrained", BUNDLED_NAME)
     place = bundled_model_path() if name == BUNDLED_NAME else model_folder(name, arguments.get("revision"))
     known = read_configuration(

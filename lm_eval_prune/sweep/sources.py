@@ -11,7 +11,7 @@ from typing import Any
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.file_names import importance_file_name, means_file_name, safe_name
 from lm_eval_prune.harness.quiet import quiet_harness
-from lm_eval_prune.harness.tasks import Member, load_tasks, members_of, num_fewshot_of, task_metadata
+from lm_eval_prune.harness.tasks import Member, load_tasks, members_of, num_fewshot_of, require_known, task_metadata
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
@@ -62,6 +62,7 @@ def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list
     """
     jobs: dict[str, ImportanceJob] = {}
     for ranking in map(parse_ranking, config.ranking):
+        _require_its_tasks(config, ranking, tasks)
         if ranking.kind == "donor" and len({task.name for task in tasks}) < 2:
             raise ArgumentError(f"ranking {ranking.text}: the grid has one task; expected others to choose from")
         for component in _components(config):
@@ -70,6 +71,13 @@ def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list
                     for job in sources_of(config, ranking, component, task, tasks):
                         jobs.setdefault(job.name, job)
     return list(jobs.values())
+
+
+def _require_its_tasks(config: SweepConfig, ranking: Ranking, tasks: Sequence[PlannedTask]) -> None:
+    """Raise ArgumentError for a ranking by a task that nobody knows, whether or not anything is pruned by it."""
+    named = (ranking.task or "",) if ranking.kind == "task" else ranking.tasks
+    others = [name for name in named if all(task.name != name for task in tasks)]
+    require_known(others, config.include_path, config.include_defaults)
 
 
 def needed_means(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class PlannedTask:
     """Shots that were asked for; None is the task's own number."""
     identity: dict[str, Any] = field(default_factory=dict)
     error: PruneError | None = None
+    metrics: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -40,8 +42,8 @@ class PlannedTask:
 def planned_tasks(config: SweepConfig, *, shown: bool = False) -> list[PlannedTask]:
     """Every task at every number of shots; a task that cannot be loaded is listed with its error. `shown`: under a bar.
 
-    Raises ArgumentError for a name that the harness does not know, for a file, and for a task that two groups define
-    differently at the same number of shots.
+    Raises ArgumentError for a name that the harness does not know, for a file, for a task that two groups define
+    differently at the same number of shots, and for a knockout metric that none of the tasks has.
     """
     for asked in config.tasks:
         if Path(asked).is_file():
@@ -56,7 +58,16 @@ def planned_tasks(config: SweepConfig, *, shown: bool = False) -> list[PlannedTa
                 bar.set_description(f"Reading {member.task}" + ("" if shots is None else f", {shots}-shot"))
                 _include(found, _planned(member, shots, config))
                 bar.update()
+    _require_metric(config, [task.metrics for task in found.values() if task.error is None])
     return list(found.values())
+
+
+def _require_metric(config: SweepConfig, metrics: Sequence[tuple[str, ...]]) -> None:
+    """Whether or not anything is knocked out."""
+    known = ", ".join(dict.fromkeys(name for of_task in metrics for name in of_task))
+    asked = config.knockout_metric
+    if metrics and asked not in (None, "loss") and not any(asked in of_task for of_task in metrics):
+        raise ArgumentError(f"knockout_metric={asked}: no task has it; they have {known}, and loss")
 
 
 def _include(found: dict[tuple[str, int], PlannedTask], planned: PlannedTask) -> None:
@@ -96,4 +107,5 @@ def _planned(member: Member, shots: int | None, config: SweepConfig) -> PlannedT
         "task_config_hash": digest(identity["task_config"]),
         "documents_hash": digest(identity["documents"]),
     }
-    return PlannedTask(member._replace(task=real), used, shots, hashed)
+    metrics = tuple(identity["metrics"])
+    return PlannedTask(member._replace(task=real), used, shots, hashed, metrics=metrics)
