@@ -79,6 +79,15 @@ def test_the_guard_stops_what_takes_too_long(tmp_path, monkeypatch):
         time.sleep(1)
 
 
+def test_waiting_for_a_processor_is_not_taking_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(guard, "_clock", lambda: 0.0)  # stands still: others have the processors
+    end = time.monotonic() + 0.3
+    with guard.confined(tmp_path):
+        while time.monotonic() < end:
+            pass
+
+
 def test_the_guard_stops_what_takes_too_much(tmp_path):
     with pytest.raises(MemoryError), guard.confined(tmp_path):
         bytearray(2 * guard.MAX_BYTES)
