@@ -1,6 +1,10 @@
 """`--include_path`: a folder of task definitions, in every command that takes one, or one line that says it is none."""
 
 import inspect
+import os
+import shutil
+import socket
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -65,6 +69,48 @@ def test_tasks_are_found_in_it_and_nowhere_else(command, folder, tmp_path):
     found = invoked(command, folder, tmp_path, folder / "tasks", "toy_choice")
     assert found.exit_code == 0, found.exception
     assert (tmp_path / "out").exists()
+
+
+SPECIAL = {
+    "a pipe": os.mkfifo,
+    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.fixture
+def strange(request, folder, tmp_path, monkeypatch):
+    """A folder of tasks, the name of a pipe, socket or device below it, and what makes such a one."""
+    shutil.copytree(folder / "tasks", tmp_path / "tasks")
+    (tmp_path / "tasks" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path)  # a socket's path is at most 108 bytes long
+    return SPECIAL[request.param]
+
+
+@pytest.mark.parametrize("strange", SPECIAL, indirect=True)
+def test_a_pipe_socket_or_device_as_a_task_is_one_line_and_hangs_nothing(strange, folder, tmp_path):
+    strange(Path("tasks/deep/odd.yaml"))
+    for command in COMMANDS:
+        found = invoked(command, folder, tmp_path, "tasks", "toy_choice")
+        assert isinstance(found.exception, PruneError), command
+        assert (
+            str(found.exception) == "include_path=tasks: tasks/deep/odd.yaml: a pipe, socket or device; expected a file"
+        )
+        assert not (tmp_path / "out").exists()
+    for task in ("tasks/deep", "tasks/deep/odd.yaml", "tasks/deep/*.yaml"):  # the harness takes files and folders
+        found = invoked("run", folder, tmp_path, folder / "tasks", task)
+        assert str(found.exception) == "tasks: tasks/deep/odd.yaml: a pipe, socket or device; expected a file"
+
+
+@pytest.mark.parametrize("strange", SPECIAL, indirect=True)
+def test_a_pipe_socket_or_device_that_a_task_includes_is_left_out(strange, folder, tmp_path):
+    strange(Path("tasks/deep/odd"))
+    Path("tasks/deep/own.yaml").write_text("task: own\ninclude: odd\n")
+    for command in COMMANDS:
+        found = invoked(command, folder, tmp_path, "tasks", "own")
+        assert isinstance(found.exception, PruneError), command
+        assert "own" in str(found.exception)
+    assert invoked("sweep", folder, tmp_path, "tasks", "toy_choice").exit_code == 0
 
 
 GONE = {

@@ -11,7 +11,6 @@ import copy
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ __all__ = [
     "check_fits_config",
     "require_device",
     "require_device_name",
-    "require_folder",
     "unread_arguments",
     "without_absent_default",
 ]
@@ -224,12 +222,6 @@ def without_absent_default(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if kept.get("device") == default and not _count(str(default).partition(":")[0]):
         del kept["device"]
     return kept
-
-
-def require_folder(name: str, folder: str | Path | None) -> None:
-    """Raise ArgumentError where `folder`, the value of the setting `name`, is given but is no folder."""
-    if folder is not None and not Path(folder).is_dir():
-        raise ArgumentError(f"{name}={folder}: no such folder")
 
 
 def _count(kind: str) -> int:

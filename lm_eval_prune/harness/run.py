@@ -16,9 +16,10 @@ from lm_eval_prune.demo import is_bundled
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import require_writable
 from lm_eval_prune.harness import registration
-from lm_eval_prune.harness.arguments import require_device, require_folder
+from lm_eval_prune.harness.arguments import require_device
 from lm_eval_prune.harness.precision import with_cpu_precision
 from lm_eval_prune.harness.run_options import describe, each_warning_once
+from lm_eval_prune.harness.task_files import read_regular_files_alone, require_include_path, require_task_files
 from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.harness.trackers import require_packages
 from lm_eval_prune.limits import checked_limit
@@ -39,6 +40,7 @@ def run_harness(arguments: Sequence[str]) -> None:
 
     registration.register()
     compile_once()
+    read_regular_files_alone()
     with _argv(["lm-eval-prune", "run", *(arguments or ("--tasks=",))]), _errors_as_lines():
         harness = HarnessCLI()
         describe(harness._subparsers.choices["run"])
@@ -95,7 +97,8 @@ def _check(settings: dict[str, Any]) -> None:
     if not any(str(task).strip() for task in named):
         raise ArgumentError("no tasks: give --tasks, such as --tasks icl14_1shot; `lm_eval ls tasks` lists them")
     require_packages(settings)
-    require_folder("include_path", settings.get("include_path"))
+    require_include_path(settings.get("include_path"))
+    require_task_files(map(str, named))
     if settings.get("device") is not None:
         require_device(settings["device"])
     shots, limit = settings.get("num_fewshot"), settings.get("limit")

@@ -23,7 +23,7 @@ from lm_eval.tasks._index import Entry, Kind
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import registration
-from lm_eval_prune.harness.arguments import require_folder
+from lm_eval_prune.harness.task_files import read_regular_files_alone, require_include_path
 from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.text import message_of
@@ -209,9 +209,10 @@ def _known(manager: TaskManager, name: str) -> list[str]:
 @functools.lru_cache(maxsize=1)
 def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManager:
     """Building one reads thousands of task files."""
-    require_folder("include_path", include_path)
+    require_include_path(include_path)
     registration.register()
     compile_once()
+    read_regular_files_alone()
     try:
         return TaskManager(include_path=include_path, include_defaults=include_defaults)
     except Exception as error:  # whatever lies in a stranger's folder
