@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.budget import token_budget
@@ -55,11 +56,11 @@ class Grid:
             for share in getattr(self, name):
                 parse_fraction(share, name)
 
-    @property
+    @cached_property
     def pruned_shares(self) -> list[tuple[Fraction, Fraction]]:
         """Pairs (heads, FFNs) other than the dense one."""
-        heads, ffns = ([Fraction(share) for share in shares] for shares in (self.prune_heads, self.prune_ffns))
-        return [pair for pair in dict.fromkeys(itertools.product(heads, ffns)) if any(pair)]
+        heads, ffns = (dict.fromkeys(map(Fraction, shares)) for shares in (self.prune_heads, self.prune_ffns))
+        return [pair for pair in itertools.product(heads, ffns) if any(pair)]
 
     @property
     def cells_per_task(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.fuzz.readers import READERS, prepare
 from tests.fuzz.trial import faults, input_of
 
-STUCK = 60
+STUCK = 300
 """Seconds after which an input that even an alarm does not end ends the command, with where it hangs."""
 
 
