@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.locks import is_still, let_go, lock_descriptor
 from lm_eval_prune.strict_json import json_line, parse_json
+from lm_eval_prune.text import without_halves
 
 __all__ = [
     "MAX_BYTES",
@@ -201,9 +202,12 @@ def _temporary(path: Path) -> tuple[int, str, int | None]:
         let_go(guard)
 
 
-def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any]) -> dict[str, Any]:
-    """`content` as plain JSON values, as a file would give them back; `default` renders what JSON does not know."""
-    result: dict[str, Any] = json.loads(json.dumps(content, default=default, ensure_ascii=False))
+def plain_json(content: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """`content` as plain JSON values, as a file would give them back; `default` renders what JSON does not know.
+
+    Halves of surrogate pairs are spelt out: no file can hold them.
+    """
+    result: dict[str, Any] = json.loads(without_halves(json.dumps(content, default=default, ensure_ascii=False)))
     return result
 
 

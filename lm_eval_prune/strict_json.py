@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from lm_eval_prune.errors import FileFormatError
+from lm_eval_prune.text import without_halves
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -32,7 +33,6 @@ MAX_DIGITS = 300
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 """What editors on Windows put before a text."""
 HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
-HALVES = re.compile("[\ud800-\udfff]")
 
 
 def decoded(data: bytes, where: object, expected: str = "JSON") -> str:
@@ -166,7 +166,7 @@ def _require_text(content: Any) -> None:
 
 def _spelt_out(content: Any) -> Any:
     if isinstance(content, str):
-        return HALVES.sub(lambda half: f"<U+{ord(half[0]):04X}>", content)
+        return without_halves(content)
     if isinstance(content, dict):
         return {_spelt_out(key): _spelt_out(value) for key, value in content.items()}
     return [_spelt_out(value) for value in content] if isinstance(content, list) else content

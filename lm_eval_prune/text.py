@@ -20,6 +20,7 @@ __all__ = [
     "printable",
     "replace_what_does_not_fit",
     "spreadsheet_text",
+    "without_halves",
 ]
 
 SPELT_OUT = {"Cc", "Cs", "Zl", "Zp", "Cf"}
@@ -40,6 +41,7 @@ LATEX_SIGNS = {
     **{"[": "{[}", "*": "{*}"},  # which would be arguments of the end of the line before
 }
 """Signs that LaTeX reads as its own, or lacks -> what sets them; booktabs and amssymb are all that it takes."""
+HALVES = re.compile("[\ud800-\udfff]")
 HANDLER = "lm_eval_prune.plain"
 FORMULA = re.compile(r"\s*[=+\-@\t\r\n＝＋－＠]")
 """How a cell begins that a spreadsheet takes for a formula; blanks before it are ignored there."""
@@ -54,6 +56,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
+
+
+def without_halves(text: str) -> str:
+    """`text` as a file can hold it: half of a surrogate pair, which has no UTF-8, becomes its number, `<U+D800>`."""
+    return HALVES.sub(lambda half: f"<U+{ord(half[0]):04X}>", text)
 
 
 def message_of(error: BaseException) -> str:

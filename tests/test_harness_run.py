@@ -2,12 +2,15 @@
 
 import argparse
 import importlib.util
+import subprocess
 
+import lm_eval.evaluator
 import pytest
 from lm_eval._cli import HarnessCLI
 from transformers import LlamaConfig
 
 from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.harness.quiet import git_commit, git_without_errors
 from lm_eval_prune.harness.run import run_harness
 
 
@@ -170,3 +173,25 @@ def test_a_missing_package_is_one_line_and_a_broken_one_of_ours_a_traceback(erro
         run_harness(["--tasks", "piqa"])
     assert isinstance(raised.value, ArgumentError) == told
     assert str(error) in str(raised.value)
+
+
+@pytest.mark.parametrize("place", ["no repository", "a repository", "no git"])
+def test_git_is_asked_in_silence_and_says_what_the_harness_would_hear(place, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (
+        (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "x"]) if place != "no repository" else ()
+    ):
+        subprocess.run(["git", *words], check=True)
+    if place == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    capfd.readouterr()
+    before = lm_eval.evaluator.get_git_commit_hash
+    expected = before()
+    capfd.readouterr()
+    with git_without_errors():
+        assert lm_eval.evaluator.get_git_commit_hash() == git_commit() == expected
+    assert lm_eval.evaluator.get_git_commit_hash is before
+    assert (expected is None) == (place == "no repository")
+    assert capfd.readouterr() == ("", "")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import unicodedata
 
 import pytest
 from click.testing import CliRunner
-from sweep_folders import harness_run
+from sweep_folders import grid, harness_run, sweep
 
 from lm_eval_prune.cli import main as cli_main
 from lm_eval_prune.cli.main import cli
@@ -17,7 +19,16 @@ from lm_eval_prune.errors import PruneError
 from lm_eval_prune.report.comparison import compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.tables import write_tables
-from lm_eval_prune.sweep.folder import write_failure, write_plan
+from lm_eval_prune.sweep.folder import (
+    cell_path,
+    read_cell,
+    read_failure,
+    read_rows,
+    read_samples,
+    write_cell,
+    write_failure,
+    write_plan,
+)
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.schema import Row
 from lm_eval_prune.text import printable, replace_what_does_not_fit, spreadsheet_text
@@ -83,6 +94,31 @@ def test_status_shows_messages_of_failed_cells_as_text(tmp_path):
     lines = found.output.splitlines()
     assert len(lines) == 1 + len(rows) + 1
     assert all(line.count(SHOWN) == 4 for line in lines[1:-1])
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"target": "a\ud800"}, {"doc": {"x": ["\udfff"]}}, {"arguments": [["Is it\udc80?", " yes"]]}, {"\ud83d": 1},
+     {"resps": [["\ud83d"]], "filtered_resps": ["\ude00"]}],
+)  # fmt: skip
+def test_a_cell_with_half_of_a_surrogate_pair_is_written_and_read_again(tmp_path, field):
+    spelt = json.loads(re.sub(r"\\u(d[89a-f]..)", lambda half: f"<U+{half[1].upper()}>", json.dumps(field)))
+    made = sweep(tmp_path, grid(heads=("0.5",)), ("piqa",), count=2)
+    row = read_rows(made)[0]
+    content = read_cell(cell_path(made, row.cell))
+    content["cell"] = {key: value for key, value in content["cell"].items() if key not in ("samples", "sha256")}
+    samples = [{"doc_id": 0, "doc": {}}, {"doc_id": 1, "whole": "\U0001f600", **field}]
+    path = write_cell(made, row.cell, {**content, "odd": [field], "whole": "\U0001f600"}, samples)
+    assert read_samples(path) == [samples[0], {"doc_id": 1, "whole": "\U0001f600", **spelt}]
+    found = read_cell(path)
+    assert (found["odd"], found["whole"], found["results"]) == ([spelt], "\U0001f600", content["results"])
+
+
+def test_a_failure_whose_message_holds_half_a_pair_is_recorded(tmp_path):
+    row = Row(Variant("own", "0.5", "0"), "a\udc80", 0, 1234, "c" * 24)
+    write_failure(tmp_path, row, "Own\udfff", "cannot\ud800")
+    failure = read_failure(tmp_path, row.cell)
+    assert (failure.task, failure.error, failure.message) == ("a<U+DC80>", "Own<U+DFFF>", "cannot<U+D800>")
 
 
 def test_errors_are_one_line_of_text(monkeypatch, capsys):

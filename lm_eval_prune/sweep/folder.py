@@ -30,6 +30,7 @@ from lm_eval_prune.files import (
     TEMPORARY,
     digest,
     opened,
+    plain_json,
     read_json,
     remove_temporaries,
     write_bytes,
@@ -38,6 +39,7 @@ from lm_eval_prune.files import (
 from lm_eval_prune.json_lines import bounded_lines
 from lm_eval_prune.strict_json import validated
 from lm_eval_prune.sweep.schema import VERSION, CellFile, FailureFile, PlanFile, Row, SetupFile
+from lm_eval_prune.text import without_halves
 
 __all__ = [
     "cell_path",
@@ -205,7 +207,7 @@ def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Ite
     Raises FileFormatError where the folder cannot be written; then there is no cell.
     """
     path = cell_path(folder, cell)
-    lines = [json.dumps(sample, ensure_ascii=False, allow_nan=False) for sample in samples]
+    lines = [without_halves(json.dumps(sample, ensure_ascii=False, allow_nan=False)) for sample in samples]
     packed = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
     record = {
         "file": _samples_path(path).name,
@@ -213,7 +215,7 @@ def write_cell(folder: Path, cell: str, results: Mapping[str, Any], samples: Ite
         "num_documents": len({json.loads(line)["doc_id"] for line in lines}),
     }
     block = {"format": CELL_FORMAT, "version": VERSION, **results["cell"], "samples": record}
-    content = {**results, "cell": block}
+    content = plain_json({**results, "cell": block})
     content["cell"]["sha256"] = digest(content)
     try:
         write_bytes(_samples_path(path), packed)
@@ -301,7 +303,7 @@ def write_failure(folder: Path, row: Row, kind: str, message: str) -> None:
     failure = FailureFile(
         id=row.cell, variant=str(row.variant), task=row.task, num_fewshot=row.num_fewshot, error=kind, message=message
     )
-    write_json(failure_path(folder, row.cell), failure.model_dump())
+    write_json(failure_path(folder, row.cell), plain_json(failure.model_dump()))
 
 
 def remove_failures(folder: Path, cells: Iterable[str] | None = None) -> None:
