@@ -19,8 +19,10 @@ LONGEST = 100
 PLAIN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.+-]*[A-Za-z0-9_+-])?")
 DIGEST = re.compile(r".*-[0-9a-f]{8}")
 """How a name ends that stands for a text which is no name."""
-RESERVED = re.compile(r"aggregate|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Devices of Windows, with any ending, and what stands for the task in the name of a mean over tasks."""
+DEVICES = r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?"
+"""Of Windows, with any ending."""
+RESERVED = re.compile(f"aggregate|{DEVICES}", re.IGNORECASE)
+"""Devices, and what stands for the task in the name of a mean over tasks."""
 
 
 def safe_name(text: object) -> str:
@@ -51,7 +53,7 @@ def distinct_names(texts: Iterable[str]) -> dict[str, str]:
 def slug(text: str) -> str:
     """Lower-case letters, digits and dashes of `text`, for names that people read; two texts may have the same."""
     words = re.sub(r"[^a-z0-9]+", "-", text[: 4 * LONGEST].lower())[:60].strip("-") or "unnamed"
-    return f"name-{words}" if RESERVED.fullmatch(words) else words
+    return f"name-{words}" if re.fullmatch(DEVICES, words) else words
 
 
 def numbered(names: Iterable[str]) -> list[str]:

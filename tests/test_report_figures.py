@@ -336,7 +336,7 @@ def test_retained_capacity_counts_the_kept_heads(folder, shown):
     (point,) = (
         p
         for p in points_of(found["retained-capacity-gradient"])
-        if (p["panel"], p["series"], p["share"]) == ("prefix-matching", "aggregate, 5-shot", 30)
+        if (p["panel"], p["series"], p["share"]) == ("prefix matching", "aggregate, 5-shot", 30)
     )
     assert point["value"] == short(100 * prefix[kept].sum() / prefix.sum())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import write_bytes
@@ -16,6 +17,9 @@ __all__ = ["FORMATS", "require_formats", "write_figures"]
 FORMATS = ("svg", "png", "pdf")
 PNG_SCALE = 2.0
 """Pixels of the file for one of the figure."""
+
+SLACK = {"left": 18, "right": 44, "top": 6, "bottom": 22}
+"""Pixels around a figure: an SVG is laid out for one font, and shown in whatever its reader has, which may be wider."""
 
 
 def require_formats(formats: Sequence[str]) -> None:
@@ -30,13 +34,13 @@ def write_figures(figures: Iterable[Figure], folder: Path, formats: Sequence[str
     Raises ArgumentError for an unknown format, ChartError where the charts' library fails; then nothing is written.
     """
     require_formats(formats)
-    drawn = {
-        folder / f"{figure.name}.{name}": (spec(figure.chart, LIGHT, title_of(figure.title)), name)
-        for figure in figures
-        for name in formats
-    }
+    drawn = {folder / f"{figure.name}.{name}": (_spec(figure), name) for figure in figures for name in formats}
     if not drawn:
         return []
     for path, data in zip(drawn, converted(list(drawn.values()), PNG_SCALE), strict=True):
         write_bytes(path, data)
     return list(drawn)
+
+
+def _spec(figure: Figure) -> dict[str, Any]:
+    return {**spec(figure.chart, LIGHT, title_of(figure.title)), "padding": SLACK}

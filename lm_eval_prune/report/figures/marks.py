@@ -22,6 +22,8 @@ LEAST_WIDTH = 110
 """Pixels of a grid, in which its axis's title has room."""
 MOST_LABELLED = 12
 """Columns of a grid whose cells still have room for their number."""
+SLANTED = 20
+"""Pixels of a column from which slanted names do not overlap."""
 RANK = "percentile, 100 = most"
 EXTRAS = {
     "stderr": alt.Tooltip("stderr:Q", title="standard error", format=".4f"),
@@ -155,6 +157,7 @@ def heat(
     """
     colour = colour._replace(title=title_of(colour.title))
     labelled = bool(text) and len(x.names) <= MOST_LABELLED
+    width = max(_step(x, labelled), LEAST_WIDTH / len(x.names))
     by_rank = colour.kind == "rank"
     tooltips = [
         alt.Tooltip("panel:N", title=" "),
@@ -163,16 +166,15 @@ def heat(
         alt.Tooltip("value:Q", title=colour.title, format=".4~g"),
         *([alt.Tooltip("rank:Q", title=RANK, format=".0f")] if by_rank else []),
     ]
+    below = _labels(x, angle=-40 if width > SLANTED else -90)
     base = (
         alt.Chart()
         .encode(
-            alt.X("column:O", title=x.title or None, sort=list(x.names), axis=_labels(x, angle=-40)),
+            alt.X("column:O", title=x.title or None, sort=list(x.names), axis=below),
             alt.Y("row:O", title=y.title or None, sort=list(y.names)[:: -1 if upwards else 1], axis=_labels(y)),
             tooltip=tooltips,
         )
-        .properties(
-            width=alt.Step(max(_step(x, labelled), LEAST_WIDTH / len(x.names))), height=alt.Step(_step(y, labelled))
-        )
+        .properties(width=alt.Step(width), height=alt.Step(_step(y, labelled)))
     )
     field, title = ("rank:Q", [colour.title, RANK]) if by_rank else ("value:Q", colour.title)
     shown = alt.Color(field, title=title, scale=_scale(colour, grids), legend=alt.Legend(format=".3~g"))

@@ -73,7 +73,7 @@ def _chart(points: Sequence[dict[str, Any]], axis: str, board: Board, several: b
     title = title_of(f"average {in_words(column.metric for column in averaged_columns(board.columns))}")
     vertical = alt.Scale(zero=False, padding=PADDING)
     base = alt.Chart(width=SIZE[0], height=SIZE[1]).encode(
-        alt.X("left:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format="~s")),
+        alt.X("left:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=5, labelOverlap=True, format="~s")),
         alt.Y("value:Q", title=title, scale=vertical),
     )
     front = base.transform_filter("datum.front").mark_line(

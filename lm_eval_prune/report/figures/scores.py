@@ -14,6 +14,7 @@ from lm_eval_prune.file_names import slug
 from lm_eval_prune.intervals import Z
 from lm_eval_prune.report.figures.form import Figure, in_words, shortened
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
+from lm_eval_prune.report.figures.style import ranking_order
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.score_sets import AGGREGATE, ScoreSet, is_aggregate
 
@@ -169,11 +170,11 @@ def _induction(scores: Mapping[str, np.ndarray], variance: Mapping[str, np.ndarr
 
 
 def _induction_map(method: str, what: str, grid: np.ndarray) -> Any:
-    name = shortened(method).replace("-", " ")
+    name = _capacity_name(method)
     return heat(
         {name if what == "score" else f"{name}, {what}": grid},
         *_heads_and_layers(grid),
-        Colour(f"{shortened(method)} {what}", domain=(0.0, float(grid.max()))),
+        Colour(f"{name} {what}", domain=(0.0, float(grid.max()))),
         upwards=True,
     )
 
@@ -182,7 +183,7 @@ def _retained(found: ScoreSet, of: str) -> Iterator[Figure]:
     """Capacity kept against the share of heads pruned by the aggregate scores, at random and by the capacity itself."""
     for method in [method for component, method in found.importance if component == "heads"]:
         points: list[dict[str, Any]] = []
-        series: list[str] = []
+        aggregates: list[str] = []
         for capacity_name, capacity in sorted(found.induction.items(), reverse=True):
             rankings = {
                 f"{AGGREGATE}{'' if shots is None else f', {shots_name(shots)}'}": scores
@@ -194,10 +195,15 @@ def _retained(found: ScoreSet, of: str) -> Iterator[Figure]:
             except ScoreError:  # all zero: there is no capacity to retain
                 continue
             aggregates = [ranking for ranking in rankings if ranking != "the capacity itself"]
-            # The fourth colour is that of random rankings in all figures.
-            series = ["the capacity itself", *aggregates[:2], "at random (expected)", *aggregates[2:]]
         if points:
-            yield _retained_figure(points, series, method, of)
+            yield _retained_figure(points, aggregates, method, of)
+
+
+def _capacity_name(method: str) -> str:
+    """`copying-olsson2022` in words."""
+    name = method.replace("prefix-matching", "prefix matching")
+    kind, _, definition = name.partition("copying-")
+    return shortened(f"copying ({definition})" if not kind and definition else name)
 
 
 def _retained_points(name: str, rankings: Mapping[str, np.ndarray], capacity: np.ndarray) -> list[dict[str, Any]]:
@@ -212,11 +218,17 @@ def _retained_points(name: str, rankings: Mapping[str, np.ndarray], capacity: np
 
 
 def _retained_point(panel: str, ranking: str, fraction: float, retained: float) -> dict[str, Any]:
-    return {"panel": panel, "series": ranking, "share": round(100 * fraction, 4), "value": rounded(100 * retained)}
+    share, value = round(100 * fraction, 4), rounded(100 * retained)
+    return {"panel": _capacity_name(panel), "series": ranking, "share": share, "value": value}
 
 
-def _retained_figure(points: Sequence[dict[str, Any]], series: Sequence[str], method: str, of: str) -> Figure:
-    chart = lines(points, series, name="ranking", x="heads pruned (%)", y="capacity retained (%)", domain=series)
+def _retained_figure(points: Sequence[dict[str, Any]], aggregates: Sequence[str], method: str, of: str) -> Figure:
+    # The colours are those that rankings have in all figures; the capacity's own has the dense model's.
+    ours = {"dense": "the capacity itself", "random": "at random (expected)"}
+    domain = [ours.get(name, name) for name in ranking_order(aggregates)]
+    series = ["the capacity itself", *aggregates, "at random (expected)"]
+    axes = {"x": "heads pruned (%)", "y": "capacity retained (%)"}
+    chart = lines(points, series, name="ranking", domain=domain, **axes)
     caption = (
         "The share of the model's total prefix-matching and copying scores that the kept heads hold. A line above the "
         "random one: the heads that matter to the tasks are also those that do induction. No ranking can be above that "
