@@ -95,6 +95,10 @@ CHANGES = {
     "the logits' cache": lambda lm: setattr(lm, "logits_cache", False),
     "what ends thinking": lambda lm: setattr(lm, "think_end_token", "stone"),
     "the mask": lambda lm: setattr(lm, "mask", MASKS["a"]),
+    "a token that ends texts": lambda lm: setattr(lm.model.generation_config, "eos_token_id", 7),
+    "a buffer": lambda lm: layer(lm).register_buffer("offset", torch.ones(1)),
+    "what a module computes": lambda lm: setattr(layer(lm).fc1, "forward", lambda inputs: inputs),
+    "the precision of products": lambda lm: setattr(lm, "mixed_precision_dtype", torch.bfloat16),
     "an attribute of tomorrow": lambda lm: setattr(lm, "ablation", "mean"),
 }
 CANNOT_MATTER = {

@@ -68,7 +68,11 @@ ANOTHER = {
     "a chat template": ({"about": {"chat_template": "{{x}}", "chat_template_sha": "def456"}}, "chat_template=def456"),
     "generation": ({"gen_kwargs": {"temperature": 0.7}}, 'gen_kwargs={"temperature": 0.7}'),
     "a random seed": ({"torch_seed": 7}, "torch_seed=7"),
-    "an argument of tomorrow": ({"arguments": {**BASE, "ablation": "mean"}}, "ablation=mean"),
+    "an argument of tomorrow": ({"arguments": {**BASE, "steering": "vector"}}, "steering=vector"),
+    "weights of a variant": ({"arguments": {**BASE, "variant": "fp16"}}, "variant=fp16"),
+    "a file of another format": ({"arguments": {**BASE, "gguf_file": "q4.gguf"}}, "gguf_file=q4.gguf"),
+    "another tokenizer's code": ({"arguments": {**BASE, "use_fast_tokenizer": False}}, "use_fast_tokenizer=False"),
+    "a setting of the configuration": ({"arguments": {**BASE, "rope_theta": 5e5}}, "rope_theta=500000"),
     "an argument that nobody knows": ({"arguments": {**BASE, "wibble": 3}}, "wibble=3"),
 }
 SAID = {"system_instruction": None, "chat_template": None, "max_length": 2048}
