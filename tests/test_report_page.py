@@ -280,6 +280,7 @@ def test_the_papers_full_grid_stays_below_six_megabytes():
     board, collection = full_grid()
     made = figures(board, collection)
     assert len(board.entries) == 3 * 60
-    assert {"importance-heads-gradient", "combined-own"} <= {figure.name for figure in made}
+    maps = {f"importance-heads-gradient-{shots}shot" for shots in (0, 1, 5)}  # 14 tasks x 64 x 72 heads each
+    assert {"importance-heads-gradient", "combined-own", *maps} <= {figure.name for figure in made}
     html = render_page(board, made, run_commands(board, collection))
     assert len(html.encode()) < 6_000_000

@@ -14,6 +14,7 @@ from lm_eval_prune.file_names import slug
 from lm_eval_prune.intervals import Z
 from lm_eval_prune.report.figures.form import Figure, in_words, shortened
 from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
+from lm_eval_prune.report.figures.raster import rank_pictures
 from lm_eval_prune.report.figures.style import ranking_order
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.score_sets import AGGREGATE, ScoreSet, is_aggregate
@@ -21,7 +22,7 @@ from lm_eval_prune.report.score_sets import AGGREGATE, ScoreSet, is_aggregate
 __all__ = ["null_reach", "score_figures"]
 
 MOST_CELLS = 40_000
-"""Heads in one figure; maps of every task of a larger model are left out, those of the aggregate are not."""
+"""Heads in one figure that are marks of their own, with tooltips; maps of every task of a larger model are pictures."""
 LOSS = "loss"
 """What a knockout may have measured, instead of a metric of the task."""
 
@@ -83,14 +84,17 @@ def _task_maps(
 ) -> Iterator[Figure]:
     for number in shots:
         grids = {task: by_name[task, number] for task in tasks if (task, number) in by_name}
-        if len(grids) < 2 or sum(grid.size for grid in grids.values()) > MOST_CELLS:
+        if len(grids) < 2:
             continue
         caption = (
             f"Importance of every head ({method}) to each task at {shots_name(number)}. Colour is the share of heads "
             "that are less important to that task."
         )
         axes = _heads_and_layers(next(iter(grids.values())))
-        chart = heat(grids, *axes, Colour(measured, "rank"), upwards=True, columns=5, digits=3)
+        if sum(grid.size for grid in grids.values()) > MOST_CELLS:
+            chart = rank_pictures(grids, *axes, measured)
+        else:
+            chart = heat(grids, *axes, Colour(measured, "rank"), upwards=True, columns=5, digits=3)
         name = f"importance-heads-{slug(method)}-{number}shot"
         yield Figure(name, f"Importance of heads by task, {shots_name(number)}: {method}{of}", caption, chart)
 
