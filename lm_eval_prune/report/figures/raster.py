@@ -45,6 +45,7 @@ def rank_pictures(
         alt.X("x:Q", title=x.title or None, scale=_scale(len(x.names)), axis=_axis()),
         alt.Y("y:Q", title=y.title or None, scale=_scale(len(y.names), reverse=not upwards), axis=_axis()),
         tooltip=[alt.Tooltip("panel:N", title=" ")],
+        description="panel:N",  # for who listens; otherwise it would be all of the picture's bytes
     )
     pictures = base.mark_image(width=width, height=height, align="center", baseline="middle").encode(url="picture:N")
     legend = alt.Legend(format=".3~g", gradientOpacity=1)
