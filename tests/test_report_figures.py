@@ -323,7 +323,9 @@ def test_induction_maps_have_the_variance_over_sequences_below_the_means():
     rows = {row["panel"]: row["value"] for row in points_of(figure)}
     assert len(rows) == 4
     for method, values in variances.items():
-        shown = rows[f"{method.replace('-', ' ')}, variance"]
+        (shown,) = [
+            value for name, value in rows.items() if name.startswith(method[:7]) and name.endswith(", variance")
+        ]
         assert shown == pytest.approx(values.ravel().tolist(), rel=1e-3)
     assert figure.caption.endswith("Below them their variance over the random sequences.")
 

@@ -231,8 +231,8 @@ def _retained_figure(points: Sequence[dict[str, Any]], aggregates: Sequence[str]
     ours = {"dense": "the capacity itself", "random": "at random (expected)"}
     domain = [ours.get(name, name) for name in ranking_order(aggregates)]
     series = ["the capacity itself", *aggregates, "at random (expected)"]
-    axes = {"x": "heads pruned (%)", "y": "capacity retained (%)"}
-    chart = lines(points, series, name="ranking", domain=domain, **axes)
+    x, y = "heads pruned (%)", "capacity retained (%)"
+    chart = lines(points, series, name="ranking", x=x, y=y, domain=domain)
     caption = (
         "The share of the model's total prefix-matching and copying scores that the kept heads hold. A line above the "
         "random one: the heads that matter to the tasks are also those that do induction. No ranking can be above that "
