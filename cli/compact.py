@@ -24,12 +24,16 @@ MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns
 @click.option(
     "--results", type=click.Path(path_type=Path), multiple=True, help="Results of this mask, for the model card."
 )
+@click.option(
+    "--means", type=click.Path(), help="Means (lm-eval-prune means): what is pruned gives these, as biases, not zero."
+)
 @click.option("--zeroed", is_flag=True, help="A plain checkpoint of the original's size, with zeros, for other tools.")
 @click.option("--max_shard_size", default="5GB", show_default=True, help="Largest file of weights; bounds memory too.")
 @click.option("--output_path", "-o", type=click.Path(path_type=Path), required=True, help="New folder.")
 def command(
     model_args: dict[str, Any] | None,
     results: tuple[Path, ...],
+    means: str | None,
     zeroed: bool,
     max_shard_size: str,
     output_path: Path,
@@ -50,6 +54,7 @@ def command(
         from lm_eval_prune.compaction.checkpoint import compact_checkpoint
         from lm_eval_prune.decoders.configuration import shape_asked_for
         from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
+        from lm_eval_prune.means import Means
         from lm_eval_prune.selection import select_mask
 
     arguments = model_args or {}
@@ -73,6 +78,7 @@ def command(
         results=results,
         name=None if arguments.get("pretrained") else BUNDLED_NAME,
         zeroed=zeroed,
+        means=None if means is None else Means.load(means),
         progress=True,
     )
     click.echo(

@@ -50,7 +50,8 @@ def model_card(
     sections = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {shown}, {'with zeros' if zeroed else 'pruned'}",
-        f"{shown} {_what(mask, zeroed)} The outputs are those of the original model with the pruned components masked.",
+        f"{shown} {_what(mask, zeroed)} The outputs are those of the original model with the pruned components "
+        + ("masked." if config.pruning_means is None else "at their mean outputs (mean ablation), as biases."),
         _parameters(mask, num_before, num_left, "in use" if zeroed else "after"),
         _usage_of_zeroed() if zeroed else _usage(),
         *([_evaluation(mask, results)] if results else []),

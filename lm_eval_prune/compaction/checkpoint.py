@@ -31,7 +31,9 @@ from lm_eval_prune.progress import Bar
 if TYPE_CHECKING:
     import torch
 
+    from lm_eval_prune.decoders.folding import Folded
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
 __all__ = ["Compaction", "compact_checkpoint", "original_config"]
 
@@ -61,12 +63,14 @@ def compact_checkpoint(
     results: Sequence[str | os.PathLike[str]] = (),
     name: str | None = None,
     zeroed: bool = False,
+    means: Means | None = None,
     progress: bool = False,
 ) -> Compaction:
     """Write what `mask` leaves of the checkpoint `model` (a folder, or a Hub id) to the new folder `output_path`.
 
     With `zeroed` the new checkpoint is a plain one of the stock class and of the original's size, for every other tool:
-    what the mask prunes is zero in it, also what a compacted `model` lacks already.
+    what the mask prunes is zero in it, also what a compacted `model` lacks already. With `means`, what is pruned gives
+    these (mean ablation), as biases of the new checkpoint.
     Weights keep their dtypes and are written as safetensors in shards of at most `max_shard_size`; the tokenizer is
     copied, and a model card written, with the harness's `results` files of this mask. `name` is what the card calls the
     original. The folder appears whole or not at all. Raises PruneError: for a folder that is not empty, a mask or
@@ -79,20 +83,25 @@ def compact_checkpoint(
     if (found := find_file(model, "config.json", revision)) is not None:
         require_own(found)
     check_fits(mask, *shape_of(config), where=os.fspath(model))
+    if zeroed and (means is not None or getattr(config, "pruning_means", None) is not None):
+        raise ArgumentError("zeroed and means exclude one another: the stock class has no place for constants")
+    if means is not None:
+        _check_means(means, config, model)
     from lm_eval_prune.decoders.compacted import compacted_config, plain_config
     from lm_eval_prune.decoders.skeleton import skeleton_of
 
     weights = Weights.of(model, revision)
-    smaller = compacted_config(config, mask, name or os.fspath(model))
+    smaller = compacted_config(config, mask, name or os.fspath(model), means)
     removed = num_removed_parameters(smaller)
-    assert num_pruned_parameters(config, mask) == removed - num_removed_parameters(config)
+    if smaller.pruning_means is None:
+        assert num_pruned_parameters(config, mask) == removed - num_removed_parameters(config)
     new_config = plain_config(smaller) if zeroed else smaller
     new_config.dtype = weights.dtype
     new_weights: Mapping[str, NewWeight]
     if zeroed:
         new_weights = zeroed_weights(weights, config, smaller.removed, model)
     else:
-        new_weights = located(weights, config, smaller, model)
+        new_weights = located(weights, config, smaller, model, means)
     num_before = skeleton_of(config).model.num_parameters()
     card = model_card(smaller, num_before, num_before - removed, results, zeroed=zeroed)
     with appearing(output_path) as folder:
@@ -139,18 +148,58 @@ class Part(NamedTuple):
         return self.source[...]
 
 
-def located(weights: Weights, config: Any, new_config: Any, where: object) -> dict[str, Part]:
+class FoldedPart(NamedTuple):
+    """One bias of the smaller model, made of weights of the larger one."""
+
+    shape: torch.Size
+    dtype: torch.dtype | None
+    bias: Folded
+    columns: PartialWeight | None
+    before: PartialWeight | None
+
+    def read(self) -> torch.Tensor:
+        columns, before = (None if part is None else part[...] for part in (self.columns, self.before))
+        return self.bias.of(columns, before).to(self.dtype)
+
+    @property
+    def source(self) -> torch.Tensor:
+        return self.read()
+
+
+def located(
+    weights: Weights, config: Any, new_config: Any, where: object, means: Means | None = None
+) -> dict[str, Part | FoldedPart]:
     """By name, every weight of the smaller model. Raises FileFormatError for the first that is missing or misshapen."""
+    import torch
+
     from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, tensors_of
+    from lm_eval_prune.decoders.folding import Folded, folded
     from lm_eval_prune.decoders.places import places_of
     from lm_eval_prune.decoders.skeleton import empty_model
 
     source = empty_model(config)
-    cuts, places = cuts_of(places_of(source), new_config.removed), weights.places(source, where)
-    return {
-        name: Part(tensor.shape, PartialWeight(places(name), cuts.get(name, WHOLE)))
-        for name, tensor in tensors_of(empty_model(new_config)).items()
-    }
+    found, places = places_of(source), weights.places(source, where)
+    constants = getattr(new_config, "pruning_means", None) is not None
+    cuts, there = cuts_of(found, new_config.removed, constants=constants), tensors_of(source)
+    biases = folded(found, new_config.removed, means) if constants else {}
+
+    def part(name: str, shape: torch.Size) -> Part | FoldedPart:
+        if name not in biases and name not in there:  # a constant for what was gone before, and gave nothing
+            return FoldedPart(shape, weights.dtype, Folded(torch.zeros(shape)), None, None)
+        if (bias := biases.get(name)) is None:
+            return Part(shape, PartialWeight(places(name), cuts.get(name, WHOLE)))
+        columns = PartialWeight(places(bias.weight), bias.columns) if bias.weight else None
+        before = PartialWeight(places(bias.bias), WHOLE) if bias.bias else None
+        return FoldedPart(shape, columns.stored.dtype if columns else weights.dtype, bias, columns, before)
+
+    return {name: part(name, tensor.shape) for name, tensor in tensors_of(empty_model(new_config)).items()}
+
+
+def _check_means(means: Means, config: Any, where: str | os.PathLike[str]) -> None:
+    from lm_eval_prune.decoders.family import text_config
+    from lm_eval_prune.decoders.skeleton import skeleton_of
+
+    means.check_fits(shape_of(config), skeleton_of(config).head_dim, text_config(config).hidden_size, os.fspath(where))
 
 
 def _write_shards(folder: Path, weights: Mapping[str, NewWeight], max_shard_size: str | int, progress: bool) -> None:

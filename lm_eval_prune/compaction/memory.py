@@ -11,6 +11,8 @@ from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.decoders import check_fits, require_supported, shape_of
 from lm_eval_prune.decoders.compacted import compacted_config, is_stock
 from lm_eval_prune.decoders.cuts import WHOLE, cuts_of
+from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.folding import Folded, folded
 from lm_eval_prune.decoders.places import places_of
 from lm_eval_prune.decoders.skeleton import empty_model
 from lm_eval_prune.errors import UnsupportedModelError
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
 __all__ = ["compact", "compacted"]
 
 
-def compact(model: PreTrainedModel, mask: PruningMask) -> PreTrainedModel:
-    """A smaller model with the outputs of `masked(model, mask)`: the pruned heads and FFNs are not in it.
+def compact(model: PreTrainedModel, mask: PruningMask, means: Means | None = None) -> PreTrainedModel:
+    """A smaller model with the outputs of `masked(model, mask, means)`: the pruned heads and FFNs are not in it.
+
+    `means` become biases: of the output maps of layers with pruned heads, and of constants in the place of FFNs.
 
     Its weights are copies on the same devices in the same dtypes; `model` stays as it is, and its attention
     implementation, mode and checkpointing of activations are the copy's. Heads and layers keep their numbers, so that a
@@ -36,21 +41,31 @@ def compact(model: PreTrainedModel, mask: PruningMask) -> PreTrainedModel:
     _require_plain(model)
     check_fits(mask, *shape_of(model.config))
     require_compactable(model.config)
-    return compacted(model, mask)
+    return compacted(model, mask, means)
 
 
-def compacted(model: Any, mask: PruningMask) -> Any:
+def compacted(model: Any, mask: PruningMask, means: Means | None = None) -> Any:
     """The same, of a model that is known to be one that can be compacted."""
-    config = model.config
-    new_config = compacted_config(config, mask)
+    config, places = model.config, places_of(model)
+    if means is not None:
+        means.check_fits(shape_of(config), places.head_dim, text_config(config).hidden_size)
+    new_config = compacted_config(config, mask, means=means)
     new_config._attn_implementation = config._attn_implementation
     smaller = empty_model(new_config)
     smaller.config.dtype = config.dtype
-    cuts = cuts_of(places_of(model), new_config.removed)
+    cuts = cuts_of(places, new_config.removed, constants=new_config.pruning_means is not None)
+    biases = folded(places, new_config.removed, means) if new_config.pruning_means is not None else {}
+    there = dict(model.named_parameters(remove_duplicate=False))
     clones: dict[int, torch.Tensor] = {}  # tied weights once, under each of their names
     weights = {}
-    for name, _ in smaller.named_parameters(remove_duplicate=False):
-        whole = model.get_parameter(name)
+    for name, parameter in smaller.named_parameters(remove_duplicate=False):
+        if name in biases:
+            weights[name] = _folded(biases[name], model)
+            continue
+        if name not in there:  # a constant for what was gone before, and gave nothing
+            weights[name] = torch.zeros(parameter.shape, device=model.device, dtype=model.dtype)
+            continue
+        whole = there[name]
         if id(whole) not in clones:
             left = cuts.get(name, WHOLE).of(whole.detach())
             clones[id(whole)] = left.clone(memory_format=torch.contiguous_format)
@@ -59,11 +74,20 @@ def compacted(model: Any, mask: PruningMask) -> Any:
     _copy_buffers(model, smaller)
     smaller.tie_weights()
     for name, parameter in smaller.named_parameters():
-        parameter.requires_grad_(model.get_parameter(name).requires_grad)
+        parameter.requires_grad_(name not in there or there[name].requires_grad)
     smaller.generation_config = copy.deepcopy(model.generation_config)
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         smaller.gradient_checkpointing_enable()
     return smaller.train(model.training)
+
+
+def _folded(bias: Folded, model: Any) -> torch.Tensor:
+    """A bias from the weights of the larger model, on its device and in its dtype."""
+    if not bias.weight:
+        return bias.mean.to(model.device, model.dtype)
+    weight = model.get_parameter(bias.weight).detach()
+    before = model.get_parameter(bias.bias).detach() if bias.bias else None
+    return bias.of(bias.columns.of(weight), before)
 
 
 def _copy_buffers(model: Any, smaller: Any) -> None:

@@ -217,12 +217,17 @@ def num_pruned_parameters(config: Any, mask: PruningMask) -> int:
 
 
 def num_removed_parameters(config: Any) -> int:
-    """How many parameters compaction has removed from the model of this config. Raises UnsupportedModelError."""
+    """How many parameters compaction has removed from the model of this config, less the constants that it has put in
+    their place. Raises UnsupportedModelError."""
+    from lm_eval_prune.decoders.folding import num_added
     from lm_eval_prune.decoders.skeleton import skeleton_of
     from lm_eval_prune.decoders.slices import num_gone
 
     removed = removed_from(config)
-    return 0 if removed.is_dense else num_gone(skeleton_of(config), removed)
+    if removed.is_dense:
+        return 0
+    places, constants = skeleton_of(config), getattr(config, "pruning_means", None) is not None
+    return num_gone(places, removed, constants=constants) - (num_added(places, removed) if constants else 0)
 
 
 def flops_per_token(config: Any, mask: PruningMask) -> int:

@@ -18,6 +18,7 @@ from lm_eval_prune.decoders.cutting import cut
 from lm_eval_prune.errors import FileFormatError, UnsupportedModelError
 from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.means import Means
 
 __all__ = ["classes_of", "compacted_class", "compacted_config", "is_stock", "plain_config"]
 
@@ -99,23 +100,29 @@ def is_stock(model: Any) -> bool:
     return MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None) is type(model)
 
 
-def compacted_config(config: Any, mask: PruningMask, name: str | None = None) -> Any:
+def compacted_config(config: Any, mask: PruningMask, name: str | None = None, means: Means | None = None) -> Any:
     """The configuration of `config`'s model without what `mask` prunes, on top of what it lacks already.
 
-    `name` is the original model's, where `config` is not a compacted model's, which says.
+    `name` is the original model's, where `config` is not a compacted model's, which says. With `means`, constants stand
+    for what is gone.
     """
     content = config.to_dict()
     removed = config.removed if isinstance(config, CompactedConfig) else None
     stock: Any = config.stock if isinstance(config, CompactedConfig) else type(config)
     name = content.pop("original_model", None) or _public(name or getattr(config, "_name_or_path", ""))
+    constants = content.get("pruning_means")
     for key in (*OWN, *FOREIGN):
         content.pop(key, None)
+    if means is not None:
+        before = {} if constants is None else {"compacted_before": constants}
+        constants = {"sha256": means.digest, **means.settings, **before}
     whole = mask
     if removed is not None:
         provenance = {**mask.provenance, "compacted_before": dict(removed.provenance)}
         whole = replace(removed | mask, provenance=provenance)
     configuration, _, causal = classes_of(stock)
     content |= {"pruning_mask": whole.to_dict(), "original_model": name, "architectures": [causal.__name__]}
+    content["pruning_means"] = constants
     return configuration(**content)
 
 

@@ -30,7 +30,7 @@ from {home} import {names}
 
 __all__ = {all}
 '''
-OWN = ("model_type", "pruning_mask", "original_model", "layer_head_num", "layer_inter_size")
+OWN = ("model_type", "pruning_mask", "pruning_means", "original_model", "layer_head_num", "layer_inter_size")
 """Fields that say that a model is compacted, and how."""
 FOREIGN = ("auto_map", "architectures", "transformers_version")
 """Fields of a configuration that are never carried into another model's: `auto_map` names code to run."""
@@ -45,6 +45,7 @@ class CompactedConfig:
     """Of the base model and of the causal language model."""
     original_model: str | None
     layer_head_num: list[int] | None
+    pruning_means: dict[str, Any] | None
 
     def __post_init__(self: Any, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
@@ -109,6 +110,8 @@ def config_class(stock: Any) -> Any:
 
         pruning_mask: dict[str, Any] | None = None  # type: ignore[assignment]
         """What was removed, in the original model's coordinates: the content of a mask file. None removes nothing."""
+        pruning_means: dict[str, Any] | None = None
+        """Which means stand for what was removed: their SHA-256, and how they were made. None: nothing does."""
         original_model: str | None = None
         """Name or folder of the model that was compacted."""
         layer_head_num: list[int] | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from lm_eval_prune.decoders.constant import Constant
 from lm_eval_prune.decoders.slices import parts_of
 
 if TYPE_CHECKING:
@@ -48,15 +49,19 @@ class Cut(NamedTuple):
 WHOLE = Cut(None)
 
 
-def cuts_of(places: Places, mask: PruningMask) -> dict[str, Cut]:
-    """By their names in the model, the weights of which `mask` leaves a part, or nothing; all others stay whole."""
+def cuts_of(places: Places, mask: PruningMask, *, constants: bool = False) -> dict[str, Cut]:
+    """By their names in the model, the weights of which `mask` leaves a part, or nothing; all others stay whole.
+
+    `constants`: whether something stands for what goes (`folding.py`).
+    """
     names = {id(module): name for name, module in places.model.named_modules()}
     cuts = {}
     for index in sorted({*mask.pruned_heads, *mask.pruned_ffns}):
         block = places.layers[index].module
         gone: dict[str, list[Part]] = defaultdict(list)
-        for part in parts_of(places, index):
-            if part.goes(mask, index):
+        stays = isinstance(places.layers[index].added, Constant)  # what stands for an FFN that is gone already
+        for part in parts_of(places, index, constants=constants):
+            if part.goes(mask, index) and not (part.ffn and stays):
                 gone[part.name].append(part)
         for name, parts in gone.items():
             cuts[f"{names[id(block)]}.{name}"] = _without(parts, block.get_parameter(name).shape)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache
 
+from lm_eval_prune.decoders.constant import Constant
 from lm_eval_prune.decoders.cuts import cuts_of
 from lm_eval_prune.decoders.family import submodule, text_config
 from lm_eval_prune.decoders.places import width_out
@@ -41,16 +42,17 @@ WIDTHS = ("split_size", "embed_dim", "all_head_size", "hidden_size")
 def cut(model: Any) -> None:
     """Take out of a whole model, or of a base model alone, what its configuration says is removed."""
     removed, whole = model.config.removed, skeleton_of(model.config)
+    constants = model.config.pruning_means is not None
     names = {id(module): name for name, module in whole.model.named_modules()}
     is_base = not isinstance(model, type(whole.model))
     prefix = f"{whole.model.base_model_prefix}." if is_base else ""
-    for name, left in cuts_of(whole, removed).items():
+    for name, left in cuts_of(whole, removed, constants=constants).items():
         path, _, kind = name.removeprefix(prefix).rpartition(".")
         if not left.is_empty:
             _shorten(model.get_submodule(path), kind, left.of(getattr(model.get_submodule(path), kind).detach()))
     for index in range(removed.num_hidden_layers):
         block = model.get_submodule(names[id(whole.layers[index].module)].removeprefix(prefix))
-        _cut_layer(block, whole, index, removed)
+        _cut_layer(block, whole, index, removed, constants=constants)
 
 
 def _shorten(module: Any, kind: str, weight: Tensor) -> None:
@@ -63,13 +65,16 @@ def _shorten(module: Any, kind: str, weight: Tensor) -> None:
             module.nx, module.nf = weight.shape
 
 
-def _cut_layer(block: Any, whole: Places, index: int, removed: PruningMask) -> None:
+def _cut_layer(block: Any, whole: Places, index: int, removed: PruningMask, *, constants: bool) -> None:
     family, layer = whole.family, whole.layers[index]
     headless, without_ffn = not removed.kept_heads(index), index in removed.pruned_ffns
     gone: list[str] = []
+    output = block.get_submodule(family.output)
+    if constants and index in removed.pruned_heads and getattr(output, "bias", None) is None:
+        output.bias = nn.Parameter(torch.zeros(width_out(layer.output)))
     if headless:
         gone += family.attention_norms
-        if getattr(layer.output, "bias", None) is None:
+        if getattr(output, "bias", None) is None:
             gone += family.attention_norms_behind
         _make_headless(block, whole, index)
     elif index in removed.pruned_heads:
@@ -79,13 +84,18 @@ def _cut_layer(block: Any, whole: Places, index: int, removed: PruningMask) -> N
         _replace(block, family.ffn[-1], nothing_routed if _hands_on_routing(layer.ffn[-1]) else nothing)
         if headless:
             gone += family.shared_norms
+        if constants:
+            routed = family.added == family.ffn[-1] and _hands_on_routing(layer.ffn[-1])
+            width = text_config(whole.model.config).hidden_size
+            _replace(block, family.added, Constant(width, routed=routed))
+            gone = [path for path in gone if path != family.added]
     for path in gone:
         if submodule(block, path) is not None:
             _replace(block, path, passed)
 
 
 def _replace(block: Any, path: str, function: Any) -> None:
-    """A function, not a module: adapters and others who look for modules find none."""
+    """Mostly by a function, not a module: adapters and others who look for modules find none."""
     parent, _, name = path.rpartition(".")
     delattr(block.get_submodule(parent), name)
     setattr(block.get_submodule(parent), name, function)

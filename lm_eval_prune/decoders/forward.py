@@ -12,6 +12,7 @@ import torch
 
 from lm_eval_prune.decoders import removed_from, unwrapped
 from lm_eval_prune.decoders.attention import Attention, Handler, attending
+from lm_eval_prune.decoders.constant import Constant
 from lm_eval_prune.decoders.family import submodule, text_config
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import fast, narrowed
@@ -77,7 +78,7 @@ class DecoderForward:
         if not stage.attention:
             norms = *family.attention_norms, *family.attention_norms_behind, *family.norms_in_stream[0]
             idle += [layer.attention, *(submodule(layer.module, path) for path in norms)]
-        if not stage.ffn or stage.layer in mask.pruned_ffns:
+        if not stage.ffn or (stage.layer in mask.pruned_ffns and not isinstance(layer.added, Constant)):
             norms = *family.ffn_norms, *(() if stage.ffn else family.norms_in_stream[1])
             idle += [*layer.ffn, *(submodule(layer.module, path) for path in norms)]
         left_out = {id(part) for module in idle if module is not None for part in module.modules()}

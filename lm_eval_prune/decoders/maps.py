@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lm_eval_prune.decoders.constant import Constant
 from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.linear import linear
@@ -37,7 +38,7 @@ Forward = Callable[..., Any]
 @contextmanager
 def only(places: Places, stage: Stage, mask: PruningMask, means: Means | None = None) -> Iterator[None]:
     """Inside, the layer of `stage` computes nothing beside that, and no FFN that `mask` prunes."""
-    without_ffn = not stage.ffn or stage.layer in mask.pruned_ffns
+    without_ffn = not stage.ffn or _goes(places, stage.layer, mask)
     with (
         lent(() if stage.attention else _no_attention(places, stage.layer)),
         lent(_no_ffn(places, stage, means) if without_ffn else ()),
@@ -59,7 +60,7 @@ def narrowed(
     """Inside, the layer of `stage` computes nothing beside that, nothing of what `mask` prunes, nor its queries, or its
     keys and values, where those are False. Its FFN takes `ffn_rows` tokens at a time."""
     index = stage.layer
-    layer, pruned = places.layers[index], index in mask.pruned_ffns
+    layer, pruned = places.layers[index], _goes(places, index, mask)
     unasked = [] if queries and keys else _rows(places, index, queries=not queries, keys=not keys)
     forwards = [
         *(_attention_maps(places, index, mask, unasked, means) if stage.attention else _no_attention(places, index)),
@@ -134,11 +135,19 @@ def _with_means(places: Places, index: int, mask: PruningMask, means: Means | No
     return (added if module.bias is None else added + module.bias.float()).to(weight.dtype)
 
 
+def _goes(places: Places, index: int, mask: PruningMask) -> bool:
+    """Whether layer `index` has an FFN that `mask` prunes; what compaction has put in the place of one stays."""
+    return index in mask.pruned_ffns and not isinstance(places.layers[index].added, Constant)
+
+
 def _no_ffn(places: Places, stage: Stage, means: Means | None) -> Iterator[tuple[nn.Module, Forward]]:
     """Norms in the stream run where the FFN is no more than pruned; means come where it is pruned, not elsewhere."""
     layer, family = places.layers[stage.layer], places.family
     norms = family.ffn_norms if stage.ffn else (*family.ffn_norms, *family.norms_in_stream[1])
     yield from _norms(layer, norms)
+    if isinstance(layer.added, Constant):
+        yield layer.added, partial(_instead, len(layer.added.bias), None)
+        return
     if layer.down is None:
         return
     width = weight_of(layer.down).shape[0]
@@ -157,7 +166,8 @@ def _no_attention(places: Places, index: int) -> Iterator[tuple[nn.Module, Forwa
 
 def _norms(layer: Layer, paths: Iterable[str]) -> Iterator[tuple[nn.Module, Forward]]:
     """The norms at `paths`, passing on what they are given."""
-    yield from ((norm, _unchanged) for path in paths if (norm := submodule(layer.module, path)) is not None)
+    found = (submodule(layer.module, path) for path in paths)
+    yield from ((norm, _unchanged) for norm in found if norm is not None and not isinstance(norm, Constant))
 
 
 def _unchanged(hidden: Tensor) -> Tensor:

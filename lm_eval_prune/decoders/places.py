@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lm_eval_prune.decoders import removed_from
+from lm_eval_prune.decoders.constant import Constant
 from lm_eval_prune.decoders.family import Family, family_of, is_proven, submodule, text_config
 from lm_eval_prune.errors import UnsupportedModelError
 
@@ -198,7 +199,7 @@ def _layer(block: Any, family: Family, index: int) -> Layer:
         values=at(family.values),
         output=at(family.output),
         up=tuple(filter(None, map(at, family.up))),
-        down=at(family.down),
+        down=None if isinstance(down := at(family.down), Constant) else down,
         ffn=tuple(filter(None, map(at, family.ffn))),
         added=at(family.added),
     )

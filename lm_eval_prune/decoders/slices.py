@@ -59,17 +59,21 @@ class Part(NamedTuple):
         return all(head in pruned for head in self.heads) and (not self.ffn or layer in mask.pruned_ffns)
 
 
-def parts_of(places: Places, layer: int) -> Iterator[Part]:
-    """Of what is there of layer `layer`; what no part holds (the output map's bias, norms in the stream) stays."""
+def parts_of(places: Places, layer: int, *, constants: bool = False) -> Iterator[Part]:
+    """Of what is there of layer `layer`; what no part holds (the output map's bias, norms in the stream) stays.
+
+    With `constants` for what goes, norms behind the attention stay, too.
+    """
     if places.removed.kept_heads(layer):
-        yield from _attention_parts(places, layer, places.layers[layer])
+        yield from _attention_parts(places, layer, places.layers[layer], constants)
     for path in (*places.family.ffn, *places.family.ffn_norms):
         yield from _whole(places, places.layers[layer], path, (), ffn=True)
 
 
-def num_gone(places: Places, mask: PruningMask) -> int:
-    """Parameters that go with what `mask` prunes."""
-    return sum(part.numel for layer in _touched(mask) for part in parts_of(places, layer) if part.goes(mask, layer))
+def num_gone(places: Places, mask: PruningMask, *, constants: bool = False) -> int:
+    """Parameters that go with what `mask` prunes, constants in their place aside."""
+    parts = ((layer, part) for layer in _touched(mask) for part in parts_of(places, layer, constants=constants))
+    return sum(part.numel for layer, part in parts if part.goes(mask, layer))
 
 
 def products_gone(places: Places, mask: PruningMask) -> int:
@@ -115,7 +119,7 @@ def _touched(mask: PruningMask) -> list[int]:
     return sorted({*mask.pruned_heads, *mask.pruned_ffns})
 
 
-def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]:
+def _attention_parts(places: Places, index: int, layer: Layer, constants: bool) -> Iterator[Part]:
     family, there = places.family, places.removed.kept_heads(index)
     everyone = blocks_of(places, index, all_queries=True)
     tying = norms_over_heads(layer, places.head_dim)
@@ -130,7 +134,7 @@ def _attention_parts(places: Places, index: int, layer: Layer) -> Iterator[Part]
     own: list[tuple[int, ...]] = [(head,) for head in there]
     yield from _blocks(family.output, "weight", layer.output, 1 - out_dim(layer.output), own)
     yield from _other_attention_parts(places, layer, there, {*everyone, family.output})
-    no_bias = getattr(layer.output, "bias", None) is None
+    no_bias = getattr(layer.output, "bias", None) is None and not constants
     for path in (*family.attention_norms, *(family.attention_norms_behind if no_bias else ())):
         yield from _whole(places, layer, path, there, ffn=False)
     for path in family.shared_norms:

@@ -36,10 +36,9 @@ def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
     mask = replace(own | removed | zeroed, provenance=own.provenance or zeroed.provenance)
     masked = num_pruned_parameters(lm.config, mask)
     probe_ids = lm.tok_encode(PROBE)
-    means = getattr(lm, "means", None)
     return {
         "mask": mask.to_dict(),
-        **({} if means is None else {"ablation": "mean", "means": {"sha256": means.digest, **means.settings}}),
+        **_means(lm),
         "heads_pruned": mask.num_pruned_heads,
         "heads_total": mask.num_heads,
         "ffns_pruned": mask.num_pruned_ffns,
@@ -56,6 +55,13 @@ def pruning_block(lm: HFLM, num_parameters: int) -> dict[str, Any]:
         "probe": {"text": PROBE, "token_ids": probe_ids},
         "versions": package_versions(),
     }
+
+
+def _means(lm: HFLM) -> dict[str, Any]:
+    """Which means stand in the place of what is pruned, or did when the model was compacted."""
+    means, folded = getattr(lm, "means", None), getattr(lm.config, "pruning_means", None)
+    told = folded if means is None else {"sha256": means.digest, **means.settings}
+    return {} if told is None else {"ablation": "mean", "means": told}
 
 
 def package_versions() -> dict[str, str]:
