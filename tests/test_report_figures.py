@@ -324,7 +324,7 @@ def test_induction_maps_have_the_variance_over_sequences_below_the_means():
     assert len(rows) == 4
     for method, values in variances.items():
         (shown,) = [
-            value for name, value in rows.items() if name.startswith(method[:7]) and name.endswith(", variance")
+            value for name, value in rows.items() if name.startswith(method[:6]) and name.endswith(", variance")
         ]
         assert shown == pytest.approx(values.ravel().tolist(), rel=1e-3)
     assert figure.caption.endswith("Below them their variance over the random sequences.")
