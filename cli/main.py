@@ -25,6 +25,7 @@ COMMANDS = {
     "mask": "Choose what to prune: a mask from importance files, or at random.",
     "induction": "Prefix-matching and copying scores of every head.",
     "sweep": "Every cell of a grid of masks, tasks and shots; resumes.",
+    "paper": "The whole study of Bansal et al. 2023 for one model, figure by figure.",
     "leaderboard": "Compare evaluated variants: a table, files and a page.",
     "compact": "Write a smaller checkpoint, with what a mask prunes really gone.",
     "plan": "What a study will cost: parameters, memory, device map, FLOPs, time.",
@@ -89,6 +90,7 @@ def cli() -> None:
 KEPT = {
     "demo": "what is finished is kept",
     "sweep": "finished cells are kept",
+    "paper": "finished cells and scores are kept",
     "importance": "finished files are kept",
     "means": "finished files are kept",
     "induction": "finished files are kept",

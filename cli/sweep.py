@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import Choice, WordsGroup, limit, mapping, metadata, model_args, several, tasks
+from lm_eval_prune.cli.options import WordsGroup, model_args, several, tasks
 from lm_eval_prune.cli.stopping import is_first_process, stoppable
+from lm_eval_prune.cli.sweep_options import given, log_at, sweep_options
 from lm_eval_prune.text import printable
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -47,48 +48,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "task:farthest, random:0+1+2 (seeds), or an importance file (two with + between); most: before it prunes the most "
     "important first, kv_group: before all that whole groups of heads. May be given several times.",
 )
-@several(
-    "--fewshot_seeds",
-    metavar="SEED...",
-    text="Of several few-shot draws, such as 0,1,2. Default: 1234.",
-)
-@limit("--limit", "-L", text="Documents a task, or their share below 1.")
-@limit("--importance_limit", text="Documents a task for importance, or their share. Default: 200.")
-@click.option(
-    "--importance_split",
-    type=Choice(["training", "validation", "test"]),
-    help="Default: training, or else validation.",
-)
-@click.option(
-    "--ablation",
-    type=Choice(["zero", "mean"]),
-    help="What is pruned gives zero, or its mean output on the task. Default: zero.",
-)
-@click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234.")
-@click.option("--batch_size", "-b", help="As for pruned-hf; a number or auto. Default: 8.")
-@click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one.")
-@click.option("--include_path", help="Folder with further task definitions.")
-@metadata
-@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
-@click.option(
-    "--executor",
-    type=Choice(["local", "ray"]),
-    help="Default: local; ray: workers on a Ray cluster (pip install 'lm-eval-prune[ray]').",
-)
-@click.option("--ray_address", help="The cluster's address. Default: auto, the one that this machine belongs to.")
-@click.option("--num_workers", type=int, help="On Ray. Default: as many as the GPUs hold, or one a node without any.")
-@click.option("--num_gpus", type=float, help="GPUs a worker on Ray. Default: 1 where the cluster has any.")
-@click.option("--num_cpus", type=float, help="CPUs a worker on Ray. Default: 1.")
-@mapping("--wandb_args", "Log every cell as a run of wandb: arguments of wandb.init, such as project=pruning.")
-@mapping("--trackio_args", "The same for trackio: arguments of trackio.init.")
-@click.option("--dry_run", is_flag=True, help="Show the plan and what it costs, from a short probe; write nothing.")
-@click.option("--retry_failed", is_flag=True, help="Compute failed cells again.")
-@click.option(
-    "--log_level",
-    type=Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    default="warning",
-    show_default=True,
-    help="Of the log on stderr.",
+@sweep_options(
+    click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
 )
 @click.pass_context
 def command(
@@ -105,33 +66,30 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    config = None
-    with stoppable(lambda: f"finished cells are kept{f' in {config.output_path}' if config else ''}"):
-        from lm_eval_prune.sweep.config import load_config, make_config
+    configs: list[Any] = []
+    with stoppable(lambda: f"finished cells are kept{f' in {configs[0].output_path}' if configs else ''}"):
+        from lm_eval_prune.sweep.config import load_configs, make_config
 
-        settings = {name: value for name, value in flags.items() if value not in (None, ())}
-        config = load_config(config_file, **settings) if config_file else make_config(settings)
-        level = logging.getLevelName(log_level.upper())
-        logging.basicConfig(level=level)
-        if level < logging.WARNING:  # then the harness's own lines are wanted, too
-            logging.getLogger("lm_eval").setLevel(level)
+        settings = given(flags)
+        configs += load_configs(config_file, **settings) if config_file else [make_config(settings)]
+        log_at(log_level)
         if dry_run:
-            _print_estimate(config)
+            print_estimate(configs)
         else:
-            _run(config, retry_failed)
+            _run(configs, retry_failed)
 
 
-def _run(config: Any, retry_failed: bool) -> None:
+def _run(configs: Sequence[Any], retry_failed: bool) -> None:
     from lm_eval_prune.cli.loading import loading
     from lm_eval_prune.progress import say
 
     first = is_first_process()
     with loading(say=say, shown=first):
-        from lm_eval_prune.sweep.run import run_sweep
-    sweep = run_sweep(config, retry_failed=retry_failed, say=say, note=say)
+        from lm_eval_prune.sweep.run import run_sweeps
+    sweep = run_sweeps(configs, retry_failed=retry_failed, say=say, note=say)
     if not first:
         return
-    failed = _print_status(sweep)
+    failed = print_status(sweep)
     click.echo(f"Next: {shlex.join(['lm-eval-prune', 'leaderboard', printable(str(sweep.folder))])}")
     if failed:
         sys.exit(1)
@@ -146,7 +104,7 @@ def status(folder: Path) -> None:
 
     if not is_sweep_folder(folder) and (names := importance_at_work(folder)):
         click.echo(printable(f"{folder}: no cells yet; computing importance: {', '.join(names)}"))
-    elif _print_status(Sweep(folder)):
+    elif print_status(Sweep(folder)):
         sys.exit(1)
 
 
@@ -161,7 +119,7 @@ def export(folder: Path, output_path: Path) -> None:
     click.echo(output_path)
 
 
-def _print_status(sweep: Any) -> bool:
+def print_status(sweep: Any) -> bool:
     """Whether a cell failed."""
     found = sweep.status()
     click.echo(
@@ -177,20 +135,22 @@ def _print_status(sweep: Any) -> bool:
     return bool(found.failed)
 
 
-def _print_estimate(config: Any) -> None:
+def print_estimate(configs: Sequence[Any]) -> None:
+    """What the grids of one folder would compute, and what that costs."""
     from lm_eval_prune.cli.loading import loading
 
     with loading():
         import torch
 
         from lm_eval_prune.costs.tables import amount, duration
-        from lm_eval_prune.sweep.estimate import estimate_sweep
+        from lm_eval_prune.sweep.estimate import estimate_sweeps
 
     def cost(flops: float, seconds: float) -> str:
         counted = "" if math.isnan(flops) else f"{amount(flops)}FLOP, "
         return counted + duration(seconds)
 
-    found = estimate_sweep(config, shown=True)
+    config = configs[0]
+    found = estimate_sweeps(configs, shown=True)
     total, missing = (sum(getattr(part, name) for part in found.cells) for name in ("total", "missing"))
     click.echo(
         f"{config.output_path}: {total} cells, {total - missing - found.failed} done, {missing} to compute, "

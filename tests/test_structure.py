@@ -51,6 +51,7 @@ LAYERS = [
     ["sweep"],
     ["costs"],
     ["report"],
+    ["paper"],
     ["cli", "tasks"],
 ]
 """Each may import only from the lists before it, and from its own."""

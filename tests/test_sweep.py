@@ -25,7 +25,7 @@ from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.selection import random_mask
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.config import load_config, make_config
+from lm_eval_prune.sweep.config import load_config, load_configs, make_config
 from lm_eval_prune.sweep.estimate import estimate_sweep
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.results import Sweep
@@ -638,7 +638,10 @@ def test_the_bundled_grid_that_comes_with_the_package_runs_as_it_is(tmp_path):
     assert f"{frame.cell.nunique()} cells done, 0 running, 0 missing, 0 failed" in result.output
 
 
-def test_the_grid_for_opt_66b_is_the_papers():
-    config = load_config("opt-66b", output_path="sweep")
-    assert (len(config.tasks), config.num_fewshot) == (14, (0, 1, 5))
-    assert (len(config.prune_heads), len(config.prune_ffns)) == (10, 6)
+def test_the_grids_for_opt_66b_are_the_papers():
+    heads, ffns, both = load_configs("opt-66b", output_path="sweep")
+    assert (len(heads.tasks), heads.num_fewshot) == (14, (0, 1, 5))
+    tenths = [f"0.{tenth}" for tenth in range(1, 10)]
+    assert (heads.ranking, heads.prune_heads, heads.prune_ffns) == (("own", "aggregate"), ("0", *tenths), ("0",))
+    assert (ffns.ranking, ffns.prune_heads, ffns.prune_ffns) == (("own",), ("0",), (*tenths,))
+    assert (both.ranking, both.prune_heads, both.prune_ffns) == (("own",), (*tenths[:7],), (*tenths[:5],))

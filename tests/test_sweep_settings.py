@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import FileFormatError, PruneError
-from lm_eval_prune.sweep.config import READY, READY_FOLDER, SweepConfig, load_config, make_config
+from lm_eval_prune.sweep.config import READY, READY_FOLDER, SweepConfig, load_config, load_configs, make_config
 
 GOOD = "tasks: [piqa]\noutput_path: sweep\n"
 LINES = (f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi"))
@@ -221,9 +221,9 @@ def test_a_folder_whose_name_is_not_utf_8_works_or_is_one_line(tmp_path):
 def test_ready_settings_are_found_by_name_behind_files_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in READY:
-        assert load_config(Path(name), output_path="x") == load_config(READY_FOLDER / f"{name}.yaml", output_path="x")
+        assert load_configs(Path(name), output_path="x") == load_configs(READY_FOLDER / f"{name}.yaml", output_path="x")
     (tmp_path / "opt-66b").mkdir()  # a checkpoint's folder
-    assert len(load_config("opt-66b", output_path="x").tasks) == 14
+    assert len(load_configs("opt-66b", output_path="x")[0].tasks) == 14
     (tmp_path / "bundled").write_text("tasks: [mine]\n")
     assert load_config("bundled", output_path="x").tasks == ("mine",)
     for name, message in (
@@ -233,3 +233,44 @@ def test_ready_settings_are_found_by_name_behind_files_of_that_name(tmp_path, mo
     ):
         with pytest.raises(FileFormatError, match=f"^{re.escape(message)}"):
             load_config(name, output_path="x")
+
+
+GRIDS = "output_path: out\ntasks: [a]\ngrids:\n"
+
+
+def test_several_grids_share_what_is_not_theirs_and_flags_count_in_each(tmp_path):
+    path = write(tmp_path, GRIDS + "- {ranking: [own, aggregate], prune_heads: 0.1}\n- {prune_ffns: [0.2, 0.5]}\n")
+    first, second = load_configs(path)
+    assert (first.tasks, first.ranking, first.prune_heads, first.prune_ffns) == (
+        ("a",),
+        ("own", "aggregate"),
+        ("0.1",),
+        ("0",),
+    )
+    assert (second.tasks, second.ranking, second.prune_heads, second.prune_ffns) == (
+        ("a",),
+        ("own",),
+        ("0",),
+        ("0.2", "0.5"),
+    )
+    assert {config.ranking for config in load_configs(path, ranking="random:0")} == {("random:0",)}
+    (alone,) = load_configs(path, ranking="own", prune_heads="0.3", prune_ffns="0")  # then they are one
+    assert alone.prune_heads == ("0.3",)
+    with pytest.raises(PruneError, match=r"sweep\.yaml: grids: 2 of them; expected one$"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("grids", "said"),
+    [
+        ("  a: 1\n", r"line 3: grids: expected a list"),
+        ("  []\n", r"line 3: grids: expected a list"),
+        ("- 3\n", r"line 3: grids: 3 in number 1; expected a mapping of ranking, prune_heads, prune_ffns"),
+        ("- {prune_heads: 0.1}\n- {tasks: [b]}\n", r"line 3: grids: tasks in number 2; expected a mapping"),
+        ("- {prune_heads: 1.5}\n", r"line 3: grids: prune_heads: .*1\.5"),
+    ],
+)
+def test_a_wrong_grid_is_one_line_that_names_it(tmp_path, grids, said):
+    with pytest.raises(PruneError, match=said) as error:
+        load_configs(write(tmp_path, GRIDS + grids))
+    one_line(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,11 @@ from lm_eval_prune.costs.margins import CHANGED, margins_of
 from lm_eval_prune.costs.study import Grid, Speed, removals, stages
 from lm_eval_prune.costs.workload import known_tasks, measured_shots, table_record, workloads
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.intervals import documents_needed
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.selection import read_mask_file
-from lm_eval_prune.sweep.config import load_config
+from lm_eval_prune.sweep.config import load_configs
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.version import __version__
 
@@ -37,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "scorer": "packed",
     "importance_limit": 200,
 }
+OF_GRIDS = ("ranking", "prune_heads", "prune_ffns")
 THE_STUDYS = "facebook/opt-66b"
 SHORTEST = 2
 """Tokens that an input must have at least."""
@@ -102,9 +106,10 @@ def make_plan(
 def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     settings = dict(DEFAULTS)
     if config is not None:
-        sweep = load_config(config, output_path="unused")
-        names = ("tasks", "prune_heads", "prune_ffns", "ranking", "limit", "importance_limit")
-        settings |= {name: getattr(sweep, name) for name in names}
+        grids = load_configs(config, output_path="unused")
+        sweep = grids[0]
+        settings |= {name: getattr(sweep, name) for name in ("tasks", "limit", "importance_limit")}
+        settings["grids"] = [{name: getattr(grid, name) for name in OF_GRIDS} for grid in grids]
         settings["num_fewshot"] = tuple(shots or 0 for shots in sweep.num_fewshot)  # None: what the task fixes, or 0
         settings["fewshot_seeds"] = len(sweep.fewshot_seeds)
         if isinstance(sweep.batch_size, int):
@@ -116,18 +121,34 @@ def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         if "scorer" in arguments:
             settings["scorer"] = arguments["scorer"]
     given = {name: value for name, value in options.items() if value not in (None, (), (None,))}
-    return settings | given
+    of_file: list[dict[str, Any]] = settings.get("grids") or [{name: settings[name] for name in OF_GRIDS}]
+    changed = {name: given[name] for name in OF_GRIDS if name in given}
+    return settings | given | {"grids": [grid | changed for grid in of_file]}
 
 
 def _grid(dimensions: Dimensions, settings: dict[str, Any], tokens: Sequence[str]) -> Grid:
     tasks = settings.get("tasks") or (() if tokens else known_tasks())
-    rankings = [parse_ranking(text) for text in settings["ranking"]]
-    names = ("prune_heads", "prune_ffns", "limit", "importance_limit", "scorer", "batch_size", "fewshot_seeds")
+    names = ("limit", "importance_limit", "scorer", "batch_size", "fewshot_seeds")
     return Grid(
         workloads=tuple(workloads(tasks, settings["num_fewshot"], tokens, dimensions.max_position_embeddings)),
-        variants=sum(len(ranking.seeds) or 1 for ranking in rankings),
+        **_masks(settings["grids"]),
         **{name: settings[name] for name in names if name in settings},
     )
+
+
+def _masks(grids: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all grids prune: a mask that two of them have is one."""
+    found: dict[tuple[str, str, str], None] = {}
+    for grid in grids:
+        parts = [
+            dict.fromkeys(str(parse_fraction(s, name)) for s in grid[name]) for name in ("prune_heads", "prune_ffns")
+        ]
+        found |= dict.fromkeys(itertools.product(dict.fromkeys(grid["ranking"]), *parts))
+    masks: Counter[tuple[str, str]] = Counter()
+    for text, heads, ffns in found:
+        masks[heads, ffns] += len(parse_ranking(text).seeds) or 1
+    every = {name: [share for grid in grids for share in grid[name]] for name in ("prune_heads", "prune_ffns")}
+    return {"masks": masks, **{name: tuple(dict.fromkeys(shares)) for name, shares in every.items()}}
 
 
 def _length(dimensions: Dimensions, grid: Grid, max_length: int | None) -> int:

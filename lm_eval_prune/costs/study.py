@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -36,6 +36,8 @@ class Grid:
     prune_ffns: tuple[str, ...] = ("0", "0.2")
     variants: int = 1
     """Masks at each pair of shares: a ranking makes one, a random ranking one a seed."""
+    masks: Mapping[tuple[str, str], int] | None = None
+    """Masks at each pair of shares (heads, FFNs) of several grids together: instead of `variants` at every pair."""
     fewshot_seeds: int = 1
     limit: float | None = None
     """Documents a task that are evaluated, or their share below 1; None is all."""
@@ -57,15 +59,19 @@ class Grid:
                 parse_fraction(share, name)
 
     @cached_property
-    def pruned_shares(self) -> list[tuple[Fraction, Fraction]]:
-        """Pairs (heads, FFNs) other than the dense one."""
-        heads, ffns = (dict.fromkeys(map(Fraction, shares)) for shares in (self.prune_heads, self.prune_ffns))
-        return [pair for pair in itertools.product(heads, ffns) if any(pair)]
+    def pruned_masks(self) -> dict[tuple[Fraction, Fraction], int]:
+        """Masks at each pair (heads, FFNs) but the dense one."""
+        if self.masks is not None:
+            given = {(Fraction(heads), Fraction(ffns)): count for (heads, ffns), count in self.masks.items()}
+        else:
+            shares = (dict.fromkeys(map(Fraction, shares)) for shares in (self.prune_heads, self.prune_ffns))
+            given = dict.fromkeys(itertools.product(*shares), self.variants)
+        return {pair: count for pair, count in given.items() if any(pair)}
 
     @property
     def cells_per_task(self) -> int:
         """Evaluations of one task at one number of shots, the dense one included."""
-        return (1 + self.variants * len(self.pruned_shares)) * self.fewshot_seeds
+        return (1 + sum(self.pruned_masks.values())) * self.fewshot_seeds
 
     @property
     def longest(self) -> int:
@@ -209,14 +215,14 @@ def _sweep(model: Dimensions, grid: Grid) -> _Sum:
         (heads, ffns): model.pruned(
             number_pruned(heads, model.lacking.num_heads), number_pruned(ffns, model.num_hidden_layers)
         )
-        for heads, ffns in grid.pruned_shares
+        for heads, ffns in grid.pruned_masks
     }
     for work in grid.workloads:
         load = grid.evaluation(work)
         once = flops.forward(model, load)
-        for heads, ffns in grid.pruned_shares:
+        for (heads, ffns), count in grid.pruned_masks.items():
             # The packed scorer leaves pruned parts out, the padded one computes all and sets to zero.
-            once += grid.variants * flops.forward(model, load, masks[heads, ffns] if packed else None)
+            once += count * flops.forward(model, load, masks[heads, ffns] if packed else None)
         step.flops += once * grid.fewshot_seeds
         step.tokens += load.tokens * grid.cells_per_task
         step.batches += _batches(model, load, grid, packs=grid.scorer == "packed") * grid.cells_per_task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from lm_eval_prune.strict_yaml import read_yaml
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["READY", "READY_FOLDER", "SweepConfig", "load_config"]
+__all__ = ["READY", "READY_FOLDER", "SweepConfig", "common_settings", "load_config", "load_configs"]
 
 
 PLACES = {
@@ -35,6 +35,10 @@ READY = ("bundled", "opt-66b")
 """Grids that come with the package: the study's in small for the bundled model, and the paper's own."""
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
+GRID = ("ranking", "prune_heads", "prune_ffns")
+"""Settings in which the grids of one folder that are computed together may differ."""
+MOST_GRIDS = 100
+"""In one file."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
@@ -201,14 +205,49 @@ def require_rows(config: SweepConfig, num_tasks: int) -> None:
 
 
 def load_config(path: Path | str, **changes: Any) -> SweepConfig:
-    """The settings in the YAML file, with `changes` over them. Raises PruneError that names the line and the key.
+    """`load_configs` of a file with one grid. Raises ArgumentError where there are several."""
+    configs = load_configs(path, **changes)
+    if len(configs) > 1:
+        raise ArgumentError(f"{path}: grids: {len(configs)} of them; expected one")
+    return configs[0]
 
-    `path` may also name a ready grid that comes with the package (`READY`): `bundled`, `opt-66b`.
+
+def load_configs(path: Path | str, **changes: Any) -> list[SweepConfig]:
+    """The settings in the YAML file, with `changes` over them: one for each of its `grids`, or the only one.
+
+    `grids` is a list of mappings with some of GRID; all else is theirs in common. `path` may also name ready grids that
+    come with the package (`READY`): `bundled`, `opt-66b`. Raises PruneError that names the line and the key.
     """
     path = _ready(Path(path))
     content, lines = read_yaml(path)
     places = {key: f"{path}, line {line}: " for key, line in lines.items()} | dict.fromkeys(changes, "")
-    return make_config({**content, **changes}, lambda key: places.get(key, f"{path}: "))
+    grids = _grids(content.pop("grids"), places["grids"]) if "grids" in content else [{}]
+    made: list[SweepConfig] = []
+    for grid in grids:
+        own = places | dict.fromkeys(grid.keys() - changes.keys(), f"{places.get('grids', '')}grids: ")
+        found = make_config({**content, **grid, **changes}, lambda key, own=own: own.get(key, f"{path}: "))  # type: ignore[misc]
+        made += [found] if found not in made else []
+    return made
+
+
+def _grids(given: Any, place: str) -> list[dict[str, Any]]:
+    if not isinstance(given, list) or not 1 <= len(given) <= MOST_GRIDS:
+        raise ArgumentError(f"{place}grids: expected a list of 1 to {MOST_GRIDS} mappings of {', '.join(GRID)}")
+    for number, grid in enumerate(given, start=1):
+        if not isinstance(grid, dict) or not grid or not set(grid) <= set(GRID):
+            keys = ", ".join(map(str, grid))[:60] if isinstance(grid, dict) and grid else _shown(grid)
+            raise ArgumentError(f"{place}grids: {keys} in number {number}; expected a mapping of {', '.join(GRID)}")
+    return given
+
+
+def common_settings(configs: Sequence[SweepConfig]) -> SweepConfig:
+    """The first of several grids in one folder, which speaks for all but its grid. Raises ArgumentError."""
+    first, *others = configs
+    for other in others:
+        for name in SweepConfig.model_fields.keys() - set(GRID):
+            if (there := getattr(other, name)) != getattr(first, name):
+                raise ArgumentError(f"{name}: {there} in one sweep, {getattr(first, name)} in another of one folder")
+    return first
 
 
 def _ready(path: Path) -> Path:

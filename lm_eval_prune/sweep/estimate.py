@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import tempfile
@@ -22,7 +23,7 @@ from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.means import Means
 from lm_eval_prune.progress import Bar
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.config import SweepConfig, common_settings
 from lm_eval_prune.sweep.jobs import Failure, Group, ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.ranking import parse_ranking
@@ -31,7 +32,7 @@ from lm_eval_prune.sweep.sources import importance_path, needed_importance, need
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.sweep.worker import Worker, importance_config
 
-__all__ = ["Estimate", "Part", "estimate_sweep"]
+__all__ = ["Estimate", "Part", "estimate_sweep", "estimate_sweeps"]
 
 PROBED = 8
 """Documents of a task that are measured."""
@@ -82,11 +83,17 @@ def estimate_sweep(config: SweepConfig, *, shown: bool = False) -> Estimate:
 
     Loads the model if anything is missing. Raises PruneError as `run_sweep` does.
     """
+    return estimate_sweeps([config], shown=shown)
+
+
+def estimate_sweeps(configs: Sequence[SweepConfig], *, shown: bool = False) -> Estimate:
+    """The same of several grids in one folder, as `run_sweeps` computes them."""
+    config = common_settings(configs)
     setup, tasks = find_setup(config, 1), planned_tasks(config, shown=shown)
     require_same_setup(config.output_path, setup, tasks)
-    jobs = needed_importance(config, tasks)
+    jobs = list(dict.fromkeys(job for each in configs for job in needed_importance(each, tasks)))
     missing = [job for job in jobs if not importance_path(config, job).exists()]
-    plan = _plan(config, tasks, setup, jobs)
+    plan = _plan(configs, tasks, setup, jobs)
     worker = Worker(config.model_copy(update={"limit": PROBED}))
     groups = list(plan.groups())
     importance, cells, alone, failed = [], [], 0.0, 0
@@ -108,14 +115,19 @@ def estimate_sweep(config: SweepConfig, *, shown: bool = False) -> Estimate:
         if row.cell in plan.errors:
             name = f"{row.task}, {row.num_fewshot}-shot"
             cells.append(Part(name, 0, 1, 1, 0.0, 0.0, str(plan.errors[row.cell])))
-    pending = [text for text in config.ranking if missing and parse_ranking(text).kind == "donor"]
+    rankings = dict.fromkeys(text for each in configs for text in each.ranking)
+    pending = [text for text in rankings if missing and parse_ranking(text).kind == "donor"]
     return Estimate(importance, cells, failed, alone, tuple(pending))
 
 
-def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Sequence[ImportanceJob]) -> Plan:
+def _plan(
+    configs: Sequence[SweepConfig], tasks: list[PlannedTask], setup: Setup, jobs: Sequence[ImportanceJob]
+) -> Plan:
     """The plan as it will be; importance that is not there yet is made up."""
+    config = configs[0]
     with tempfile.TemporaryDirectory() as folder:
-        elsewhere = config.model_copy(update={"output_path": Path(folder)})
+        moved = [each.model_copy(update={"output_path": Path(folder)}) for each in configs]
+        elsewhere = moved[0]
         scores: dict[ImportanceJob, ImportanceScores | PruneError] = {}
         like: dict[str, Any] = {"model": "unknown"}
         for job in sorted(jobs, key=lambda job: not importance_path(config, job).exists()):
@@ -129,7 +141,7 @@ def _plan(config: SweepConfig, tasks: list[PlannedTask], setup: Setup, jobs: Seq
             path, (layers, heads) = importance_path(config, job), setup.shape
             unknown = Means(heads=torch.zeros(layers, heads, 1), ffns=torch.zeros(layers, 1))
             means[job] = Means.load(path) if path.exists() else unknown
-        return make_plan(elsewhere, tasks, setup, scores, means)
+        return functools.reduce(Plan.joined, [make_plan(each, tasks, setup, scores, means) for each in moved])
 
 
 def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], like: dict[str, Any]) -> ImportanceScores:

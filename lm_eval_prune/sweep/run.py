@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
+from lm_eval_prune.errors import FileFormatError, PruneError
 from lm_eval_prune.harness.trackers import Tracker
 from lm_eval_prune.means import Means
 from lm_eval_prune.progress import working
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.bars import QueueBar
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
-from lm_eval_prune.sweep.config import SweepConfig, require_rows
+from lm_eval_prune.sweep.config import SweepConfig, common_settings, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
@@ -39,8 +39,6 @@ from lm_eval_prune.variants import DENSE, Variant
 
 __all__ = ["run_sweep", "run_sweeps"]
 
-GRID = {"ranking", "prune_heads", "prune_ffns"}
-"""Settings in which the sweeps of one `run_sweeps` may differ."""
 POLL_SECONDS = 1.0
 """How often to look at what another process computes."""
 
@@ -77,7 +75,7 @@ def run_sweeps(
     They may differ in rankings and shares alone; the rest as `run_sweep`. Raises ArgumentError where they differ in
     more.
     """
-    config = _common(configs)
+    config = common_settings(configs)
     processes = joined_processes()
     if processes.rank > 0:
         follow(config)
@@ -119,16 +117,6 @@ def _leave_no_empty_folders(folder: Path, new: Sequence[Path]) -> None:
     for path in new:
         with suppress(OSError):
             path.rmdir()
-
-
-def _common(configs: Sequence[SweepConfig]) -> SweepConfig:
-    """The first of them, which speaks for all but its grid. Raises ArgumentError."""
-    first, *others = configs
-    for other in others:
-        for name in SweepConfig.model_fields.keys() - GRID:
-            if (there := getattr(other, name)) != getattr(first, name):
-                raise ArgumentError(f"{name}: {there} in one sweep, {getattr(first, name)} in another of one folder")
-    return first
 
 
 def _planned(

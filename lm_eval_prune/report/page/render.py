@@ -30,7 +30,7 @@ from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import legend, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["chart_spec", "render_page", "write_page"]
 
 
 def write_page(
@@ -75,7 +75,7 @@ def render_page(
     data |= packed_answers(board) | ({"documents": documents} if documents else {})
     figures = _with_main(board, figures)
     if figures:
-        data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [_spec(figure) for figure in figures]})
+        data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [chart_spec(figure) for figure in figures]})
         vega = in_script(start_bundling().result())
         data["vega"] = packed_bytes(vega.encode())
         runs.append(vega)
@@ -123,7 +123,7 @@ def _json(content: Mapping[str, Any]) -> str:
     return line
 
 
-def _spec(figure: Figure) -> dict[str, Any]:
+def chart_spec(figure: Figure) -> dict[str, Any]:
     """The chart as a Vega-Lite specification; the page gives it the configuration that fits its background."""
     return {key: value for key, value in figure.chart.to_dict(validate=False).items() if key != "config"}
 

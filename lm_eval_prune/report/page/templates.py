@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from lm_eval_prune.report.runs import shots_name
 
-__all__ = ["in_script", "joined_scripts", "joined_styles", "policy", "template"]
+__all__ = ["STYLES", "in_script", "joined_scripts", "joined_styles", "policy", "template"]
 
 SCRIPTS = (
     "elements.js", "unpacking.js", "view.js", "rows.js", "table.js", "masks.js", "documents.js",
@@ -24,13 +24,15 @@ STYLES = ("page.css", "controls.css", "table.css", "details.css", "narrow.css", 
 
 @cache
 def template(name: str) -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=FunctionLoader(_asset)
+    )
     environment.globals["shots_name"] = shots_name
-    return environment.from_string(_asset(name))
+    return environment.get_template(name)
 
 
-def joined_styles() -> str:
-    return _joined("styles", STYLES)
+def joined_styles(names: Sequence[str] = STYLES) -> str:
+    return _joined("styles", tuple(names))
 
 
 def joined_scripts(names: Sequence[str] = SCRIPTS) -> str:

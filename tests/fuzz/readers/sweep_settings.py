@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lm_eval_prune.sweep.config import load_config
+from lm_eval_prune.sweep.config import load_configs
 from lm_eval_prune.sweep.ranking import parse_ranking
 from tests.fuzz.readers import Target
 
@@ -26,6 +26,12 @@ limit: 0.5
 seed: 7
 output_path: &out out
 """,
+    b"""tasks: [piqa, copa]
+output_path: out
+grids:
+  - {ranking: [own, "task:closest"], prune_heads: [0.1, 0.2]}
+  - {prune_ffns: 0.5}
+""",
 ]
 
 
@@ -36,7 +42,7 @@ def prepare(folder: Path) -> Target:
 def read(data: bytes, own: Path) -> None:
     path = own / "sweep.yaml"
     path.write_bytes(data)
-    config = load_config(path)
-    config.grid()
-    for text in config.ranking:
-        parse_ranking(text)
+    for config in load_configs(path):
+        config.grid()
+        for text in config.ranking:
+            parse_ranking(text)
