@@ -12,7 +12,7 @@ from lm_eval_prune.cli.options import Choice, limit, mapping, metadata, several
 
 __all__ = ["given", "log_at", "sweep_options"]
 
-OPTIONS = (
+SETTINGS = (
     several("--fewshot_seeds", metavar="SEED...", text="Of several few-shot draws, such as 0,1,2. Default: 1234."),
     limit("--limit", "-L", text="Documents a task, or their share below 1."),
     limit(
@@ -67,7 +67,7 @@ def sweep_options(output_path: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """All of them on a command, with its own option `output_path` in their midst."""
 
     def decorated(command: Any) -> Any:
-        for option in reversed((*OPTIONS, output_path, *EXECUTION)):
+        for option in reversed((*SETTINGS, output_path, *EXECUTION)):
             command = option(command)
         return command
 

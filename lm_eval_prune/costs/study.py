@@ -64,8 +64,8 @@ class Grid:
         if self.masks is not None:
             given = {(Fraction(heads), Fraction(ffns)): count for (heads, ffns), count in self.masks.items()}
         else:
-            shares = (dict.fromkeys(map(Fraction, shares)) for shares in (self.prune_heads, self.prune_ffns))
-            given = dict.fromkeys(itertools.product(*shares), self.variants)
+            heads, ffns = (dict.fromkeys(map(Fraction, shares)) for shares in (self.prune_heads, self.prune_ffns))
+            given = dict.fromkeys(itertools.product(heads, ffns), self.variants)
         return {pair: count for pair, count in given.items() if any(pair)}
 
     @property

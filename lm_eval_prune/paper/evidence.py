@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.report.agreement import Family, agreement_families
 from lm_eval_prune.report.apart import told_apart
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.comparison import BoardConfig, compare
-from lm_eval_prune.report.figures.scores import AGGREGATE, ScoreSet, score_sets
 from lm_eval_prune.report.reading import Collection, read_collection
 from lm_eval_prune.report.runs import Problem, Run
+from lm_eval_prune.report.score_sets import AGGREGATE, ScoreSet, is_aggregate, score_sets
 from lm_eval_prune.text import printable
 from lm_eval_prune.variants import Variant
 
@@ -51,6 +52,8 @@ class Evidence:
     """Importance of the model's heads and FFNs."""
     induction: dict[str, ImportanceScores] = field(default_factory=dict)
     """Method -> scores of the heads, with their variance over sequences."""
+    families: list[Family] = field(default_factory=list)
+    """Whether the rankings of its heads agree, with p-values: between tasks, shots, and with induction scores."""
     problems: list[Problem] = field(default_factory=list)
     sweep: Path | None = None
     """The folder of the sweep with the most tasks."""
@@ -60,12 +63,14 @@ class Evidence:
     def by_task(self, component: str, num_fewshot: int) -> dict[str, np.ndarray]:
         """Task -> importance at a number of shots: gradients of heads, knockouts of FFNs; without their mean."""
         found = self.scores.importance.get((component, _method(component)), {})
-        return {task: scores for (task, shots), scores in found.items() if shots == num_fewshot and task != AGGREGATE}
+        return {
+            task: scores for (task, shots), scores in found.items() if shots == num_fewshot and not is_aggregate(task)
+        }
 
     def score_shots(self, component: str) -> list[int]:
         """Numbers of shots at which there is importance of tasks."""
         found = self.scores.importance.get((component, _method(component)), {})
-        return sorted({shots for task, shots in found if shots is not None and task != AGGREGATE})
+        return sorted({shots for task, shots in found if shots is not None and not is_aggregate(task)})
 
     def capacity(self, kind: str) -> np.ndarray | None:
         """Scores of `prefix-matching` or `copying`, (num_hidden_layers, num_attention_heads); None without any.
@@ -137,6 +142,14 @@ def _read_scores(made: Evidence, collection: Collection, model: str) -> None:
         method = printable(str(file.settings.get("method")))
         if file.settings.get("model") == model and file.component == "heads" and method.startswith(INDUCTION):
             made.induction[method] = file
+    heads = [(path, file) for path, file in ordered if _ranks_heads(file, model)]
+    made.families = agreement_families(heads)
+
+
+def _ranks_heads(file: ImportanceScores, model: str) -> bool:
+    method = str(file.settings.get("method"))
+    ours = method == HEADS_METHOD or method.startswith(INDUCTION)
+    return file.component == "heads" and file.settings.get("model") == model and ours
 
 
 def _add_board(made: Evidence, part: str, runs: Sequence[Run], collection: Collection) -> None:

@@ -95,7 +95,9 @@ def _maps(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
         "induction": "figure-10",
         "retained-capacity-gradient": "figure-11",
     }
-    whole = replace(evidence.scores, induction=_one_of_each(evidence))
+    kept = _one_of_each(evidence)
+    variance = {name: grid for name, grid in evidence.scores.variance.items() if name in kept}
+    whole = replace(evidence.scores, induction=kept, variance=variance)
     for figure in score_figures(whole, tasks, shots):
         if figure.name in sections:
             yield sections[figure.name], figure
@@ -120,7 +122,7 @@ def _agreement(evidence: Evidence, num_fewshot: int) -> Iterator[Figure]:
     own = {name: scores for name, scores in every.items() if name[1] == num_fewshot}
     if len(own) < 2:
         return
-    one = replace(evidence.scores, importance={key: own}, induction={})
+    one = replace(evidence.scores, importance={key: own}, induction={}, variance={})
     for figure in score_figures(one, [], []):
         if figure.name.startswith("agreement-heads"):
             title = f"Do rankings of heads agree? {shots_name(num_fewshot)}"

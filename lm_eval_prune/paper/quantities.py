@@ -250,8 +250,7 @@ def agreement_of_shots(evidence: Evidence, first: int, second: int, threshold: f
     """Spearman's rho between a task's importance at two numbers of shots, the mean over tasks."""
     one, other = evidence.by_task("heads", first), evidence.by_task("heads", second)
     rhos = [rho for task in one if task in other if not math.isnan(rho := _rho(one[task], other[task]))]
-    variance = f"variance {np.var(rhos, ddof=1):.5f}" if len(rhos) > 1 else ""
-    return over_tasks(rhos, variance)
+    return over_tasks(rhos, f"variance {np.var(rhos):.5f}" if rhos else "")
 
 
 def heads_for_half(evidence: Evidence, kind: str, threshold: float) -> Measured | None:

@@ -18,6 +18,7 @@ from lm_eval_prune.paper.evidence import Evidence, read_evidence
 from lm_eval_prune.paper.tables import Table, paper_tables
 from lm_eval_prune.paper.verdicts import NO_DATA, VERDICTS, Finding, findings
 from lm_eval_prune.paper.wording import claim_text
+from lm_eval_prune.report.agreement import agreement_sentences
 from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.figures.form import Figure
 from lm_eval_prune.report.runs import Problem
@@ -114,6 +115,8 @@ def _parts(evidence: Evidence, figures: dict[str, list[Figure]]) -> list[Part]:
 
 
 def _notes(evidence: Evidence, section: str) -> list[str]:
+    if section == "figure-8":
+        return agreement_sentences([family for family in evidence.families if family.kind == "tasks"])
     part = OF_PARTS.get(section, "")
     if part not in evidence.boards:
         return []

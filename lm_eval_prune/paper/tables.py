@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_prune.analysis import rank_agreement, retained_capacity
+from lm_eval_prune.analysis import paper_correlation, rank_agreement, retained_capacity
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.paper.evidence import Evidence
-from lm_eval_prune.paper.quantities import agreement_of_shots, overlap_of_tasks, overlap_with_induction
+from lm_eval_prune.paper.quantities import agreement_of_shots
+from lm_eval_prune.report.agreement import LEVEL, Family
 from lm_eval_prune.report.board import Board
 
 __all__ = ["Table", "paper_tables"]
@@ -104,23 +105,33 @@ def _ffns_by_layer(evidence: Evidence) -> Iterator[Table]:
 
 def _agreement(evidence: Evidence) -> Iterator[Table]:
     rows: list[list[Value]] = []
-    for shots in evidence.score_shots("heads"):
+    for family in _of_kind(evidence, "tasks"):
+        shots = int(family.name.partition("-")[0])
         scores = evidence.by_task("heads", shots)
-        for one, other in itertools.combinations(scores, 2):
-            found = rank_agreement(scores[one], scores[other])
-            rows.append([shots, one, other, found.rho, found.rho_within_layers, found.paper])
-    header = ["shots", "task", "other task", "rho", "rho within layers", "as the research code"]
+        for pair in family.pairs:
+            paper = paper_correlation(scores[pair.first], scores[pair.second])
+            numbers = [pair.rho, pair.p_holm, pair.rho_within_layers, pair.p_within_layers_holm, paper]
+            rows.append([shots, pair.first, pair.second, *numbers])
+    header = ["shots", "task", "other task", "rho", "Holm p", "within layers", "Holm p within", "as the research code"]
     yield Table("Spearman's rho of every pair of tasks", header, rows)
+
+
+def _of_kind(evidence: Evidence, kind: str) -> list[Family]:
+    """Those of importance at a known number of shots."""
+    return [family for family in evidence.families if family.kind == kind and family.name != "any shots"]
 
 
 def _overlap(evidence: Evidence) -> Iterator[Table]:
     rows: list[list[Value]] = []
-    for shots in evidence.score_shots("heads"):
-        found = overlap_of_tasks(evidence, shots, 0.0)
-        if found is not None:
-            rows.append([shots, found.value, found.low, found.high, found.count])
-    header = ["shots", "shared above chance", "low", "high", "tasks"]
-    yield Table("The most important 30 % of heads: what two tasks share", header, rows)
+    for family in _of_kind(evidence, "tasks"):
+        for place, top in enumerate(family.pairs[0].tops):
+            shared, by_chance = family.shared(place)
+            below = sum(pair.tops[place].p < LEVEL for pair in family.pairs)
+            rows.append(
+                [int(family.name.partition("-")[0]), float(top.share), shared, by_chance, below, len(family.pairs)]
+            )
+    header = ["shots", "top", "shared by two tasks", "by chance", f"pairs with p below {LEVEL:g}", "pairs"]
+    yield Table("The most important heads: what two tasks share", header, rows)
 
 
 def _between_shots(evidence: Evidence) -> Iterator[Table]:
@@ -129,7 +140,7 @@ def _between_shots(evidence: Evidence) -> Iterator[Table]:
         found = agreement_of_shots(evidence, first, second, 0.0)
         if found is not None:
             rhos = _rhos_between(evidence, first, second)
-            variance = float(np.var(rhos, ddof=1)) if len(rhos) > 1 else None
+            variance = float(np.var(rhos))
             rows.append([f"{first} and {second}", found.value, variance, found.low, found.high, found.count])
     header = ["shots", "mean rho", "variance", "low", "high", "tasks"]
     yield Table("Spearman's rho between numbers of shots, over tasks", header, rows)
@@ -153,12 +164,13 @@ def _induction_heads(evidence: Evidence) -> Iterator[Table]:
 
 def _overlap_with_induction(evidence: Evidence) -> Iterator[Table]:
     rows: list[list[Value]] = []
-    for kind, shots in itertools.product(("prefix-matching", "copying"), evidence.score_shots("heads")):
-        found = overlap_with_induction(evidence, kind, shots, 0.0)
-        if found is not None:
-            rows.append([kind, shots, found.value, found.low, found.high, found.count])
-    header = ["score", "shots", "shared above chance", "low", "high", "tasks"]
-    yield Table("The most important 30 % of heads and the 30 % that score highest", header, rows)
+    for family in _of_kind(evidence, "induction"):
+        for pair in family.pairs:
+            for top in pair.tops:
+                place = [family.name, pair.second, pair.rho, float(top.share)]
+                rows.append([*place, top.shared, top.kept, top.expected, top.p])
+    header = ["score", "and", "rho", "top", "shared", "of", "by chance", "p"]
+    yield Table("The heads that score highest, and those of highest mean importance", header, rows)
 
 
 def _retained_by_mean(evidence: Evidence) -> Iterator[Table]:

@@ -26,6 +26,7 @@ from lm_eval_prune.text import spreadsheet_text
 
 __all__ = [
     "AGREEMENT_NOTE",
+    "LEVEL",
     "Family",
     "agreement_families",
     "agreement_sentences",
