@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_prune.analysis import paper_correlation, rank_agreement, retained_capacity
+from lm_eval_prune.agreement import cross_shot
+from lm_eval_prune.analysis import paper_correlation, retained_capacity
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.paper.evidence import Evidence
 from lm_eval_prune.paper.quantities import agreement_of_shots
@@ -135,20 +136,15 @@ def _overlap(evidence: Evidence) -> Iterator[Table]:
 
 
 def _between_shots(evidence: Evidence) -> Iterator[Table]:
+    by_shots = {shots: evidence.by_task("heads", shots) for shots in evidence.score_shots("heads")}
     rows: list[list[Value]] = []
-    for first, second in itertools.combinations(evidence.score_shots("heads"), 2):
-        found = agreement_of_shots(evidence, first, second, 0.0)
-        if found is not None:
-            rhos = _rhos_between(evidence, first, second)
-            variance = float(np.var(rhos))
-            rows.append([f"{first} and {second}", found.value, variance, found.low, found.high, found.count])
-    header = ["shots", "mean rho", "variance", "low", "high", "tasks"]
+    for one in cross_shot(by_shots):
+        found = agreement_of_shots(evidence, one.first, one.second, 0.0)
+        limits: list[Value] = [found.low, found.high] if found else [None, None]
+        name = f"{one.first} and {one.second}"
+        rows.append([name, one.mean, one.variance, *limits, one.least, one.most, one.num_tasks])
+    header = ["shots", "mean rho", "variance", "low", "high", "least", "most", "tasks"]
     yield Table("Spearman's rho between numbers of shots, over tasks", header, rows)
-
-
-def _rhos_between(evidence: Evidence, first: int, second: int) -> list[float]:
-    one, other = evidence.by_task("heads", first), evidence.by_task("heads", second)
-    return [rank_agreement(one[task], other[task]).rho for task in one if task in other]
 
 
 def _induction_heads(evidence: Evidence) -> Iterator[Table]:
@@ -167,7 +163,7 @@ def _overlap_with_induction(evidence: Evidence) -> Iterator[Table]:
     for family in _of_kind(evidence, "induction"):
         for pair in family.pairs:
             for top in pair.tops:
-                place = [family.name, pair.second, pair.rho, float(top.share)]
+                place: list[Value] = [family.name, pair.second, pair.rho, float(top.share)]
                 rows.append([*place, top.shared, top.kept, top.expected, top.p])
     header = ["score", "and", "rho", "top", "shared", "of", "by chance", "p"]
     yield Table("The heads that score highest, and those of highest mean importance", header, rows)
