@@ -1,6 +1,7 @@
 """How often the leaderboard's verdicts are wrong: studies with a known loss, simulated and judged by its own functions.
 
-    python benchmarks/check_statistics.py [--replicates 2000] [--only averages] [--processes 2]
+    python benchmarks/check_statistics.py [--replicates 2000] [--processes 2]
+    python benchmarks/check_statistics.py --only "averages: 5 x 60" --replicates 20000    # of some shapes, not written
 
 Each shape is a study as users have them: tasks of their true sizes, averages, documents that share passages, several
 draws, boards of many rows, walks from the smallest share pruned to the largest. A replicate draws its answers and
@@ -25,8 +26,9 @@ from scipy.special import ndtr
 
 from lm_eval_prune.intervals import Changes, Z, score_limits, score_p, smallest_margin
 from lm_eval_prune.report.averages import LEVEL
-from lm_eval_prune.report.parts import PairedUnits, Part, paired_part
+from lm_eval_prune.report.parts import Part, paired_part
 from lm_eval_prune.report.statistics import Estimate, holm
+from lm_eval_prune.sum_intervals import SumOfChanges, least_sum, sum_limits
 from lm_eval_prune.unit_intervals import UnitChanges, unit_limits
 
 MARGIN = 0.01
@@ -132,13 +134,16 @@ def by_passage(shape: Shape, number: int, rng: np.random.Generator) -> tuple[np.
     return np.where(whole, 0, found[..., 0]), np.where(whole, size, found[..., 1])
 
 
-def judged(changes: Changes) -> tuple[np.ndarray, np.ndarray, float]:
-    """(low, high, least) of the average over the last axis, for all replicates at once: as `Estimate` has it."""
-    lows, highs = score_limits(changes)
-    mean, number = changes.difference, lows.shape[1]
-    below, above = (np.sqrt((reach**2).sum(1)) / number for reach in (mean - lows, highs - mean))
-    least = np.sqrt((smallest_margin(changes.documents[0]) ** 2).sum()) / number
-    return mean.mean(1) - below, mean.mean(1) + above, float(least)
+def judged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """(low, high, least) of the average for all replicates of (replicates, tasks, 3) at once: as `Estimate` has it."""
+    number, documents = counts.shape[1], counts.sum(-1).astype(float)
+    least = least_sum((1 / number,) * number, tuple(documents[0]))
+    if number == 1:
+        low, high = score_limits(Changes(documents[:, 0], *(counts[:, 0, kind].astype(float) for kind in (2, 0))))
+        return low, high, least
+    kinds = np.broadcast_to(np.array([-1.0, 0.0, 1.0]), counts.shape)
+    changes = UnitChanges(kinds, np.ones(counts.shape), counts.astype(float))
+    return *sum_limits(SumOfChanges(changes, np.full(number, 1 / number))), least
 
 
 def bootstrapped(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -155,8 +160,7 @@ def bootstrapped(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def of_documents(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, Any]:
     counts = counted(shape, number, rng)
-    lost, gained, documents = (part.astype(float) for part in (counts[..., 0], counts[..., 2], counts.sum(-1)))
-    low, high, least = judged(Changes(documents, gained, lost))
+    low, high, least = judged(counts)
     return _row(shape, (low >= -MARGIN) & (least <= MARGIN), low, high, bootstrapped(counts, rng))
 
 
@@ -179,22 +183,26 @@ def of_draws(shape: Shape, number: int, rng: np.random.Generator) -> dict[str, A
     for own in rates:
         parts = [part_of_draws(shape, documents, own, rng) for documents in shape.documents]
         estimates.append(Estimate([(1 / len(parts), part) for part in parts]))
-    search_together([part for estimate in estimates for _, part in estimate.parts], shape.draws)
+    search_together(estimates, shape.draws)
     low, high = np.array([estimate.interval for estimate in estimates]).T
     least = np.array([estimate.least() for estimate in estimates])
     return _row(shape, (low >= -MARGIN) & (least <= MARGIN), low, high, None)
 
 
-def search_together(parts: list[Part], draws: int) -> None:
-    """Puts down the parts' intervals, searched for in one go: one by one takes ten times as long."""
-    changes = [part.changes for part in parts if isinstance(part, PairedUnits)]
+def search_together(estimates: list[Estimate], draws: int) -> None:
+    """Puts down the intervals by documents, searched for in one go: one by one takes ten times as long."""
     kinds = np.arange(-draws, draws + 1) / draws
-    counts = np.zeros((len(changes), len(kinds)))
-    for own, one in zip(counts, changes, strict=True):
-        own[np.rint(one.sums * draws).astype(int) + draws] = one.counts
-    limits = unit_limits(UnitChanges(np.broadcast_to(kinds, counts.shape), np.ones(counts.shape), counts))
-    for part, low, high in zip(parts, *limits, strict=True):
-        vars(part)["interval"] = (float(low), float(high))
+    counts = np.zeros((len(estimates), len(estimates[0].parts), len(kinds)))
+    for own, estimate in zip(counts, estimates, strict=True):
+        for task, (_, part) in zip(own, estimate.parts, strict=True):
+            changes = part.by_unit
+            task[np.rint(changes.sums * draws).astype(int) + draws] = changes.counts
+    changes = UnitChanges(np.broadcast_to(kinds, counts.shape), np.ones(counts.shape), counts)
+    weights = np.array([weight for weight, _ in estimates[0].parts])
+    for estimate, low, high in zip(estimates, *sum_limits(SumOfChanges(changes, weights)), strict=True):
+        if len(weights) == 1:
+            vars(estimate.parts[0][1])["interval"] = (float(low), float(high))
+        vars(estimate)["_together"] = (low, high)
 
 
 def part_of_draws(shape: Shape, documents: int, rates: np.ndarray, rng: np.random.Generator) -> Part:
@@ -230,8 +238,7 @@ def walked(shape: Shape, number: int, rng: np.random.Generator) -> np.ndarray:
     counts = walk_counts(shape, number, rng)
     within = []
     for share in range(len(shape.walk)):
-        lost, gained, documents = counts[:, share, :, 0], counts[:, share, :, 2], counts[:, share].sum(-1)
-        low, _, least = judged(Changes(documents, gained, lost))
+        low, _, least = judged(counts[:, share])
         within.append((low >= -MARGIN) & (least <= MARGIN))
     return np.column_stack(within)
 
@@ -305,13 +312,17 @@ def _range(rows: Any, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicates", type=int, default=2000)
-    parser.add_argument("--only", default="", help="a group: tasks, averages, passages, draws, rows, walks")
+    parser.add_argument("--only", default="", help="shapes whose name holds this, such as draws; nothing is written")
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
-    chosen = [shape for shape in shapes() if given.only in ("", shape.group)]
+    chosen = [shape for shape in shapes() if given.only in str(shape)]
     with Pool(given.processes) as pool:
         rows = list(pool.imap(simulated, [(shape, given.replicates) for shape in chosen], chunksize=1))
     found = dict(zip(chosen, rows, strict=True))
+    if given.only:
+        for shape, row in found.items():
+            print(f"{shape}: {row}")
+        return
     power = simulated((Shape("power", (1000,), 0.02, 0.0), given.replicates))
     results: dict[str, Any] = {str(shape): row for shape, row in found.items()}
     results["power: 1,000 documents, 4 % changed"] = {**power, "oracle": round(oracle_power(1000, 0.04), 2)}

@@ -39,10 +39,10 @@ __all__ = [
 
 Z = float(ndtri(0.975))
 """Standard errors to each side of a 95 % interval."""
-CONTINUITY = 0.125
+CONTINUITY = 3 / 16
 """Documents by which the distance of a difference is taken to be smaller, as outcomes are whole documents. Yates's half
-makes intervals too wide; with an eighth, by enumeration, no size and discordance has more than 5 % false differences,
-and 95 % intervals cover at least 94 % wherever 5 % of the answers change."""
+makes intervals too wide; with this, by enumeration, no size and discordance has more than 5 % false differences, and no
+95 % interval covers less than 94 % (with an eighth: 93.8 % where 0.4 % of 1,838 answers change, all of them losses)."""
 POWER = 0.8
 ROUNDS = 100
 """At most, of the search for a limit; about ten are needed."""
@@ -189,19 +189,26 @@ def margin_shown(units: float, changed: float = 0.0, power: float = POWER) -> fl
     return high
 
 
-def detectable_loss(units: float, discordance: float, power: float = POWER) -> float:
+def detectable_loss(
+    units: ArrayLike, discordance: ArrayLike, power: float = POWER, weights: ArrayLike | None = None
+) -> float:
     """The smallest loss that so many units would show as one, with that power at the 5 % level, two-sided.
 
     discordance: the mean square of what changed in a unit; that which a loss implies is taken where it is more.
+    weights: (tasks,), of a sum over tasks that all lose as much; then `units` and `discordance` are of each.
     """
+    counts, seen = np.atleast_1d(np.asarray(units, dtype=float)), np.atleast_1d(np.asarray(discordance, dtype=float))
+    shares = np.ones(counts.shape) if weights is None else np.abs(np.asarray(weights, dtype=float))
+    scale = float((shares**2 / counts).sum())
+    step = float((shares**3 / counts**2).sum()) / scale
     low, high = 0.0, 1.0
     for _ in range(60):
         loss = (low + high) / 2
-        spread = max(discordance, loss)
-        reach = Z * math.sqrt(spread) + float(ndtri(power)) * math.sqrt(max(spread - loss**2, 0.0))
-        reach += CONTINUITY / math.sqrt(units)
-        low, high = (loss, high) if loss * math.sqrt(units) < reach else (low, loss)
-    return high
+        spread = np.maximum(seen, loss)
+        without, there = ((shares**2 * one / counts).sum() for one in (spread, np.maximum(spread - loss**2, 0.0)))
+        reach = Z * math.sqrt(without) + float(ndtri(power)) * math.sqrt(there) + CONTINUITY * step
+        low, high = (loss, high) if loss * float(shares.sum()) < reach else (low, loss)
+    return high * float(shares.sum())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -22,8 +22,10 @@ UNIT_FIELDS = {
     "race": "article",
     "record": "passage",
     "squadv2": "context",
+    "wsc": "text",
 }
-"""Task -> the field of its documents whose value several of them share. MultiRC's questions lie within paragraphs."""
+"""Task -> the field of its documents whose value several of them share. MultiRC's questions lie within paragraphs, WSC
+asks about several spans of one text."""
 
 
 def unit_field(task: str, metadata: Any = None) -> str:

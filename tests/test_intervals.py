@@ -29,7 +29,7 @@ def plain(gained, lost, documents):
     return Changes(documents, gained, lost)
 
 
-def tango(gained, lost, documents, difference, correction=1 / 8):
+def tango(gained, lost, documents, difference, correction=3 / 16):
     """The score statistic from its definition: the likelihood of the three outcomes maximised under the difference."""
 
     def minus_likelihood(loss):
@@ -82,7 +82,7 @@ def test_the_limits_hold_the_mean_and_agree_with_the_p_value(documents, first, s
 def test_where_no_document_changed_the_interval_has_a_width(monkeypatch, documents):
     low, high = score_limits(plain(0, 0, documents))
     assert (-low, high) == pytest.approx((float(smallest_margin(documents)),) * 2)
-    assert documents * high - 1 / 8 == pytest.approx(Z * np.sqrt(documents * high * (1 - high)))
+    assert documents * high - 3 / 16 == pytest.approx(Z * np.sqrt(documents * high * (1 - high)))
     monkeypatch.setattr(intervals, "CONTINUITY", 0.0)
     assert smallest_margin(documents) == pytest.approx(Z**2 / (documents + Z**2))
 
@@ -97,8 +97,8 @@ def test_p_is_mcnemars(monkeypatch, gained, lost, correction):
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 5), (12, 3), (30, 49)])
-def test_p_is_corrected_by_an_eighth_of_a_document(gained, lost):
-    expected = scipy.stats.chi2.sf((abs(gained - lost) - 1 / 8) ** 2 / (gained + lost), 1)
+def test_p_is_corrected_by_three_sixteenths_of_a_document(gained, lost):
+    expected = scipy.stats.chi2.sf((abs(gained - lost) - 3 / 16) ** 2 / (gained + lost), 1)
     assert score_p(plain(gained, lost, 100)) == pytest.approx(expected)
 
 

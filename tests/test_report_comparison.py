@@ -8,11 +8,13 @@ import sys
 from statistics import fmean, stdev
 
 import pytest
+import scipy.optimize
 import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from sweep_folders import cell, grid, harness_run, pruning, results, samples, sweep
 from test_intervals import tango
+from test_sum_intervals import statistic
 
 from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.errors import ArgumentError, FileFormatError
@@ -96,7 +98,7 @@ def test_differences_are_mcnemars_on_the_raw_outcomes_with_holm_over_the_variant
         dense, pruned = raw(folder, DENSE, "piqa"), raw(folder, variant, "piqa")
         gained = sum(pruned[key] > dense[key] for key in dense)
         lost = sum(pruned[key] < dense[key] for key in dense)
-        p_values[variant] = scipy.stats.chi2.sf(max(abs(gained - lost) - 1 / 8, 0) ** 2 / (gained + lost), 1)
+        p_values[variant] = scipy.stats.chi2.sf(max(abs(gained - lost) - 3 / 16, 0) ** 2 / (gained + lost), 1)
         assert p_values[variant] >= mcnemar([[0, gained], [lost, 0]], exact=False, correction=False).pvalue
         found = entry_of(board, "own", variant.prune_heads).cells[ACC].difference
         assert found.value == pytest.approx(fmean(pruned[key] - dense[key] for key in dense))
@@ -151,9 +153,10 @@ def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
     by_seed = [fmean(one[key] - dense[key] for key in dense) for one in outcomes]
     assert 0 < shown.difference.draws < 1
     # Draws alone would be Student's interval over the three; documents add to it, but not what they vary with draws.
-    reach = scipy.stats.t.ppf(0.975, 2) * stdev(by_seed) / math.sqrt(3)
-    squared = (reach / (shown.difference.value - shown.difference.low)) ** 2
-    assert shown.difference.draws == pytest.approx(squared, rel=1e-3)
+    between, width = stdev(by_seed) ** 2 / 3, shown.difference.value - shown.difference.low
+    of_draws = scipy.stats.t.ppf(0.975, 2) * between
+    documents = scipy.optimize.brentq(lambda v: 1.959964 * v + of_draws - width * math.sqrt(v + between), 0, 1)
+    assert shown.difference.draws == pytest.approx(of_draws / (1.959964 * documents + of_draws), rel=1e-3)
     assert math.isnan(entry_of(board, "own", "0.5").cells[ACC].difference.draws)
 
 
@@ -165,10 +168,22 @@ def test_the_averages_interval_is_built_from_the_tasks_own(folder, board):
     above = math.hypot(*(high - fmean(values) for values, (_, high) in zip(tasks, limits, strict=True))) / 3
     assert (average.low, average.high) == pytest.approx((average.value - below, average.value + above))
     assert average.method == "documents"
-    cells = [entry_of(board, "own", "0.5").cells[Column(task, "acc")].difference for task in ("piqa", "copa", "rte")]
-    reach = math.hypot(*(cell.value - cell.low for cell in cells)) / 3
-    assert average.difference.low == pytest.approx(average.difference.value - reach)
     assert average.difference.paired == 360
+
+
+def test_the_averages_difference_is_judged_as_one_over_all_documents(folder, board):
+    """At both limits the likelihood of all tasks together, maximised, is 1.96 standard errors away; at 0 it gives p."""
+    difference = entry_of(board, "own", "0.5").average.difference
+    lost, gained = [], []
+    for task in ("piqa", "copa", "rte"):
+        own, dense = raw(folder, OWN[1], task), raw(folder, DENSE, task)
+        found = [own[key] - dense[key] for key in dense]
+        counts = [found.count(value) for value in (-1.0, 0.0, 1.0)]
+        lost, gained = [*lost, (1 / 3, *counts)], [*gained, (1 / 3, *counts[::-1])]
+    assert statistic(lost, difference.low) == pytest.approx(1.959964, abs=1e-3)
+    assert statistic(gained, -difference.high) == pytest.approx(1.959964, abs=1e-3)
+    z = max(statistic(gained if difference.value < 0 else lost, 0.0), 0.0)
+    assert difference.p == pytest.approx(2 * scipy.stats.norm.sf(z), rel=1e-2)
 
 
 def test_averages_are_corrected_for_the_rows_too(board):
@@ -230,11 +245,10 @@ def test_minimal_decline_is_the_largest_fraction_before_the_interval_falls_below
     assert own.fraction == "0"
 
 
-def least_documents(margin, *, whole=True):
-    """Of which none changes: as many as put `margin`, less an eighth of a document, 1.96 standard errors away."""
+def least_documents(margin):
+    """Of which none changes: as many as put `margin`, less 3/16 of a document, 1.96 standard errors away."""
     spread = 1.959964 * math.sqrt(margin * (1 - margin))
-    found = ((spread + math.sqrt(spread**2 + margin / 2)) / (2 * margin)) ** 2
-    return math.ceil(found) if whole else found
+    return math.ceil(((spread + math.sqrt(spread**2 + 3 / 4 * margin)) / (2 * margin)) ** 2)
 
 
 @pytest.mark.parametrize(("count", "margin"), [(2, 0.01), (60, 0.01), (120, 0.005)])
@@ -248,8 +262,8 @@ def test_too_few_documents_are_no_proof_however_equal(tmp_path, count, margin):
         assert holder.verdict == ("too few documents" if holder.difference else "")
     needed = entry_of(board, "own", "0.3").cells[Column("copa", "acc")].difference.needed
     assert needed == least_documents(margin)
-    share = math.sqrt(2) * margin  # two tasks of as many documents need fewer than twice as many
-    assert f"about {math.ceil(2 * least_documents(share, whole=False)):,} would be the least" in own.sentence
+    # Two tasks of as many documents need no more than one.
+    assert f"about {least_documents(margin):,} would be the least" in own.sentence
 
 
 def test_enough_equal_documents_are_identical_and_let_heads_go(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from lm_eval_prune.intervals import Z, score_limits
+from lm_eval_prune.intervals import Changes, Z, score_limits
 from lm_eval_prune.report.parts import Draws, Mean, Proportion, mean_part, paired_part
 from lm_eval_prune.report.statistics import Estimate, holm
 
@@ -24,16 +24,56 @@ def average(parts):
     return Estimate([(1 / len(parts), part) for part in parts])
 
 
-def test_an_average_is_off_by_what_its_tasks_are_off():
-    parts = [paired_part(changed(*counts)) for counts in ((3, 5, 56), (0, 0, 100), (10, 40, 1000))]
-    low, high = average(parts).interval
-    limits = [score_limits(part.changes) for part in parts]
-    value = np.mean([-2 / 56, 0, -0.03])
-    below = [part.value - limit[0] for part, limit in zip(parts, limits, strict=True)]
-    above = [limit[1] - part.value for part, limit in zip(parts, limits, strict=True)]
-    assert average(parts).value == pytest.approx(value)
-    assert low == pytest.approx(value - math.hypot(*below) / 3)
-    assert high == pytest.approx(value + math.hypot(*above) / 3)
+def test_an_average_of_equal_tasks_knows_as_much_as_one_of_all_their_documents():
+    parts = [paired_part(changed(3, 5, 60)) for _ in range(5)]
+    expected = score_limits(Changes(300, 15, 25))
+    assert average(parts).interval == pytest.approx(expected, abs=1e-8)
+    assert average(parts).value == pytest.approx(-2 / 60)
+
+
+def test_a_part_of_another_kind_is_added_by_the_squares_of_what_limits_are_off():
+    paired, other = paired_part(changed(3, 5, 56)), Mean(value=0.01, error=0.02)
+    low, high = average([paired, other]).interval
+    limits = score_limits(paired.changes)
+    value = (-2 / 56 + 0.01) / 2
+    assert low == pytest.approx(value - math.hypot(paired.value - limits[0], Z * 0.02) / 2)
+    assert high == pytest.approx(value + math.hypot(limits[1] - paired.value, Z * 0.02) / 2)
+
+
+@pytest.mark.parametrize(("values", "error"), [((-0.02, 0.01, 0.03), 0.02), ((0.0, 0.04), 0.01), ((0.0, 0.001), 0.05)])
+def test_draws_and_documents_take_the_mean_of_their_quantiles(values, error):
+    part = Mean(value=np.mean(values), error=error, draws=Draws({(s, 1): v for s, v in enumerate(values)}))
+    between = np.var(values, ddof=1) / len(values)
+    quantiles = scipy.stats.norm.isf(0.025), scipy.stats.t.isf(0.025, len(values) - 1)
+    if len(values) == 2:
+        reach = math.hypot(quantiles[0] * error, quantiles[1] * math.sqrt(between))
+        share = quantiles[1] ** 2 * between / reach**2
+    else:
+        reach = (quantiles[0] * error**2 + quantiles[1] * between) / np.sqrt(error**2 + between)
+        share = quantiles[1] * between / np.sqrt(error**2 + between) / reach
+    estimate = Estimate([(1, part)])
+    assert estimate.interval == pytest.approx((part.value - reach, part.value + reach))
+    assert estimate.share_of_draws == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("draws", "least", "most"), [(2, 0.946, 0.99), (3, 0.946, 0.975), (5, 0.946, 0.968)])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.95])
+def test_draws_of_any_share_leave_the_interval_its_level(draws, least, most, share):
+    """20,000 studies whose variance is to that share between draws, all else known."""
+    generator = np.random.default_rng(draws)
+    values = generator.normal(0, math.sqrt(share * draws), (20_000, draws))
+    known = generator.normal(0, math.sqrt(1 - share), 20_000)
+    between = values.var(1, ddof=1) / draws
+    z, t = scipy.stats.norm.isf(0.025), scipy.stats.t.isf(0.025, draws - 1)
+    known_share = (1 - share) / (1 - share + between)
+    power = 2 if draws == 2 else 1
+    mean = (z**power * known_share + t**power * (1 - known_share)) ** (1 / power)
+    reach = mean * np.sqrt(1 - share + between)
+    for place in (0, 1):
+        seen = Draws({(seed, 1): value for seed, value in enumerate(values[place])})
+        found = Estimate([(1, Mean(value=0.0, error=math.sqrt(1 - share), draws=seen))]).interval
+        assert found[1] == pytest.approx(reach[place])
+    assert least <= np.mean(np.abs(values.mean(1) + known) <= reach) <= most
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.6, 0.55), (0.0, 0.02), (1.0, 0.5)])

@@ -73,9 +73,9 @@ def test_a_passages_answers_are_one_unit(tmp_path, task, cluster, given):
     cell = compared(board_of(tmp_path, task, cluster, **given), task)
     assert cell.num_units == PASSAGES
     # 7 passages of 20 changed, all one way: McNemar's test, as of 7 documents.
-    assert cell.difference.p == pytest.approx(scipy.stats.chi2.sf((7 - 1 / 8) ** 2 / 7, 1))
+    assert cell.difference.p == pytest.approx(scipy.stats.chi2.sf((7 - 3 / 16) ** 2 / 7, 1))
     least = cell.difference.least
-    assert PASSAGES * least - 1 / 8 == pytest.approx(1.959964 * np.sqrt(PASSAGES * least * (1 - least)))
+    assert PASSAGES * least - 3 / 16 == pytest.approx(1.959964 * np.sqrt(PASSAGES * least * (1 - least)))
     by_passage = [float(passage not in LOST) for passage in range(PASSAGES)]
     assert cell.stderr in (pytest.approx(0), pytest.approx(scipy.stats.sem(by_passage)))
 

@@ -55,7 +55,7 @@ def statistic(sums, sizes, difference):
     )
     assert found.success
     size = sizes.mean()
-    gap = sums.sum() / sizes.sum() - difference - typical / 8 / sizes.sum()
+    gap = sums.sum() / sizes.sum() - difference - 3 / 16 * typical / sizes.sum()
     return gap / np.sqrt(found.x @ gaps**2 / number) * size
 
 

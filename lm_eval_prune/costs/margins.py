@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval_prune.costs.study import Grid
 from lm_eval_prune.costs.workload import ALIASES, known_tasks
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.intervals import documents_needed, margin_shown, smallest_margin
+from lm_eval_prune.intervals import detectable_loss, documents_needed, margin_shown, smallest_margin
+from lm_eval_prune.sum_intervals import average_margin, least_sum
 
-__all__ = ["CHANGED", "MARGINS", "margins_of"]
+__all__ = ["CHANGED", "MARGINS", "PASSAGES", "Passages", "margins_of"]
 
 MARGINS = (0.005, 0.01, 0.02)
 CHANGED = 0.04
 """Share of the answers that pruning changes, where nothing is said: as many gained as lost."""
-UNITS = {"boolq": 2525, "icl14_multirc": 74}
-"""Task -> passages of equal size that tell as much, if all documents of a passage change together: counted on the
-validation splits of BoolQ (2,939 passages) and MultiRC (83)."""
-UNKNOWN_UNITS = {"icl14_record"}
-"""Tasks whose documents share passages too, how many is not known: documents are counted, and more are needed."""
+
+
+class Passages(NamedTuple):
+    """How many texts the documents of a task's evaluation split share."""
+
+    number: int
+    as_many: float
+    """Of equal size that tell as much, if a text's documents change together: n^2 / sum of (a text's documents)^2."""
+    counted: bool = True
+    """Counted on the split itself; otherwise published, and `as_many` is at most."""
+
+
+PASSAGES = {
+    "boolq": Passages(2939, 2525.48),
+    "icl14_multirc": Passages(83, 65.66),
+    "wsc": Passages(41, 29.23),
+    "icl14_record": Passages(7133, 7133, counted=False),
+}
+"""By the fields of `units.py`, on SuperGLUE's validation splits: BoolQ's 3,270 passages, of which 2,939 differ,
+MultiRC's 4,848 answers on 83 paragraphs, WSC's 104 spans in 41 texts. ReCoRD's 10,000 queries are on 7,133 passages (Zhang et al.
+2018, arXiv 1810.12885, table 2); how many each has is not published there, so fewer may tell as much."""
 
 
 def margins_of(grid: Grid, changed: float = CHANGED) -> dict[str, Any]:
@@ -34,33 +51,43 @@ def margins_of(grid: Grid, changed: float = CHANGED) -> dict[str, Any]:
     for task, work in works.items():
         documents = grid.documents(work)
         if task in known_tasks() and documents:
-            whole = UNITS.get(task, work.documents)
-            rows.append(_row(task, documents, documents * whole / work.documents, task in UNITS, changed))
+            rows.append(_row(task, documents, work.documents, changed))
     if len(rows) > 1:
-        rows.append(
-            {
-                "task": "average",
-                "documents": sum(row["documents"] for row in rows),
-                "units": None,
-                "units_unknown": False,
-                # As the leaderboard builds its interval from those of the tasks.
-                "unchanged": math.hypot(*(row["unchanged"] for row in rows)) / len(rows),
-                "shown": math.hypot(*(row["shown"] for row in rows)) / len(rows),
-                "needed": {},
-            }
-        )
+        rows.append(_average(rows, changed))
+    for row in rows:
+        del row["as_many"]
     return {"changed": changed, "rows": rows}
 
 
-def _row(task: str, documents: int, units: float, shared: bool, changed: float) -> dict[str, Any]:
+def _row(task: str, documents: int, of: int, changed: float) -> dict[str, Any]:
+    """`documents` of the split's `of`, of which passages are taken in proportion."""
+    passages = PASSAGES.get(task, Passages(of, of))
+    units = documents * passages.as_many / of
     return {
         "task": task,
         "documents": documents,
-        "units": round(units) if shared else None,
-        "units_unknown": task in UNKNOWN_UNITS,
+        "units": round(units) if task in PASSAGES else None,
+        "units_at_most": not passages.counted,
         "unchanged": float(smallest_margin(units)),
         "shown": margin_shown(units, changed),
+        "detectable": detectable_loss(units, changed),
         "needed": {
             f"{margin:g}": math.ceil(documents_needed(margin, changed) * documents / units) for margin in MARGINS
         },
+        "as_many": units,
+    }
+
+
+def _average(rows: list[dict[str, Any]], changed: float) -> dict[str, Any]:
+    weights, units = (1 / len(rows),) * len(rows), tuple(row["as_many"] for row in rows)
+    return {
+        "task": "average",
+        "documents": sum(row["documents"] for row in rows),
+        "units": None,
+        "units_at_most": False,
+        "unchanged": least_sum(weights, units),
+        "shown": average_margin(weights, units, changed),
+        "detectable": detectable_loss(units, [changed] * len(rows), weights=weights),
+        "needed": {},
+        "as_many": sum(units),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -160,14 +161,18 @@ def _margins(margins: dict[str, Any]) -> Table:
     names = list(margins["rows"][0]["needed"])
     title = (
         "Documents for a margin: to be within it four times of five, if nothing is lost and "
-        f"{100 * margins['changed']:g} % of the answers change (in brackets: passages that tell as much, ? unknown)"
+        f"{100 * margins['changed']:g} % of the answers change. Detects: the smallest loss that is shown as often "
+        "(in brackets: passages that tell as much)"
     )
-    table = _table(title, "task", "documents", "margin shown", *names)
+    table = _table(title, "task", "documents", "detects", "margin shown", *names)
+    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 0, 0, 1), False  # fits on 80 columns
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for row in margins["rows"]:
-        passages = "" if row["units"] is None else f" ({row['units']:,})"
-        passages = " (?)" if row["units_unknown"] else passages
+        most = "≤" if row["units_at_most"] else ""
+        passages = "" if row["units"] is None else f" ({most}{row['units']:,})"
         needed = [f"{row['needed'][name]:,}" if row["needed"] else "" for name in names]
-        table.add_row(row["task"], f"{row['documents']:,}{passages}", f"{row['shown']:.4f}", *needed)
+        shown = (f"{row[name]:.4f}" for name in ("detectable", "shown"))
+        table.add_row(row["task"], f"{row['documents']:,}{passages}", *shown, *needed)
     return table
 
 

@@ -65,7 +65,7 @@ class Difference(NamedTuple):
     changed: float = math.nan
     """Share of the documents with another outcome; nan where the runs are not paired."""
     draws: float = math.nan
-    """Share of the interval's squared width that comes from seeds and draws; nan where there is one."""
+    """Share of the interval's width that comes from seeds and draws; nan where there is one."""
     detectable: float = math.nan
     """The smallest loss that would be shown as worse four times of five."""
 

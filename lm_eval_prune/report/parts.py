@@ -99,6 +99,13 @@ class Paired(Part):
 
     changes: Changes
 
+    @property
+    def by_unit(self) -> UnitChanges:
+        """The same, as of units of one document."""
+        documents, gained, lost = self.changes
+        counts = np.array([lost, documents - gained - lost, gained], dtype=float)
+        return UnitChanges(np.array([-1.0, 0.0, 1.0]), np.ones(3), counts)
+
     def limits(self, z: float) -> tuple[float, float]:
         low, high = score_limits(self.changes, z)
         return float(low), float(high)
@@ -121,6 +128,10 @@ class PairedUnits(Part):
     """The mean change of outcomes in [0, 1], of documents that share passages, or as means over several draws."""
 
     changes: UnitChanges
+
+    @property
+    def by_unit(self) -> UnitChanges:
+        return self.changes
 
     def limits(self, z: float) -> tuple[float, float]:
         low, high = unit_limits(self.changes, z)

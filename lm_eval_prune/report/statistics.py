@@ -1,10 +1,17 @@
 """Is a difference real, and is a loss small? Intervals, p-values and sample sizes of weighted sums over tasks.
 
 A part (`parts.py`) is what one task's documents say; an `Estimate` is a weighted sum of parts, such as the average over
-tasks. Its interval is built from the parts' own by the method of variance estimates recovery (Zou and Donner,
-Statistics in Medicine 27, 2008, 1693-1702), so that it keeps what they know of few documents. Draws (few-shot seeds,
-random masks) are a second source of variance, which all tasks may share. The p-value is the level at which the interval
-reaches 0, so that the two never contradict one another.
+tasks. Paired outcomes of several tasks have one interval together (`sum_intervals.py`). Parts of other kinds are added
+by the method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008, 1693-1702), so that what
+they know of few documents is kept.
+
+Draws (few-shot seeds, random masks) are a second source of variance, which all tasks may share and of which there are
+few. The interval takes the mean of the normal quantile and Student's, weighted by the variances that documents and
+draws have in it (Cochran and Cox, Experimental Designs, 2nd ed. 1957, section 4.14): with three draws and more it
+covers 95 to 97.1 %. With two, which often happen to agree, that would be 93.9 %; there it is the root of the weighted
+mean of their squares (Banerjee, Sankhya 22 (1960) 359-362), which never covers less than its level, and up to 98.7 %.
+Welch's and Satterthwaite's degrees of freedom would cover as little as 87 % with two draws and 92 % with three. The
+p-value is the level at which the interval reaches 0, so that the two never contradict one another.
 """
 
 from __future__ import annotations
@@ -20,8 +27,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from lm_eval_prune.intervals import Changes, Z, root_between, score_limits
+from lm_eval_prune.intervals import Z, detectable_loss, root_between
 from lm_eval_prune.report.parts import Paired, PairedUnits, Part, student_quantile
+from lm_eval_prune.sum_intervals import SumOfChanges, least_sum, stacked, sum_limits, sum_lower_limit, sum_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,12 +68,8 @@ class Estimate:
         value = self.value
         if value == 0:
             return 1.0
-        if (
-            len(self.parts) == 1
-            and isinstance(part := self.parts[0][1], Paired | PairedUnits)
-            and not part.draws.values
-        ):
-            return max(part.p, sys.float_info.min)
+        if not self._others and not self._levels:
+            return max(self._paired[0][1].p if len(self._paired) == 1 else float(sum_p(self._sum)), sys.float_info.min)
 
         def beyond(z: NDArray[np.float64]) -> NDArray[np.float64]:
             return np.array([self._reach(float(z[0]), below=value > 0) - abs(value)])
@@ -78,11 +82,12 @@ class Estimate:
 
     @cached_property
     def share_of_draws(self) -> float:
-        """How much of the squared width of the interval comes from draws; nan where there is one draw."""
+        """How much of the width of the interval comes from draws; nan where there is one draw."""
         if not self._levels:
             return math.nan
-        below = self.value - self.interval[0]
-        return self._draws(Z) / below**2 if below else 0.0
+        power, documents = self._power, self._variance(Z, below=True)
+        draws = math.fsum(quantile**power * variance for quantile, variance in self._draws(Z))
+        return draws / (Z**power * documents + draws) if draws else 0.0
 
     @property
     def changed(self) -> float:
@@ -91,12 +96,24 @@ class Estimate:
 
     @property
     def detectable(self) -> float:
-        """The smallest loss that would be shown four times of five, by the documents of these draws."""
-        return math.hypot(*(weight * part.detectable for weight, part in self.parts))
+        """The smallest loss that would be shown four times of five, by the documents of these draws.
+
+        Of paired outcomes of several tasks: one that is the same in each.
+        """
+        together = 0.0
+        if self._paired:
+            changes = [part.by_unit for _, part in self._paired]
+            units, discordance = [one.units for one in changes], [one.discordance for one in changes]
+            together = detectable_loss(units, discordance, weights=[weight for weight, _ in self._paired])
+        return math.hypot(together, *(weight * part.detectable for weight, part in self._others))
 
     def least(self, times: float = 1.0) -> float:
         """The smallest loss that so many times the documents can exclude, where none of them changes."""
-        return math.hypot(*(weight * part.least(times) for weight, part in self.parts))
+        together = 0.0
+        if self._paired:
+            weights, units = tuple(abs(weight) for weight, _ in self._paired), self._units
+            together = least_sum(weights, tuple(count * times for count in units))
+        return math.hypot(together, *(weight * part.least(times) for weight, part in self._others))
 
     def times_needed(self, margin: float) -> float:
         """How many times the documents are the least that can show a loss to be below `margin`; inf if none are."""
@@ -122,30 +139,61 @@ class Estimate:
             near, far, step = far, far * step, step**2
         return near, far
 
+    @cached_property
+    def _paired(self) -> list[tuple[float, Paired | PairedUnits]]:
+        return [(weight, part) for weight, part in self.parts if isinstance(part, Paired | PairedUnits)]
+
+    @cached_property
+    def _others(self) -> list[tuple[float, Part]]:
+        return [(weight, part) for weight, part in self.parts if not isinstance(part, Paired | PairedUnits)]
+
+    @cached_property
+    def _sum(self) -> SumOfChanges:
+        return stacked([(weight, part.by_unit) for weight, part in self._paired])
+
+    @cached_property
+    def _units(self) -> tuple[float, ...]:
+        return tuple(float(part.by_unit.units) for _, part in self._paired)
+
     def _reach(self, z: float, *, below: bool) -> float:
         """From the value to its limit on one side."""
-        reach = self._draws(z)
-        for (weight, part), limit in zip(self.parts, self._part_limits(z, below=below), strict=True):
-            # What documents and draws vary together is in the variance between draws already.
-            reach += weight**2 * max((limit - part.value) ** 2 - z**2 * part.draws.residual, 0.0)
-        return math.sqrt(reach)
+        power, sources = self._power, [(z, self._variance(z, below=below)), *self._draws(z)]
+        together = math.fsum(variance for _, variance in sources)
+        if not together:
+            return 0.0
+        mean = math.fsum(quantile**power * (variance / together) for quantile, variance in sources) ** (1 / power)
+        return mean * math.sqrt(together)
 
-    def _part_limits(self, z: float, *, below: bool) -> list[float]:
-        """Of each part, the limit on the side where it takes the sum below or above."""
-        sides = [0 if (weight > 0) == below else 1 for weight, _ in self.parts]
+    @property
+    def _power(self) -> int:
+        """Of the mean of the quantiles."""
+        return 2 if any(levels == 2 for levels, _ in self._levels) else 1
+
+    def _variance(self, z: float, *, below: bool) -> float:
+        """Of the value by its documents, if it were at its limit on that side."""
+        alone = self.parts if len(self._paired) == 1 else self._others
+        reaches = [weight * (_limit(part, z, 0 if (weight > 0) == below else 1) - part.value) for weight, part in alone]
+        if len(self._paired) > 1:
+            reaches.append(self._reach_together(z, below))
+        # What documents and draws vary together is in the variance between draws already.
+        residual = math.fsum(weight**2 * part.draws.residual for weight, part in self.parts)
+        return max(math.fsum(reach**2 for reach in reaches) / z**2 - residual, 0.0)
+
+    def _reach_together(self, z: float, below: bool) -> float:
+        """From the sum of the paired parts to its limit on one side, draws apart."""
         if z == Z:
-            return [part.interval[side] for side, (_, part) in zip(sides, self.parts, strict=True)]
-        plain = [place for place, (_, part) in enumerate(self.parts) if isinstance(part, Paired)]
-        together = np.array([part.changes for _, part in self.parts if isinstance(part, Paired)])
-        found = dict(zip(plain, zip(*score_limits(Changes(*together.T), z), strict=True), strict=True)) if plain else {}
-        return [
-            float(found[place][side]) if place in found else part.limit(z, side)
-            for place, (side, (_, part)) in enumerate(zip(sides, self.parts, strict=True))
-        ]
+            return float(self._together[0 if below else 1]) - float(self._sum.value)
+        tasks = self._sum if below else self._sum.mirrored
+        return float(sum_lower_limit(tasks, z) - tasks.value)
 
-    def _draws(self, z: float) -> float:
-        """The squared reach that comes from draws, at `z` normal standard errors."""
-        return math.fsum((student_quantile(levels - 1, z) ** 2) * variance for levels, variance in self._levels)
+    @cached_property
+    def _together(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The 95 % interval of the paired parts' sum, draws apart."""
+        return sum_limits(self._sum)
+
+    def _draws(self, z: float) -> list[tuple[float, float]]:
+        """(quantile at `z` normal standard errors, variance of the value) of random masks and few-shot examples."""
+        return [(student_quantile(levels - 1, z), variance) for levels, variance in self._levels]
 
     @cached_property
     def _levels(self) -> list[tuple[int, float]]:
@@ -168,3 +216,7 @@ class Estimate:
         # Other draws on other tasks: at most as far off as if all were off together.
         errors = [math.sqrt(float(np.var(list(found.values()), ddof=1)) / len(found)) for found in series]
         return min(len(found) for found in series), math.fsum(errors) ** 2
+
+
+def _limit(part: Part, z: float, side: int) -> float:
+    return part.interval[side] if z == Z else part.limit(z, side)

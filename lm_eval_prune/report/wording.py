@@ -131,7 +131,7 @@ def explain_difference(holder: Cell | Average | None) -> str:
     if not math.isnan(difference.changed):
         parts.append(f"{percent(difference.changed) or '0 %'} of the answers changed")
     if not math.isnan(difference.draws):
-        parts.append(f"{100 * difference.draws:.0f} % of the interval's squared width are draws")
+        parts.append(f"{100 * difference.draws:.0f} % of the interval's width are draws")
     if isinstance(holder, Cell) and holder.donor:
         parts.append(f"pruned by the importance to {holder.donor}")
     parts += [difference.note] if difference.note else []
@@ -223,8 +223,8 @@ def notes_of(board: Board) -> list[str]:
         "rankings the value is the mean over seeds and ± the standard deviation over them.",
         f"After it, the difference to the dense model at the same number of shots, and a verdict: {signs}.",
         "Differences are paired on the hashes of document and prompt, with Tango's score interval (95 %), corrected "
-        "for continuity by an eighth of a document; its p-value is McNemar's. Documents that share a passage are one "
-        "unit, and a loss is not excluded that the passages drawn may have missed. Metrics without bounds take "
+        "for continuity by three sixteenths of a document; its p-value is McNemar's. Documents that share a passage "
+        "are one unit, and a loss is not excluded that the passages drawn may have missed. Metrics without bounds take "
         "Student's t. "
         "p-values are Holm-corrected over the variants of a task, and over the averages, at one number of shots; "
         "worse and better mean a corrected p below 0.05.",
@@ -234,8 +234,9 @@ def notes_of(board: Board) -> list[str]:
         "Chance: a random choice, or the majority class where all documents have the same choices and one of them is "
         "more often right. Where the dense model's 95 % interval reaches it, the task can show no loss. It stays in "
         "the average, which it dilutes.",
-        "The average's interval is built from the tasks' own (MOVER). Where a row has several seeds, the intervals are "
-        "about other seeds too; where it has one, about other documents only.",
+        "The average's difference is judged over all tasks' documents together, however a loss falls on the tasks. "
+        "Where a row has several seeds, the intervals are about other seeds too; where it has one, about other "
+        "documents only.",
         "Detects: the smallest loss that would be shown as worse four times of five, at the documents of the column "
         "and the answers that changed in its rows (the median).",
         "FLOPs are those of the linear maps for one token, output layer included. An oracle was selected on the "

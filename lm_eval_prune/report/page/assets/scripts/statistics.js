@@ -1,9 +1,9 @@
-// Intervals and p-values of paired differences, as intervals.py, unit_intervals.py, parts.py and statistics.py compute them:
-// Tango's score interval of paired proportions, its like over passages, Student's t, and the average's interval from the
-// tasks' own. Sources stand there.
+// Intervals and p-values of paired differences, as intervals.py, unit_intervals.py, sum_intervals.py, parts.py and
+// statistics.py compute them: Tango's score interval of paired proportions, its like over passages and over several
+// tasks together, and Student's t. Sources stand there.
 // tests/test_page_statistics.py holds the two together.
 
-const Z = 1.959963984540054, CONTINUITY = 0.125, LEVEL = 0.05, FEWEST_UNITS = 6, FARTHEST = 37;
+const Z = 1.959963984540054, CONTINUITY = 3 / 16, LEVEL = 0.05, FEWEST_UNITS = 6, FARTHEST = 37;
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 
 /** Where a function, positive at `far` and negative at `near`, is 0; `near` where it is not negative there. */
@@ -193,10 +193,85 @@ function tiltOf(gaps, weights, mean, most) {
   return tilt;
 }
 
-/** The smallest loss that so many units can exclude, where none of them changes. */
-function smallestMargin(units) {
-  const linear = Z ** 2 + 2 * CONTINUITY;
-  return (linear + Math.sqrt(linear ** 2 - (4 * (units + Z ** 2) * CONTINUITY ** 2) / units)) / (2 * (units + Z ** 2));
+// -- weighted sums of tasks (sum_intervals.py): what they have in common is a multiplier of their tilts
+
+/** A multiplier's logarithm -> the distance from the sum seen, the same corrected for continuity, its standard error. */
+function tilted(tasks) {
+  const known = tasks.map(([share, { sums, sizes, weights, number }]) => {
+    const mean = (values) => total(values.map((value, at) => weights[at] * value)), size = mean(sizes);
+    return { share, sums, sizes, weights, typical: mean(sizes.map((m) => m * m)) / size, documents: number * size, number, mean: mean(sums) / size };
+  });
+  const spread = (task) => (task.share ** 2 * task.number) / task.documents ** 2, step = (task) => (task.share * task.typical) / task.documents;
+  const seen = total(known.map((task) => spread(task) * total(task.sums.map((sum, at) => task.weights[at] * (sum - task.sizes[at] * task.mean) ** 2))));
+  const at = (logarithm) => {
+    let distance = 0, together = 0, steps = 0;
+    for (const task of known) {
+      const tilt = (Math.exp(logarithm) * task.share) / task.documents, [difference, lost] = tiltedDifference(task, tilt);
+      const gaps = task.sums.map((sum, place) => sum - task.sizes[place] * difference);
+      const chances = gaps.map((gap, place) => task.weights[place] / Math.max(1 + tilt * gap, 1e-300));
+      const missed = lost ? Math.max(1 - total(chances), 0) / tilt ** 2 : 0;
+      const variance = spread(task) * (total(chances.map((chance, place) => chance * gaps[place] ** 2)) + missed);
+      distance += task.share * (task.mean - difference);
+      together += variance;
+      steps += variance * step(task);
+    }
+    const correction = CONTINUITY * (together > 0 ? steps / together : Math.max(...known.map(step)));
+    return [distance, distance - correction, Math.sqrt(together)];
+  };
+  return { at, start: -Math.log(Math.sqrt(seen + Math.max(...known.map(step)) ** 2)) };
+}
+
+/** The mean change of a task at a tilt, and whether a unit lost whole has a chance there. */
+function tiltedDifference({ sums, sizes, weights, typical, mean }, tilt) {
+  const room = sums.reduce((least, sum, at) => Math.min(least, (sum + (1 - weights[at]) / tilt) / sizes[at]), Infinity);
+  const most = Math.min(1 / (tilt * typical) - 1, room), excess = (difference) => {
+    let value = 0, slope = 0;
+    sums.forEach((sum, at) => {
+      const gap = sum - sizes[at] * difference, scaled = 1 / Math.max(1 + tilt * gap, 1e-300);
+      value += weights[at] * scaled * gap;
+      slope -= weights[at] * scaled * scaled * sizes[at];
+    });
+    return [value, slope];
+  };
+  if (most < mean && excess(most)[0] >= 0) return [most, true];
+  let low = -1, high = Math.min(mean, most), difference = high;
+  for (let round = 0; round < 80; round += 1) {
+    const [value, slope] = excess(difference), step = difference - value / slope;
+    if (value >= 0) low = difference;
+    if (value <= 0) high = difference;
+    const following = step >= low && step <= high ? step : (low + high) / 2, close = Math.abs(following - difference) <= 1e-13;
+    difference = following;
+    if (close) break;
+  }
+  return [difference, false];
+}
+
+/** Where a function of a multiplier's logarithm, negative far below, is 0. */
+function multiplierAt(of, start) {
+  let near = start, far = start, step = 0.1;
+  for (let round = 0; round < 30 && of(far) <= 0; round += 1, step = Math.min(2 * step, 6.4)) [near, far] = [far, far + step];
+  for (let round = 0; round < 30 && of(near) > 0; round += 1, step = Math.min(2 * step, 6.4)) [near, far] = [near - step, near];
+  return rootBetween(of, far, near);
+}
+
+/** [weight, kinds] each -> how far below the sum of their mean changes the limit is, z standard errors away. */
+function sumReach(tasks, z) {
+  const { at, start } = tilted(tasks);
+  return at(multiplierAt((logarithm) => {
+    const [, gap, error] = at(logarithm);
+    return gap - z * error;
+  }, start + Math.log(z)))[0];
+}
+
+function sumP(tasks, value) {
+  const { at, start } = tilted(value > 0 ? tasks : tasks.map(([share, kinds]) => [share, mirrored(kinds)]));
+  const [, gap, error] = at(multiplierAt((logarithm) => at(logarithm)[0] - Math.abs(value), start));
+  return gap <= 0 ? 1 : 2 * normalBeyond(gap / error);
+}
+
+/** The smallest loss that tasks can exclude where nothing changes; [weight, units of equal size that tell as much] each. */
+function leastSum(tasks) {
+  return sumReach(tasks.map(([share, units]) => [share, { sums: [0], sizes: [1], weights: [1], number: units }]), Z);
 }
 
 // -- parts: what one task's documents say
@@ -218,10 +293,11 @@ function pairedPart(draws, seeds, units, bounded) {
   }
   if (!units && draws.length === 1 && mean.every((value) => value === 0 || Math.abs(value) === 1)) {
     const changes = { documents, gained: mean.filter((value) => value > 0).length, lost: mean.filter((value) => value < 0).length };
-    return { ...common, limits: (z) => scoreLimits(changes, z), p: () => scoreP(changes), least: smallestMargin(documents) };
+    const kinds = alikeTogether(byUnit(mean, null));
+    return { ...common, kinds, limits: (z) => scoreLimits(changes, z), p: () => scoreP(changes), units: documents };
   }
   const kinds = alikeTogether(byUnit(mean, units)), squares = total(kinds.sizes.map((m, at) => kinds.weights[at] * m * m)) * kinds.number;
-  return { ...common, limits: (z) => unitLimits(kinds, z), p: () => unitP(kinds), least: smallestMargin(documents ** 2 / squares) };
+  return { ...common, kinds, limits: (z) => unitLimits(kinds, z), p: () => unitP(kinds), units: documents ** 2 / squares };
 }
 
 /** What several draws say: the value of each, and the variance of documents that answer differently in every draw. */
@@ -266,24 +342,32 @@ function factorOf(parts, factor) {
 /** What a weighted sum of parts, [weight, part] each with positive weights, says of a difference. */
 function estimate(parts) {
   const value = total(parts.map(([weight, part]) => weight * part.value)), levels = levelsOf(parts);
-  const ofDraws = (z) => total(levels.map(([number, variance]) => studentQuantile(number - 1, z) ** 2 * variance));
-  const reach = (z, side) => Math.sqrt(ofDraws(z) + total(parts.map(([weight, part]) => {
-    const limits = part.limits(z), under = side ? limits[1] - part.value : part.value - limits[0];
-    return weight ** 2 * Math.max(under ** 2 - z ** 2 * part.draws.residual, 0);
-  })));
-  const low = value - reach(Z, 0), high = value + reach(Z, 1);
+  const paired = parts.filter(([, part]) => part.kinds), others = parts.filter(([, part]) => !part.kinds);
+  const together = paired.map(([weight, part]) => [weight, part.kinds]), turned = together.map(([weight, kinds]) => [weight, mirrored(kinds)]);
+  const residual = total(parts.map(([weight, part]) => weight ** 2 * part.draws.residual));
+  const alone = (z, side) => (paired.length === 1 ? parts : others).map(([weight, part]) => weight * (part.limits(z)[side] - part.value));
+  const reach = (z, side) => {
+    const reaches = [...alone(z, side), ...(paired.length > 1 ? [sumReach(side ? turned : together, z)] : [])];
+    // What documents and draws vary together is in the variance between draws already.
+    const documents = Math.max(total(reaches.map((one) => one * one)) / (z * z) - residual, 0);
+    const sources = [[z, documents], ...levels.map(([number, own]) => [studentQuantile(number - 1, z), own])];
+    const variance = total(sources.map(([, own]) => own)), power = levels.some(([number]) => number === 2) ? 2 : 1;
+    return variance ? total(sources.map(([quantile, own]) => quantile ** power * (own / variance))) ** (1 / power) * Math.sqrt(variance) : 0;
+  };
+  const plain = others.length || levels.length ? null : () => (paired.length === 1 ? paired[0][1].p() : sumP(together, value));
+  const least = paired.length ? leastSum(paired.map(([weight, part]) => [weight, part.units])) : 0;
   return {
-    value, low, high, p: pOf(parts, value, reach),
-    least: Math.hypot(...parts.map(([weight, part]) => weight * part.least)),
+    value, low: value - reach(Z, 0), high: value + reach(Z, 1), p: pOf(value, plain, reach),
+    least: Math.hypot(least, ...others.map(([weight, part]) => weight * part.least)),
     changed: total(parts.map(([weight, part]) => weight * part.changed)),
     documents: total(parts.map(([, part]) => part.documents)),
   };
 }
 
 /** Two-sided p-value that the value is 0: the level at which the interval reaches it. */
-function pOf(parts, value, reach) {
+function pOf(value, plain, reach) {
   if (value === 0) return 1;
-  if (parts.length === 1 && parts[0][1].p && !parts[0][1].draws.values.length) return Math.max(parts[0][1].p(), 2.2250738585072014e-308);
+  if (plain) return Math.max(plain(), 2.2250738585072014e-308);
   const side = value > 0 ? 0 : 1, beyond = (z) => reach(z, side) - Math.abs(value);
   if (beyond(FARTHEST) <= 0) return 2.2250738585072014e-308;
   return Math.max(2 * normalBeyond(rootBetween(beyond, FARTHEST, 1e-9)), 2.2250738585072014e-308);
