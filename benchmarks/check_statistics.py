@@ -24,10 +24,10 @@ import numpy as np
 from common import record
 from scipy.special import ndtr
 
-from lm_eval_prune.intervals import Changes, Z, score_limits, score_p, smallest_margin
+from lm_eval_prune.intervals import Changes, Z, holm, score_limits, score_p, smallest_margin
 from lm_eval_prune.report.averages import LEVEL
 from lm_eval_prune.report.parts import Part, paired_part
-from lm_eval_prune.report.statistics import Estimate, holm
+from lm_eval_prune.report.statistics import Estimate
 from lm_eval_prune.sum_intervals import SumOfChanges, least_sum, sum_limits
 from lm_eval_prune.unit_intervals import UnitChanges, unit_limits
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from lm_eval_prune.intervals import Changes, Z, score_limits
+from lm_eval_prune.intervals import Changes, Z, holm, score_limits
 from lm_eval_prune.report.parts import Draws, Mean, Proportion, mean_part, paired_part
-from lm_eval_prune.report.statistics import Estimate, holm
+from lm_eval_prune.report.statistics import Estimate
 
 
 def changed(gained, lost, documents):

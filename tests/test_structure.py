@@ -43,7 +43,7 @@ LAYERS = [
     ["importance"],
     ["sequences"],
     ["induction"],
-    ["agreement", "analysis", "intervals", "unit_intervals"],
+    ["agreement", "analysis", "intervals", "unit_intervals", "sum_intervals"],
     ["selection"],
     ["packaged_models"],
     ["families"],
