@@ -35,7 +35,7 @@ from lm_eval_prune.cli.options import (
 @click.option("--component", type=Choice(["heads", "ffns"]), default="heads", show_default=True)
 @click.option(
     "--method",
-    type=Choice(["gradient", "knockout", "magnitude", "random"]),
+    type=Choice(["gradient", "knockout", "function_vector", "magnitude", "random"]),
     default="gradient",
     show_default=True,
 )

@@ -84,6 +84,8 @@ class ImportanceConfig:
             raise ArgumentError(f"component {self.component!r}: unknown; expected {' or '.join(COMPONENTS)}")
         if method_named(self.method).uses != "weights" and not self.tasks:
             raise ArgumentError(f"method {self.method} needs tasks, such as --tasks piqa")
+        if self.method == "function_vector" and self.component != "heads":
+            raise ArgumentError("method function_vector scores heads; for FFNs take gradient or knockout")
         if self.metric is not None and self.method != "knockout":
             raise ArgumentError(f"metric={self.metric} is for knockout, not for {self.method}")
         if self.split is not None and self.split not in SPLITS:
@@ -207,11 +209,15 @@ def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[tor
     processes = processes_of(lm)
     inputs: dict[str, Any] = {}
     if cell.task is not None and method.uses != "weights":
-        documents = build_documents(
-            cell.task, num_fewshot=cell.num_fewshot, split=config.split, limit=config.limit, seed=config.seed
-        )
+        asked: dict[str, Any] = {"num_fewshot": cell.num_fewshot, "split": config.split}
+        asked |= {"limit": config.limit, "seed": config.seed}
+        documents = build_documents(cell.task, **asked)
         gold = calibration(lm, documents)
         inputs["examples"] = gold.examples
+        if method.uses == "prompts":
+            shuffled = calibration(lm, build_documents(cell.task, **asked, shuffled=True))
+            inputs["shuffled"] = shuffled.examples
+            settings["shuffled_prompts_sha256"] = shuffled.prompts_sha256
         settings |= _documents_record(documents) | {
             "prompts_sha256": gold.prompts_sha256,
             "tokens_sha256": gold.tokens_sha256,

@@ -24,6 +24,7 @@ from lm_eval.api.task import Task
 from lm_eval_prune.errors import ArgumentError, ExampleError, PruneError
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
+from lm_eval_prune.harness.shuffling import shuffled_answers
 from lm_eval_prune.limits import checked_limit, number_limited
 from lm_eval_prune.text import message_of
 
@@ -80,11 +81,18 @@ class Calibration:
 
 
 def build_documents(
-    task: Task, *, num_fewshot: int, split: str | None = None, limit: float | None = None, seed: int = 1234
+    task: Task,
+    *,
+    num_fewshot: int,
+    split: str | None = None,
+    limit: float | None = None,
+    seed: int = 1234,
+    shuffled: bool = False,
 ) -> Documents:
     """The first `limit` documents (a share of all below 1, as in the harness) of the task's split, with their requests.
 
-    The split is training, validation where there is none (with a warning), or what `split` says. Raises ExampleError.
+    The split is training, validation where there is none (with a warning), or what `split` says. With `shuffled`, the
+    answers in each few-shot context are those of its other examples. Raises ExampleError.
     """
     split = chosen_split(task, split)
     docs = _documents_of(task, split)
@@ -97,7 +105,7 @@ def build_documents(
     before = task.get_config("num_fewshot")
     task.set_config("num_fewshot", num_fewshot)
     try:
-        instances = [_requests(task, doc, doc_id, num_fewshot, seed) for doc_id, doc in chosen]
+        instances = [_requests(task, doc, doc_id, num_fewshot, seed, shuffled) for doc_id, doc in chosen]
     finally:
         task.set_config("num_fewshot", before)
     ids, docs = zip(*chosen, strict=True)
@@ -204,10 +212,15 @@ def _documents_of(task: Task, split: str) -> Any:
     return {"training": task.training_docs, "validation": task.validation_docs, "test": task.test_docs}[split]()
 
 
-def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int) -> list[Instance]:
+def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int, shuffled: bool = False) -> list[Instance]:
+    own_seed = _document_seed(seed, doc_id)
+
+    def prompt() -> Any:
+        with _own_fewshot(task, doc, num_fewshot, own_seed):
+            return task.fewshot_context(doc, num_fewshot=num_fewshot, gen_prefix=task.doc_to_prefix(doc))
+
     try:
-        with _own_fewshot(task, doc, num_fewshot, _document_seed(seed, doc_id)):
-            context = task.fewshot_context(doc, num_fewshot=num_fewshot, gen_prefix=task.doc_to_prefix(doc))
+        context = shuffled_answers(task, num_fewshot, own_seed, prompt) if shuffled else prompt()
         made = task.construct_requests(doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1))
     except PruneError:
         raise

@@ -15,6 +15,7 @@ from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.magnitude import squared_weights
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.importance.examples import Example
+from lm_eval_prune.importance.function_vectors import function_vector_scores
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
 from lm_eval_prune.importance.knockout import MaskScorer, Objective, ffn_importance, head_knockout
 from lm_eval_prune.importance.processes import Processes
@@ -36,6 +37,8 @@ class Inputs:
     model: nn.Module
     examples: Sequence[Example] = ()
     """Gold answers in their contexts."""
+    shuffled: Sequence[Example] = ()
+    """The same answers in few-shot contexts with shuffled labels."""
     objective: Objective | None = None
     """What knockout measures; None for the examples' loss."""
     batch_size: int = 8
@@ -59,7 +62,8 @@ class Method(NamedTuple):
     ffns: Callable[[Inputs], Tensor]
     """-> (num_hidden_layers,)"""
     uses: str
-    """`"examples"` (gold answers), `"objective"` (a metric or the examples' loss), or `"weights"` (no task at all)."""
+    """`"examples"` (gold answers), `"prompts"` (those, and again with shuffled labels), `"objective"` (a metric or the
+    examples' loss), or `"weights"` (no task at all)."""
 
 
 def magnitude(model: nn.Module, component: str) -> Tensor:
@@ -115,9 +119,25 @@ def _knockout(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
     return scores
 
 
+def _function_vectors(inputs: Inputs) -> Tensor:
+    return function_vector_scores(
+        inputs.model,
+        inputs.examples,
+        inputs.shuffled,
+        batch_size=inputs.batch_size,
+        processes=inputs.processes,
+        progress=inputs.progress,
+    )
+
+
+def _of_heads_alone(inputs: Inputs) -> Tensor:
+    raise ArgumentError("method function_vector scores heads; for FFNs take gradient or knockout")
+
+
 METHODS = {
     "gradient": Method(_gradient(head_importance), _gradient(ffn_gradient_importance), "examples"),
     "knockout": Method(_knockout(head_knockout), _knockout(ffn_importance), "objective"),
+    "function_vector": Method(_function_vectors, _of_heads_alone, "prompts"),
     "magnitude": Method(
         lambda inputs: magnitude(inputs.model, "heads"), lambda inputs: magnitude(inputs.model, "ffns"), "weights"
     ),
