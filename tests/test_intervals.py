@@ -154,6 +154,24 @@ def test_intervals_cover(documents, changed):
         assert 0.94 <= covered <= (0.975 if documents * changed >= 10 else 0.995)
 
 
+@pytest.mark.parametrize("gain", [0.0, 0.001, 0.01])
+@pytest.mark.parametrize("documents", [56, 172, 500, 1000, 1838])
+def test_no_interval_covers_less_than_94_percent_however_few_change(documents, gain):
+    losses = np.geomspace(0.002, 0.06, 40 if gain else 200)
+    if gain:
+        gained, lost, _ = outcomes(documents, gain, losses[-1])
+        low, high = score_limits(plain(gained, lost, np.full_like(gained, documents)))
+        counts = np.column_stack([gained, lost, documents - gained - lost])
+        chances = [scipy.stats.multinomial.pmf(counts, documents, [gain, loss, 1 - gain - loss]) for loss in losses]
+    else:
+        lost = np.arange(0, min(documents, 250) + 1.0)
+        low, high = score_limits(plain(np.zeros_like(lost), lost, np.full_like(lost, documents)))
+        chances = [scipy.stats.binom.pmf(lost, documents, loss) for loss in losses]
+    for loss, chance in zip(losses, chances, strict=True):
+        difference = gain - loss
+        assert chance[(low <= difference) & (difference <= high)].sum() >= 0.94
+
+
 @pytest.mark.parametrize(("margin", "changed"), [(0.01, 0.0), (0.02, 0.0), (0.01, 0.04), (0.02, 0.04), (0.05, 0.1)])
 def test_documents_needed_are_enough_and_fewer_are_not(margin, changed):
     def power(documents):
