@@ -81,7 +81,8 @@ def test_there_is_a_figure_for_everything_that_has_data(shown):
     assert set(found) == {
         "pareto-parameters", "pareto-flops",
         "heads-rankings", "heads-tasks-own", "heads-transfer-0shot", "heads-transfer-5shot",
-        "combined-own", "combined-task-piqa",
+        "combined-own", "combined-own-0shot", "combined-own-5shot", "combined-task-piqa", "combined-task-piqa-0shot",
+        "combined-task-piqa-5shot",
         "importance-heads-gradient", "importance-heads-gradient-0shot", "importance-heads-gradient-5shot",
         "importance-ffns-knockout", "agreement-heads-gradient", "agreement-ffns-knockout",
         "induction", "retained-capacity-gradient",
@@ -217,6 +218,21 @@ def test_the_combined_grid_has_ffns_down_and_heads_across(shown):
     }
     order = [(f, h) for f in ("0.25", "0") for h in ("0", "0.3", "0.7")]
     assert row["value"] == [pytest.approx(expected[place], rel=1e-3) for place in order]
+
+
+def test_the_combined_grid_of_every_task_has_its_cells(shown):
+    board, found = shown
+    rows = {row["panel"]: np.reshape(row["value"], (2, 3)) for row in points_of(found["combined-own-5shot"])}
+    assert set(rows) == {str(column) for column in board.columns}
+    checked = 0
+    for entry in board.entries:
+        if entry.num_fewshot != 5 or entry.ranking not in ("own", "dense"):
+            continue
+        place = {"0.25": 0, "0": 1}[entry.prune_ffns], {"0": 0, "0.3": 1, "0.7": 2}[entry.prune_heads]
+        for column, cell in entry.cells.items():
+            assert rows[str(column)][place] == short(cell.value)
+            checked += 1
+    assert checked == 2 * 6
 
 
 def test_the_combined_grid_leaves_out_shares_of_one_component_alone(tmp_path):

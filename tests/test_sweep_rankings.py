@@ -232,3 +232,16 @@ def test_a_board_without_donors_has_no_columns_of_them(tmp_path):
     found = compare(tmp_path / "sweep")
     assert set(found.cells.donor) == {""}
     assert not any("donor" in key for key in flat_records(found.board)[0])
+
+
+def test_a_sweep_that_goes_on_keeps_its_donors_and_computes_nothing_again(donors):
+    folder, said = donors
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    rows, again = Sweep(folder).rows, []
+    rankings = ["task:closest", "task:farthest", "own", "aggregate:demo_facts+demo_recall"]
+    run_sweep(settings(folder, ranking=rankings, **SMALL), note=again.append, progress=False)
+    assert Sweep(folder).rows == rows
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
+    chosen = [line for line in said if line.startswith("task:")]
+    assert [line for line in again if line.startswith("task:")] == chosen
+    assert len(chosen) == 2 * len(TASKS)

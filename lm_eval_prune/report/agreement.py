@@ -39,6 +39,8 @@ SHUFFLED = 200_000_000
 """Scores that are shuffled for one family at most; of a model with thousands of heads there are fewer permutations."""
 A_PAIR = 40
 """Permutations for each pair at least: with fewer Holm's correction leaves no p below the level."""
+SHOWN = (0, 2)
+"""Places of the tops in a table: 10 and 30 %."""
 NAMES = {"tasks": "between tasks", "shots": "between shots", "induction": "induction heads"}
 AGREEMENT_NOTE = (
     "Spearman's rho between importance scores, its mean over pairs and least to largest; within layers, what is left "
@@ -130,7 +132,7 @@ def agreement_table(families: Sequence[Family]) -> tuple[list[str], list[list[st
     """(header, rows): a row for each family; with the model where there are several."""
     several = len({family.model for family in families}) > 1
     header = ["rankings of", "agreement", "pairs", "mean rho", "least to largest", "within layers"]
-    header += ["significant", "within layers significant", "top 10 % shared", "top 30 % shared"]
+    header += ["significant", "significant within layers", "top 10 % shared (by chance)", "top 30 % shared (by chance)"]
     return [*(["model"] if several else []), *header], [_row(family, several) for family in families]
 
 
@@ -149,7 +151,7 @@ def _row(family: Family, several: bool) -> list[str]:
         _mean(within),
         f"{family.significant('p_holm')} of {number}" if rhos else "",
         f"{family.significant('p_within_layers_holm')} of {number}" if within else "",
-        *(_shared(*family.shared(at)) for at in (0, 2)),
+        *(_shared(*family.shared(at)) for at in SHOWN),
     ]
 
 
@@ -160,14 +162,15 @@ def agreement_sentences(families: Sequence[Family]) -> list[str]:
 
 
 def _sentence(family: Family, several: bool) -> str:
-    what, _, number, rho, bounds, within, whole, inside, _, shared = _row(family, several)[several:]
+    what, _, number, rho, bounds, within, whole, inside, *_ = _row(family, several)[several:]
     of = f" of {family.model}" if several else ""
     text = f"Do tasks agree, {family.name}? {what}{of}: rho {rho} over {number} pair{'s' * (number != '1')} ({bounds})"
     if within:
         text += f", {within} within layers, significant there in {inside}"
     elif rho:
         text += f", significant in {whole}"
-    return f"{text}; top 30 % shared {shared}"
+    share, by_chance = (f"{100 * each:.0f} %" for each in family.shared(SHOWN[-1]))
+    return f"{text}; of the top 30 % {share} are shared, by chance {by_chance}"
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -175,7 +178,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _shared(share: float, by_chance: float) -> str:
-    return "" if math.isnan(share) else f"{share:.0%} (chance {by_chance:.0%})".replace("%", " %")
+    return "" if math.isnan(share) else f"{share:.0%} ({by_chance:.0%})".replace("%", " %")
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Row(NamedTuple):
     fewshot_seed: Seed
     cell: CellId
     """The cell's id."""
-    donor: Annotated[str, Field(max_length=1000)] = ""
+    donor: str = ""
     """The task whose importance the ranking chose (`task:closest`, `task:farthest`); of heads and FFNs, with `+`."""
 
 

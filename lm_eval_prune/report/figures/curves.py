@@ -47,7 +47,7 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
                 yield _transfer(board, group, component, of)
     both = (entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns"))
     for ranking in _rankings(entry for entry in both if entry.average):
-        yield _combined(board, _of_ranking(entries, ranking), ranking, of)
+        yield from _combined(board, _of_ranking(entries, ranking), ranking, of)
 
 
 def ranking_of(entry: Entry) -> str:
@@ -229,26 +229,54 @@ def _transfer(board: Board, entries: Sequence[Entry], component: str, of: str) -
     )
 
 
-def _combined(board: Board, entries: Sequence[Entry], ranking: str, of: str) -> Figure:
-    # Shares at which only one component was pruned belong to the curves; here they would be rows of empty cells.
-    both = [entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns")]
-    heads = sorted({0.0, *(_share(entry, "heads") for entry in both)})
-    ffns = sorted({0.0, *(_share(entry, "ffns") for entry in both)}, reverse=True)
-    grids = {shots_name(shots): np.full((len(ffns), len(heads)), np.nan) for shots in board.shots}
+def _combined(board: Board, entries: Sequence[Entry], ranking: str, of: str) -> Iterator[Figure]:
+    """The average at each number of shots, and at each of them every task."""
+    axes = _both_shares(entries)
+    averages: dict[str, np.ndarray] = {}
     for entry in entries:
-        share = _share(entry, "ffns"), _share(entry, "heads")
-        if entry.average is not None and share[0] in ffns and share[1] in heads:
-            grids[shots_name(entry.num_fewshot)][ffns.index(share[0]), heads.index(share[1])] = entry.average.value
-    chart = heat(
-        {name: grid for name, grid in grids.items() if not np.isnan(grid).all()},
-        Axis("heads pruned (%)", heads),
-        Axis("FFNs pruned (%)", ffns),
-        Colour(_average_title(board)),
-        text=".2f",
-    )
+        if entry.average is not None:
+            _put(averages, shots_name(entry.num_fewshot), entry, entry.average.value, axes)
     caption = (
         "The average over tasks with that share of heads and that share of FFNs pruned at once; the lower left corner "
         "is the dense model."
     )
     title = f"Heads and FFNs pruned together: ranking {shortened(ranking)}{of}"
-    return Figure(f"combined-{slug(ranking)}", title, caption, chart)
+    name = f"combined-{slug(ranking)}"
+    yield Figure(name, title, caption, heat(averages, *axes, Colour(_average_title(board)), text=".2f"))
+    columns = averaged_columns(board.columns)
+    for shots in board.shots if len(columns) > 1 else ():
+        grids: dict[str, np.ndarray] = {}
+        for entry in entries:
+            for column in columns:
+                if entry.num_fewshot == shots and (cell := entry.cells.get(column)) is not None:
+                    _put(grids, str(column), entry, cell.value, axes)
+        if not any(np.isfinite(grid[:-1, 1:]).any() for grid in grids.values()):
+            continue
+        grids = {str(column): grids[str(column)] for column in columns if str(column) in grids}
+        chart = heat(grids, *axes, Colour(_metrics(board)), columns=5)
+        caption = (
+            f"Each task at {shots_name(shots)} with that share of heads and that share of FFNs pruned at once; the "
+            "lower left corner is the dense model."
+        )
+        of_tasks = f"Heads and FFNs pruned together, by task, {shots_name(shots)}: ranking {shortened(ranking)}{of}"
+        yield Figure(f"{name}-{shots_name(shots).replace('-', '').replace(' ', '-')}", of_tasks, caption, chart)
+
+
+def _both_shares(entries: Iterable[Entry]) -> tuple[Axis, Axis]:
+    """(heads, FFNs): the shares at which both were pruned, and 0.
+
+    Those at which only one component was belong to the curves; here they would be rows of empty cells.
+    """
+    both = [entry for entry in entries if _share(entry, "heads") and _share(entry, "ffns")]
+    heads = sorted({0.0, *(_share(entry, "heads") for entry in both)})
+    ffns = sorted({0.0, *(_share(entry, "ffns") for entry in both)}, reverse=True)
+    return Axis("heads pruned (%)", heads), Axis("FFNs pruned (%)", ffns)
+
+
+def _put(grids: dict[str, np.ndarray], name: str, entry: Entry, value: float, axes: tuple[Axis, Axis]) -> None:
+    """Write the value into the grid of this name, at the entry's shares, where it has them."""
+    heads, ffns = (list(axis.names) for axis in axes)
+    row, column = _share(entry, "ffns"), _share(entry, "heads")
+    if row in ffns and column in heads:
+        grid = grids.setdefault(name, np.full((len(ffns), len(heads)), np.nan))
+        grid[ffns.index(row), heads.index(column)] = value
