@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,18 +61,19 @@ def _run(output_path: Path, limit: float, seed: int) -> None:
 
         made = leaderboard(report.folders, output_path / "leaderboard", BoardConfig(margin=MARGIN))
     print_board(made.board, arranged(made.board), shots_beside=True)
-    _show(report)
+    _show(report, say)
     click.echo(f"\nResults and importance scores: {printable(str(output_path))}")
     click.echo(f"The comparison as a page to open: {printable(str(made.page))}")
     click.echo(f"Next, on a model of yours: {NEXT}")
 
 
-def _show(report: DemoReport) -> None:
+def _show(report: DemoReport, say: Callable[[str], None]) -> None:
     shared = {head for head, _ in report.induction_heads} & set(report.important_heads)
-    click.echo(f"\nMost important heads (layer.head): {_names(report.important_heads)}")
+    say("")
+    say(f"Most important heads (layer.head): {_names(report.important_heads)}")
     induction = ", ".join(f"{layer}.{head} ({score:.2f})" for (layer, head), score in report.induction_heads)
-    click.echo(f"Best prefix-matching heads (score): {induction}")
-    click.echo(f"In both lists: {_names(sorted(shared)) or 'none'}")
+    say(f"Best prefix-matching heads (score): {induction}")
+    say(f"In both lists: {_names(sorted(shared)) or 'none'}")
 
 
 def _names(heads: list[tuple[int, int]]) -> str:

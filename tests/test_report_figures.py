@@ -186,7 +186,8 @@ def test_a_ranking_has_one_colour_in_all_figures_and_on_all_boards(shown, tmp_pa
 def test_rankings_of_one_kind_share_a_hue_and_have_dashes_of_their_own():
     others = ["task:piqa", "scores.json", "most:aggregate:5", "mine"]
     kin = ["aggregate:0", "aggregate:1", "aggregate:5", "own, oracle"]
-    order = ranking_order([*others, *kin, "dense", "own", "random"])
+    assert ranking_order(["aggregate:5", "dense", "mine"]) == ["dense", "own", "aggregate:5", "random", "mine"]
+    order = ranking_order([*others, *kin, "dense", "own", "aggregate", "random"])
     hue = {name: LIGHT["range"]["category"][place] for place, name in enumerate(order)}
     dash = dict(zip(order, map(str, category_dashes(len(order))), strict=True))
     assert {hue[name] for name in kin[:3]} == {hue["aggregate"]}

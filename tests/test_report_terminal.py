@@ -77,6 +77,16 @@ def test_signs_on_the_board_are_explained_in_one_line(board):
     assert all(f"{VERDICT_SIGNS[verdict]} {verdict}" in line for verdict in there)
 
 
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_no_line_of_the_legend_ends_between_a_sign_and_its_word(board, width):
+    lines = printed(board, width).splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("to dense, margin 0.01: "))
+    shown = lines[start : start + 4]
+    assert all(len(line) <= width for line in shown)
+    for sign in filter(None, VERDICT_SIGNS.values()):
+        assert not any(line.rstrip().endswith(f" {sign}") for line in shown)
+
+
 def test_the_last_lines_say_what_was_found(board):
     text = " ".join(printed(board, 80).split())
     sentence = next(finding.sentence for finding in findings(board))

@@ -180,3 +180,16 @@ def test_wandb_itself_takes_the_cells_offline(tmp_path, monkeypatch):
         (run,) = [run for run in runs if cell.encode() in run]
         assert b"demo_facts/acc" in run
         assert b"num_parameters_left" in run
+
+
+def test_trackio_itself_takes_the_cells_offline(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip("trackio", reason="a package of its own: pip install trackio")
+    grid = {**GRID, "num_fewshot": [0], "ranking": ["random:0"]}
+    sweep = run_sweep(settings(tmp_path / "study", **grid, trackio_args={"project": "pruning"}), progress=False)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "trackio").rglob("pruning.db*"))
+    for cell in sweep.to_frame().cell:
+        assert cell.encode() in kept
+    for name in (b"demo_facts/acc", b"num_parameters_left", b"prune_heads"):
+        assert kept.count(name) >= 2
+    assert capfd.readouterr().out == ""

@@ -6,7 +6,9 @@ its results. A tracker that fails costs no cell: it is logged, and the sweep goe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import logging
 import sys
 from collections import Counter
@@ -84,9 +86,10 @@ def _log_to_wandb(arguments: dict[str, Any], settings: Mapping[str, Any], result
 
 
 def _log_to_trackio(arguments: dict[str, Any], settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    tracker = TrackioLogger({**arguments, "config": {**arguments.get("config", {}), **settings}})
-    try:
-        tracker.post_init(dict(results))
-        tracker.log_eval_result()
-    finally:
-        tracker.finish()
+    with contextlib.redirect_stdout(io.StringIO()):  # it says four lines a run, in the middle of our bars
+        tracker = TrackioLogger({**arguments, "config": {**arguments.get("config", {}), **settings}})
+        try:
+            tracker.post_init(dict(results))
+            tracker.log_eval_result()
+        finally:
+            tracker.finish()

@@ -6,6 +6,8 @@ and difference, names are folded, and columns that have no room go to a further 
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -61,7 +63,7 @@ def print_board(
         for shots in board.shots:
             _print_shots(board, [entry for entry in entries if entry.num_fewshot == shots], shots, console)
     if signs := legend(board):
-        console.print(Text(signs))
+        console.print(Text(_in_whole(signs, console.width)))
     if texts := [*about_texts(board), *diluted(board)]:
         console.print(Text("; ".join(texts), style="dim"))
     if board.declines:
@@ -176,6 +178,12 @@ def _table(columns: Sequence[_Column], width: int, title: str, *, left: int) -> 
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*row)
     return table
+
+
+def _in_whole(signs: str, width: int) -> str:
+    """The legend in lines of that width, of which none ends between a sign and its word."""
+    whole = re.sub(r"(?<=[:,] )(\S) ", "\\1\N{NO-BREAK SPACE}", signs)
+    return textwrap.fill(whole, width, break_on_hyphens=False).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _folded(name: str, room: int) -> str:

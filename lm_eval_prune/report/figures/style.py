@@ -57,15 +57,17 @@ DARK = _theme(
 def ranking_order(rankings: Iterable[str]) -> list[str]:
     """All of a board's rankings, and those of RANKINGS, in the order of their colours.
 
-    What is of a kind with one of RANKINGS (`aggregate:5`; `own, oracle`) has its hue, a round on: another dash. Places
-    that are left free on the way are names that no ranking has, and no legend shows.
+    What is of a kind with one of RANKINGS (`aggregate:5`; `own, oracle`) has its hue: in its place where that
+    itself is not there, else a round on, with another dash. Places that are left free on the way are names that no
+    ranking has, and no legend shows.
     """
-    places = dict(enumerate(RANKINGS))
-    left = []
-    for ranking in sorted(set(rankings) - set(RANKINGS)):
-        kind = re.split("[:,]", ranking)[0]
+    there, left = set(rankings), []
+    kinds = {ranking: re.split("[:,]", ranking)[0] for ranking in sorted(there - set(RANKINGS))}
+    taken = (*RANKINGS[:1], *(name for name in RANKINGS[1:] if name in there or name not in kinds.values()))
+    places = {RANKINGS.index(name): name for name in taken}
+    for ranking, kind in kinds.items():
         first = RANKINGS.index(kind) if kind in RANKINGS[1:] else HUES * ROUNDS
-        fitting = [place for place in range(first + HUES, HUES * ROUNDS, HUES) if place not in places]
+        fitting = [place for place in range(first, HUES * ROUNDS, HUES) if place not in places]
         if fitting:
             places[fitting[0]] = ranking
         else:
