@@ -284,7 +284,7 @@ def test_what_is_shown_is_saved_as_csv_with_the_numbers_of_the_files(opened, mad
     shown = list(csv.DictReader(opened.saved("#csv").splitlines()))
     assert [row["variant"] for row in shown] == opened.rows()
     assert not [name for name in shown[0] if name.startswith("rte acc")]
-    (path,) = (path for path in made.paths if path.suffix == ".csv")
+    (path,) = (path for path in made.paths if path.name == "leaderboard.csv")
     whole = {(row["variant"], row["num_fewshot"]): row for row in csv.DictReader(path.read_text().splitlines())}
     for row in shown:
         of_file = whole[row["variant"], "5"]
