@@ -63,13 +63,14 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
 def _tables(rows: list[FamilyRow]) -> list[Table]:
     from rich.table import Table
 
-    from lm_eval_prune.families import ABILITIES, MARK
+    from lm_eval_prune.abilities import ABILITIES
+    from lm_eval_prune.families import MARK
 
     supported = Table("type", "status", *ABILITIES, title="Supported", title_justify="left")
     refused = Table("type", "status", "why", title="Not supported", title_justify="left")
     for row in rows:
         if row.works:
-            supported.add_row(row.model_type, row.status, *(MARK[row.works[name]] for name in ABILITIES))
+            supported.add_row(row.model_type, row.told_status, *(MARK[row.works[name]] for name in ABILITIES))
         else:
             refused.add_row(row.model_type, row.status, row.reason)
     return [table for table in (supported, refused) if table.row_count]

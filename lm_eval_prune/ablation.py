@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from lm_eval_prune.decoders import check_fits, decoder_of, trunk_of
+from lm_eval_prune.decoders.ablated import AblatedHeads, constant
 from lm_eval_prune.decoders.compiled import uncompiled
 from lm_eval_prune.decoders.saving import unsaveable
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
@@ -61,37 +60,9 @@ def masked(model: Model, mask: PruningMask, means: Means | None = None) -> Itera
         for layer, heads in mask.pruned_heads.items():
             there = decoder.removed.kept_heads(layer)
             told = None if means is None else means.heads[layer, list(there)].flatten()
-            gate = _AblatedHeads(heads, there, decoder.head_dim, told)
+            gate = AblatedHeads(heads, there, decoder.head_dim, told)
             hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)  # type: ignore[union-attr]
         for layer in mask.pruned_ffns:
-            constant = partial(_constant, None if means is None else means.ffns[layer])
-            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(constant).remove)  # type: ignore[union-attr]
+            added = partial(constant, None if means is None else means.ffns[layer])
+            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(added).remove)  # type: ignore[union-attr]
         yield model
-
-
-class _AblatedHeads:
-    """A forward pre-hook: the share of `heads` of the input (..., len(there) * head_dim) becomes zero, or means."""
-
-    def __init__(
-        self, heads: tuple[int, ...], there: tuple[int, ...], head_dim: int, means: Tensor | None = None
-    ) -> None:
-        """`means` (len(there) * head_dim,) are of all heads that are there."""
-        pruned = torch.tensor([head in heads for head in there]).repeat_interleave(head_dim)
-        self.on_device = {pruned.device: (pruned, means)}  # a model's layers may lie on several devices
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        outputs = args[0]
-        if outputs.device not in self.on_device:
-            pruned, means = next(iter(self.on_device.values()))
-            there = outputs.device
-            self.on_device[there] = pruned.to(there), None if means is None else means.to(there)
-        pruned, means = self.on_device[outputs.device]
-        # Filled, not multiplied: zero times an infinite or undefined half-precision value would be undefined.
-        filled = outputs.masked_fill(pruned, 0) if means is None else torch.where(pruned, means.to(outputs), outputs)
-        return (filled, *args[1:])
-
-
-def _constant(mean: Tensor | None, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    if isinstance(output, tuple):  # mixtures of experts may hand out their routing, too
-        return (_constant(mean, module, args, output[0]), *output[1:])
-    return torch.zeros_like(output) if mean is None else mean.to(output).expand_as(output)

@@ -10,24 +10,20 @@ import importlib.metadata
 import logging
 import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lm_eval_prune.abilities import ABILITIES
 from lm_eval_prune.errors import PruneError, UnsupportedModelError
-from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import one_line
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["ABILITIES", "FamilyRow", "as_markdown", "as_record", "survey", "try_type"]
+__all__ = ["FamilyRow", "as_markdown", "as_record", "survey", "try_type"]
 
 FORMAT, VERSION = "lm-eval-prune-families", 1
 SECONDS = 120
 """Time for one type; beyond, its process is ended."""
-TOKENS = 24
 MARK = {True: "yes", False: "no"}
 
 
@@ -38,6 +34,8 @@ class FamilyRow:
     model_type: str
     status: str
     """proven, accepted, refused; or untried, where no tiny model of it can be made."""
+    needs: str = ""
+    """What a checkpoint of its usual settings must be told to be taken; else it is loaded as another kind of model."""
     reason: str = ""
     """Why it is refused or untried, in one line."""
     heads_per_group: int = 0
@@ -46,6 +44,11 @@ class FamilyRow:
     """Each of `ABILITIES`."""
     notes: dict[str, str] = field(default_factory=dict)
     """Why what does not work does not."""
+
+    @property
+    def told_status(self) -> str:
+        """The status, and on what condition."""
+        return f"{self.status} with {self.needs}" if self.needs else self.status
 
 
 def survey(model_types: Sequence[str], *, seconds: float = SECONDS) -> Iterator[FamilyRow]:
@@ -90,10 +93,25 @@ def try_type(model_type: str) -> FamilyRow:
     return FamilyRow(
         model_type=model_type,
         status="proven" if model_type in PROVEN else "accepted",
+        needs=_needed(model_type),
         heads_per_group=decoder.num_attention_heads // decoder.num_key_value_heads,
         works={name: name not in notes for name in ABILITIES},
         notes=notes,
     )
+
+
+def _needed(model_type: str) -> str:
+    """What makes a checkpoint of the type's usual settings the decoder that was tried; "" where nothing has to."""
+    from lm_eval_prune.decoders.acceptance import require_accepted
+    from lm_eval_prune.decoders.tiny import tiny_config
+
+    for told, backend in (("", None), ("backend=causal", "causal")):
+        try:
+            require_accepted(tiny_config(model_type, as_decoder=False), model_type, backend)
+            return told
+        except UnsupportedModelError:
+            continue
+    return "is_decoder=true"
 
 
 def as_record(rows: Sequence[FamilyRow]) -> dict[str, Any]:
@@ -114,7 +132,8 @@ def as_markdown(rows: Sequence[FamilyRow]) -> str:
     if known:
         lines += [_line("type", "status", *ABILITIES), _line(*["---"] * (2 + len(ABILITIES)))]
         lines += [
-            _line(f"`{row.model_type}`", row.status, *(MARK[row.works[name]] for name in ABILITIES)) for row in known
+            _line(f"`{row.model_type}`", row.told_status, *(MARK[row.works[name]] for name in ABILITIES))
+            for row in known
         ]
     if others:
         lines += ["", _line("type", "status", "why"), _line("---", "---", "---")]
@@ -136,128 +155,6 @@ def _reason(error: Exception, name: str) -> str:
     if not isinstance(error, PruneError):
         text = f"{type(error).__name__}: {text}"
     return text.removeprefix(f"{name}: ").removeprefix("not supported: ")
-
-
-# -- what a model can do ----------------------------------------------------------------------------------------------
-
-
-def _ids(count: int = TOKENS, seed: int = 0) -> list[int]:
-    import torch
-
-    from lm_eval_prune.decoders.tiny import VOCABULARY
-
-    generator = torch.Generator().manual_seed(seed)
-    return (5 + torch.randperm(VOCABULARY - 6, generator=generator)[:count]).tolist()
-
-
-def _mask(model: Any) -> PruningMask:
-    from lm_eval_prune.decoders import shape_of
-
-    layers, heads = shape_of(model.config)
-    return PruningMask(
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        pruned_heads={0: (0,), layers - 1: tuple(range(heads))},
-        pruned_ffns=(layers // 2,),
-    )
-
-
-def _logits(model: Any) -> Tensor:
-    import torch
-
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([_ids()]), use_cache=False).logits
-
-
-def _masks(model: Any) -> None:
-    """A mask changes the logits, and is gone afterwards."""
-    from lm_eval_prune.ablation import masked
-
-    dense = _logits(model)
-    with masked(model, _mask(model)):
-        _require(not _equal(_logits(model), dense), "a mask changes nothing")
-    _require(_equal(_logits(model), dense), "a mask leaves something behind")
-
-
-def _generation(model: Any) -> None:
-    """Under a mask, the last token's logits are the same with a cache as without."""
-    import torch
-
-    from lm_eval_prune.ablation import masked
-    from lm_eval_prune.compaction.trial import behind_cache
-
-    ids = torch.tensor([_ids()])
-    with masked(model, _mask(model)), torch.no_grad():
-        found = list(behind_cache(model, ids, 1))
-        _require(bool(found), "it has no cache of keys and values")
-        _require(_equal(found[0][:, -1], _logits(model)[:, -1]), "with a cache the logits are others")
-
-
-def _gradients(model: Any) -> None:
-    from lm_eval_prune.importance.gradient import head_importance
-
-    scores = head_importance(model, [(_ids(), _ids(3, seed=1))])
-    _require(bool(scores.isfinite().all() and (scores > 0).any()), "no scores")
-
-
-def _packed(model: Any) -> None:
-    """The packed scorer gives the log-likelihood that the model gives."""
-    from lm_eval_prune.ablation import masked
-    from lm_eval_prune.scoring.scorer import score
-
-    context, continuation = _ids()[:-2], _ids()[-2:]
-    (answers,) = score(model, [(context, continuation)], [_mask(model)])
-    with masked(model, _mask(model)):
-        rows = _logits(model)[0, -3:-1].log_softmax(-1)
-    expected = sum(float(row[token]) for row, token in zip(rows, continuation, strict=True))
-    _require(abs(answers[0].log_likelihood - expected) < 1e-3, "other log-likelihoods than the model's")
-
-
-def _induction(model: Any) -> None:
-    from lm_eval_prune.induction import prefix_matching_scores
-
-    scores = prefix_matching_scores(model, [_ids(10)], repeats=2, bos_token_id=3)
-    _require(bool(scores.isfinite().all() and (scores > 0).any()), "no scores")
-
-
-def _compaction(model: Any) -> None:
-    """The compacted model has the masked one's logits, and fewer parameters."""
-    from lm_eval_prune.ablation import masked
-    from lm_eval_prune.compaction.memory import compact
-
-    smaller = compact(model, _mask(model))
-    with masked(model, _mask(model)):
-        _require(_equal(_logits(smaller), _logits(model)), "other logits than the masked model's")
-    _require(smaller.num_parameters() < model.num_parameters(), "nothing is gone")
-
-
-def _plan(model: Any) -> None:
-    """Parameters are counted as the model has them."""
-    from lm_eval_prune.decoders.skeleton import empty_model, products, skeleton_of
-
-    counted = sum(parameter.numel() for parameter in empty_model(model.config).parameters())
-    _require(counted == model.num_parameters() and products(skeleton_of(model.config)) > 0, "other parameters")
-
-
-def _require(right: bool, wrong: str) -> None:
-    if not right:
-        raise UnsupportedModelError(wrong)
-
-
-def _equal(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().max() <= 1e-4 * (1 + expected.abs().max()))
-
-
-ABILITIES: dict[str, Callable[[Any], None]] = {
-    "masks": _masks,
-    "generation": _generation,
-    "gradient importance": _gradients,
-    "packed scoring": _packed,
-    "induction": _induction,
-    "compaction": _compaction,
-    "plan": _plan,
-}
-"""What is tried of a supported model; each raises where it does not work."""
 
 
 # -- a process of its own ---------------------------------------------------------------------------------------------

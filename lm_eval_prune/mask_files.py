@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lm_eval_prune.components import checked_components
 from lm_eval_prune.errors import MaskError
-from lm_eval_prune.masks import PruningMask, checked_components
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.strict_json import json_line, validated
 
 __all__ = ["MaskFile", "mask_of"]

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_prune.components import require_possible
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskError, MaskShapeError
 from lm_eval_prune.files import read_bytes, require_ours, write_bytes
-from lm_eval_prune.masks import require_possible
 from lm_eval_prune.strict_json import json_line, parse_json
 from lm_eval_prune.text import one_line
 

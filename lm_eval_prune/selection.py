@@ -14,12 +14,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_prune.components import UNITS, require_possible
 from lm_eval_prune.errors import ArgumentError, MaskShapeError
 from lm_eval_prune.files import sha256_of
 from lm_eval_prune.foreign_masks import Shape, read_mask
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.masks import UNITS, PruningMask, require_possible
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import printable
 
 if TYPE_CHECKING:

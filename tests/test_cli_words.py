@@ -138,6 +138,7 @@ OTHERS = {
 }
 """pip's."""
 SHARED = ("harness/requests.py", "harness/tasks.py", "harness/gold.py", "harness/cells.py", "harness/packed.py",
+          "harness/task_identity.py", "components.py",
           "importance/*.py", "scoring/*.py", "decoders/*.py", "masks.py", "selection.py", "model_args.py")  # fmt: skip
 """What several commands run, each with options of its own: a setting is named there, never an option."""
 

@@ -5,10 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from lm_eval_prune.abilities import ABILITIES
 from lm_eval_prune.cli.families import command
 from lm_eval_prune.decoders.table import PROVEN
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.families import ABILITIES, _Worker, as_markdown, survey, try_type
+from lm_eval_prune.families import _Worker, as_markdown, survey, try_type
 
 WHOLLY = {
     "llama": "proven",
@@ -62,6 +63,22 @@ def test_a_refusal_is_one_line_that_says_why(model_type):
     assert (row.status, row.works) == ("refused", {})
     assert REFUSED[model_type] in row.reason
     assert "\n" not in row.reason
+
+
+@pytest.mark.parametrize(
+    ("model_type", "needs"),
+    [
+        ("bart", "backend=causal"),
+        ("electra", "is_decoder=true"),
+        ("mbart", "backend=causal"),
+        ("phi3", ""),
+        ("opt", ""),
+    ],
+)
+def test_what_a_checkpoint_of_usual_settings_must_be_told_is_said(model_type, needs):
+    row = try_type(model_type)
+    assert row.needs == needs
+    assert f"| `{model_type}` | {row.status}{f' with {needs}' if needs else ''} |" in as_markdown([row])
 
 
 @pytest.mark.slow

@@ -347,7 +347,7 @@ def test_a_task_that_has_changed_is_refused(tmp_path, monkeypatch):
 
 IDENTITY = """
 import json, sys
-from lm_eval_prune.harness.cells import task_identity
+from lm_eval_prune.harness.task_identity import task_identity
 name, _, identity = task_identity("own", 1, sys.argv[1], False)
 print(json.dumps(identity, sort_keys=True))
 """

@@ -1,4 +1,4 @@
-"""Modules that compute something else for a moment."""
+"""Modules that compute something else, or in another mode, for a moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["lent"]
+__all__ = ["evaluating", "lent"]
 
 
 @contextmanager
@@ -27,3 +27,15 @@ def lent(forwards: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[N
                 del module.forward
             else:
                 module.forward = own
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, every module of `model` is in evaluation mode."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lm_eval_prune.decoders.ablated import constant
 from lm_eval_prune.decoders.constant import Constant
 from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.lent import lent
@@ -69,8 +70,8 @@ def narrowed(
     with ExitStack() as stack:
         stack.enter_context(lent(forwards))
         if pruned and stage.ffn and layer.down is None and layer.added is not None:  # a mixture of experts
-            constant = partial(_constant, None if means is None else means.ffns[index])
-            stack.callback(layer.added.register_forward_hook(constant).remove)
+            added = partial(constant, None if means is None else means.ffns[index])
+            stack.callback(layer.added.register_forward_hook(added).remove)
         yield
 
 
@@ -226,9 +227,3 @@ def _instead(width: int, mean: Tensor | None, hidden: Tensor) -> Tensor:
     """What a pruned FFN adds to a stream of `width`."""
     shape = *hidden.shape[:-1], width
     return hidden.new_zeros(shape) if mean is None else mean.to(hidden).expand(shape)
-
-
-def _constant(mean: Tensor | None, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    if isinstance(output, tuple):
-        return (_constant(mean, module, args, output[0]), *output[1:])
-    return _instead(output.shape[-1], mean, output)

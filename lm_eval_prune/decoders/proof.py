@@ -9,21 +9,21 @@ computed here gives its own logits; and a pack of two texts that begin alike is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_prune.decoders.attention import Attention, attended_densely, attending
+from lm_eval_prune.decoders.attention import Attention, attending
 from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.findings import Findings, findings
-from lm_eval_prune.decoders.lent import lent
+from lm_eval_prune.decoders.lent import evaluating, lent
 from lm_eval_prune.decoders.maps import narrowed
 from lm_eval_prune.decoders.places import out_dim
 from lm_eval_prune.decoders.slices import parts_of
+from lm_eval_prune.decoders.specimen import TOKENS, Specimen, read_by, short_windows, without_ffn, without_head
 from lm_eval_prune.decoders.stages import Stage
-from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import message_of
@@ -33,24 +33,15 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.decoders.places import Places
 
-__all__ = ["require_proof", "why_unpacked", "why_unwatched"]
+__all__ = ["require_proof", "why_unpacked"]
 
-TOKENS, WINDOW = 24, 8
 MIXED = "what its output map reads of one head depends on the others: something mixes them"
-TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest difference, relative to the largest number, that counts as equal."""
 
 
 def require_proof(places: Places) -> None:
     """Raise UnsupportedModelError where a model that no test holds fails the proof; a model is proven once."""
     if reason := _found(places).refusal:
         raise UnsupportedModelError(f"{type(places.model).__name__}: not supported: {reason}")
-
-
-def why_unwatched(places: Places) -> str | None:
-    """Why the attention of a model cannot be watched; None where it can. Raises as `require_proof`."""
-    require_proof(places)
-    return _found(places).unwatched
 
 
 def why_unpacked(places: Places) -> str | None:
@@ -66,7 +57,7 @@ def _found(places: Places) -> Findings:
     if model not in findings:
         findings[model] = Findings(unwatched="not tried yet")  # of what the proof itself asks for
         try:
-            with torch.no_grad(), _evaluating(model), _short_windows(places):
+            with torch.no_grad(), evaluating(model), short_windows(places):
                 findings[model] = _Proof(places).findings()
         except UnsupportedModelError as error:
             findings[model] = Findings(str(error).removeprefix(f"{type(model).__name__}: "))
@@ -79,19 +70,10 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {message_of(error)[:200]}"
 
 
-class _Proof:
-    def __init__(self, places: Places) -> None:
-        self.places, self.model, self.trunk = places, places.model, Trunk(places.model)
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(3, self.trunk.vocab_size, (2, TOKENS), generator=generator)
-        ids[1, : TOKENS // 2] = ids[0, : TOKENS // 2]
-        self.ids = ids.to(self.trunk.device)
-        self.middle = places.num_hidden_layers // 2
-        self.tolerance = TOLERANCES.get(self.model.dtype, 5e-2)
-
+class _Proof(Specimen):
     def findings(self) -> Findings:
-        expected = self._logits()
-        if not self._equal(self.trunk.logits(self.trunk.run(self.ids)), expected):
+        expected = self.logits()
+        if not self.equal(self.trunk.logits(self.trunk.run(self.ids)), expected):
             return Findings("its layers are not its whole forward pass")
         if not self._is_causal(expected):
             return Findings("it is not causal: a token is computed from those behind it (an encoder? is_decoder says)")
@@ -116,7 +98,7 @@ class _Proof:
     def _is_causal(self, expected: Tensor) -> bool:
         ids = self.ids.clone()
         ids[:, -1] = ids[:, 0]
-        return self._equal(self.model(input_ids=ids, use_cache=False).logits[:, :-1], expected[:, :-1])
+        return self.equal(self.model(input_ids=ids, use_cache=False).logits[:, :-1], expected[:, :-1])
 
     def divides(self) -> bool:
         """Whether the first layer's halves, one after the other, are that layer to the last bit."""
@@ -129,17 +111,10 @@ class _Proof:
         for stages in ([Stage(0)], [Stage(0, ffn=False), Stage(0, attention=False)]):
             found = stream
             for stage in stages:
-                with narrowed(places, stage, dense), attending(places, self._attended):
+                with narrowed(places, stage, dense), attending(places, self.attended):
                     found = self.trunk.layer(0, found, calls)
             streams.append(found)
         return torch.equal(*streams)
-
-    def _logits(self) -> Tensor:
-        return self.model(input_ids=self.ids, use_cache=False).logits
-
-    def _equal(self, found: Tensor, expected: Tensor) -> bool:
-        difference = (found.float() - expected.float().to(found.device)).abs().max()
-        return bool(difference <= self.tolerance * (1 + expected.float().abs().max()))
 
     def _attention(self, expected: Tensor) -> str | None:
         """Its attention goes through the one function, which computes what it does."""
@@ -147,35 +122,35 @@ class _Proof:
 
         def handler(attention: Attention) -> Tensor:
             layers.add(attention.layer)
-            return self._attended(attention)
+            return self.attended(attention)
 
         with attending(self.places, handler):
-            found = self._logits()
+            found = self.logits()
         if len(layers) < self.places.num_hidden_layers:
             return "its attention does not go through transformers' AttentionInterface in every layer"
-        if not self._equal(found, expected):
+        if not self.equal(found, expected):
             return "its attention is not softmax(queries . keys) . values of what it says"
         return None
 
     def _separate(self, expected: Tensor) -> str | None:
         """Without one head's output, its output map reads zeros there and nothing else is changed."""
-        head, columns = self._one_head()
+        head, columns = self.one_head()
         read = []
         for without in (False, True):
 
             def handler(attention: Attention, without: bool = without) -> Tensor:
-                output = self._attended(attention)
+                output = self.attended(attention)
                 if without and attention.layer == self.middle:
                     output[:, :, head] = 0
                 return output
 
-            with attending(self.places, handler), _read_by(self.places.layers[self.middle].output) as inputs:
-                self._logits()
+            with attending(self.places, handler), read_by(self.places.layers[self.middle].output) as inputs:
+                self.logits()
             read.append(inputs[0])
         whole, without_head = read
         whole = whole.clone()
         whole[..., columns] = 0
-        return None if self._equal(without_head, whole) else MIXED
+        return None if self.equal(without_head, whole) else MIXED
 
     def _rows(self, expected: Tensor) -> str | None:
         """What the output map reads of a head has a gradient in those outputs alone that its parts say are its own."""
@@ -185,7 +160,7 @@ class _Proof:
             stream = self.trunk.layer(index, stream, calls)
         maps = {path: submodule(layer.module, path) for path in self._maps()}
         made: dict[str, Tensor] = {}
-        with ExitStack() as hooks, torch.enable_grad(), _read_by(layer.output) as inputs:
+        with ExitStack() as hooks, torch.enable_grad(), read_by(layer.output) as inputs:
             for path, module in maps.items():
 
                 def keep(module: nn.Module, args: Any, output: Tensor, path: str = path) -> Tensor:
@@ -218,19 +193,6 @@ class _Proof:
                 rows[part.start : part.stop] = True
         return rows
 
-    def _one_head(self) -> tuple[int, slice]:
-        head, width = self.places.num_attention_heads - 1, self.places.head_dim
-        return head, slice(head * width, (head + 1) * width)
-
-    def _attended(self, attention: Attention, seen: Tensor | None = None) -> Tensor:
-        count = attention.queries.shape[2]
-        if attention.queries.shape[1] != self.places.num_attention_heads:
-            raise UnsupportedModelError("its attention has another number of heads than its configuration")
-        back = torch.arange(count)[:, None] - torch.arange(count)
-        if seen is None:
-            seen = (back >= 0) & (back < (attention.window or count))
-        return attended_densely(attention, seen.to(attention.queries.device))
-
     def _residual_stream(self, expected: Tensor) -> str | None:
         stream, calls = self.trunk.embed(self.ids)
         norms = self.places.family.norms_in_stream
@@ -242,42 +204,43 @@ class _Proof:
 
             in_stream = (submodule(layer.module, path) for paths in norms for path in paths)
             passed = [(norm, lambda hidden: hidden) for norm in in_stream if norm is not None]
-            with lent([(outputs, nothing), *passed]), _hooked(layer.added):
-                if not self._equal(self.trunk.layer(index, stream, calls), stream):
+            with lent([(outputs, nothing), *passed]), without_ffn(layer):
+                if not self.equal(self.trunk.layer(index, stream, calls), stream):
                     return f"layer {index} changes the residual stream by more than attention and FFN"
             stream = self.trunk.layer(index, stream, calls)
         return None
 
     def _head(self, expected: Tensor) -> str | None:
-        module: Any = self.places.layers[self.middle].output
+        places = self.places
+        module: Any = places.layers[self.middle].output
         if module.weight.is_meta:  # offloaded: it cannot be edited here
             return None
-        _, columns = self._one_head()
-        with _headless(module, columns):
-            found = self._logits()
+        head, columns = self.one_head()
+        with without_head(places, self.middle, head):
+            found = self.logits()
         weight = module.weight.detach().clone()
         try:
-            module.weight.narrow(1 - out_dim(module), columns.start, self.places.head_dim).zero_()
-            edited = self._logits()
+            module.weight.narrow(1 - out_dim(module), columns.start, places.head_dim).zero_()
+            edited = self.logits()
         finally:
             module.weight.copy_(weight)
-        return None if self._equal(found, edited) else "a masked head is not its output columns zeroed"
+        return None if self.equal(found, edited) else "a masked head is not its output columns zeroed"
 
     def _ffn(self, expected: Tensor) -> str | None:
         layer = self.places.layers[self.middle]
         if layer.down is None or layer.down.weight.is_meta:  # a mixture of experts ends with no one map
             return None
-        with _hooked(layer.added):
-            found = self._logits()
+        with without_ffn(layer):
+            found = self.logits()
         parameters = {name: each.detach().clone() for name, each in layer.down.named_parameters()}
         try:
             for _, each in layer.down.named_parameters():
                 each.zero_()
-            edited = self._logits()
+            edited = self.logits()
         finally:
             for name, each in layer.down.named_parameters():
                 each.copy_(parameters[name])
-        return None if self._equal(found, edited) else "a masked FFN is not its last map zeroed"
+        return None if self.equal(found, edited) else "a masked FFN is not its last map zeroed"
 
     def _pack(self, expected: Tensor) -> str | None:
         """Two texts that begin alike, as one sequence, without a head and an FFN, are the two with both masked."""
@@ -296,7 +259,7 @@ class _Proof:
         back = positions[:, None] - positions
 
         def handler(attention: Attention) -> Tensor:
-            output = self._attended(attention, seen & (back < (attention.window or len(ids))))
+            output = self.attended(attention, seen & (back < (attention.window or len(ids))))
             if attention.layer == self.middle:
                 output[:, :, 0] = 0
             return output
@@ -307,78 +270,8 @@ class _Proof:
                 stream = self.trunk.layer(number, stream, calls)
         found = self.trunk.logits(stream)[0]
         layer = places.layers[self.middle]
-        with _headless(layer.output, slice(0, places.head_dim)), _hooked(layer.added):
-            plain = self._logits()
-        if self._equal(found[:TOKENS], plain[0]) and self._equal(found[TOKENS:], plain[1, half:]):
+        with without_head(places, self.middle, 0), without_ffn(layer):
+            plain = self.logits()
+        if self.equal(found[:TOKENS], plain[0]) and self.equal(found[TOKENS:], plain[1, half:]):
             return None
         return "two texts that share their beginning are not computed as the two apart"
-
-
-@contextmanager
-def _read_by(module: Any) -> Iterator[list[Tensor]]:
-    """Inside, what `module` is given is noted."""
-    inputs: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
-    try:
-        yield inputs
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _headless(output: Any, columns: slice) -> Iterator[None]:
-    """Inside, some columns of what an output map reads are zero."""
-
-    def zeroed(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        inputs = args[0].clone()
-        inputs[..., columns] = 0
-        return (inputs, *args[1:])
-
-    handle = output.register_forward_pre_hook(zeroed)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _hooked(added: Any) -> Iterator[None]:
-    """Inside, `added` adds nothing."""
-
-    def nothing(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return (torch.zeros_like(output[0]), *output[1:]) if isinstance(output, tuple) else torch.zeros_like(output)
-
-    handle = added.register_forward_hook(nothing)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _short_windows(places: Places) -> Iterator[None]:
-    """Inside, sliding windows are shorter than the proof's text."""
-    attentions = [layer.attention for layer in places.layers]
-    before = [
-        (each, each.sliding_window)
-        for each in (*places.configurations, *attentions)
-        if isinstance(getattr(each, "sliding_window", None), int)
-    ]
-    try:
-        for each, _ in before:
-            each.sliding_window = WINDOW
-        yield
-    finally:
-        for each, window in before:
-            each.sliding_window = window

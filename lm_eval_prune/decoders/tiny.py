@@ -132,16 +132,19 @@ def causal_lm_types() -> tuple[str, ...]:
     return tuple(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if not name.startswith("pruned_"))
 
 
-def tiny_config(model_type: str) -> PreTrainedConfig:
-    """The type's default configuration with small dimensions. Raises UnsupportedModelError where that fails."""
+def tiny_config(model_type: str, *, as_decoder: bool = True) -> PreTrainedConfig:
+    """The type's default configuration with small dimensions; `as_decoder` where it could be an encoder's.
+
+    Raises UnsupportedModelError where that fails.
+    """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
         config_class = CONFIG_MAPPING[model_type]
         odd = _ODD.get(model_type, {})
         default = config_class(**_required(model_type)).to_dict()
-        as_decoder = {"is_decoder": True} if "is_decoder" in default else {}
-        return config_class(**_merged({**_shrunk(default), **as_decoder}, odd))
+        decoder = {"is_decoder": True} if as_decoder and "is_decoder" in default else {}
+        return config_class(**_merged({**_shrunk(default), **decoder}, odd))
     except Exception as error:  # whatever a class of another library raises for dimensions that do not fit
         raise UnsupportedModelError(f"{model_type}: no small configuration can be made: {_line(error)}") from error
 

@@ -15,10 +15,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from lm_eval_prune.components import require_possible
 from lm_eval_prune.errors import ArgumentError, MaskError, MaskShapeError
 from lm_eval_prune.files import read_bytes
 from lm_eval_prune.foreign_masks.forms import DESCRIPTORS, MATRIX, ForeignMask, Shape, foreign_mask, json_of
-from lm_eval_prune.masks import PruningMask, require_possible
+from lm_eval_prune.masks import PruningMask
 
 __all__ = ["Shape", "read_mask"]
 

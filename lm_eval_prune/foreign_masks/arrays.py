@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lm_eval_prune.components import MAX_COMPONENTS
 from lm_eval_prune.errors import FileFormatError, MaskError, MaskShapeError
-from lm_eval_prune.masks import MAX_COMPONENTS
 from lm_eval_prune.strict_json import json_line
 from lm_eval_prune.text import message_of
 

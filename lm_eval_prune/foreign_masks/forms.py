@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm_eval_prune.components import MAX_COMPONENTS
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskError
 from lm_eval_prune.files import is_pickle
 from lm_eval_prune.foreign_masks.arrays import arrays_of, is_array, matrix_of, ones_of, text_rows
-from lm_eval_prune.masks import MAX_COMPONENTS
 from lm_eval_prune.strict_json import decoded, json_line, parse_json
 
 __all__ = ["DESCRIPTORS", "MATRIX", "ForeignMask", "Shape", "foreign_mask", "json_of"]

@@ -7,19 +7,14 @@ on the same requests, over answers that were computed for several masks together
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
 import torch
 from lm_eval.api.model import LM
-from lm_eval.api.task import Task
 from lm_eval.loggers.utils import add_env_info, add_tokenizer_info
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_non_serializable
@@ -31,11 +26,10 @@ from lm_eval_prune.harness.chance import chance_levels
 from lm_eval_prune.harness.metrics import finite, guarded, is_number, take_failed
 from lm_eval_prune.harness.quiet import git_commit, quiet_harness
 from lm_eval_prune.harness.results import pruning_block
+from lm_eval_prune.harness.task_identity import fresh_task
 from lm_eval_prune.harness.tasks import (
     Member,
     Seeds,
-    load_tasks,
-    num_fewshot_of,
     random_state,
     seeded,
     set_random_state,
@@ -52,10 +46,8 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["CellResult", "TaskRun", "task_identity"]
+__all__ = ["CellResult", "TaskRun"]
 
-ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
-"""What `repr` adds of where an object lies."""
 SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
 
 
@@ -91,7 +83,7 @@ class TaskRun:
         """`num_fewshot` None is the task's own; `metadata` is what `task_metadata` makes."""
         self.lm, self.limit, self.seeds, self.bootstrap_iters = lm, checked_limit(limit), seeds, bootstrap_iters
         with seeded(seeds):
-            self.task = _fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults, metadata)
+            self.task = fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults, metadata)
             with quiet_harness():
                 self.task.build_all_requests(
                     limit=lm_eval.evaluator.get_sample_size(self.task, self.limit),
@@ -174,66 +166,6 @@ class TaskRun:
         gone = take_failed(results["results"][name], failed)
         problem = _not_a_number(results, samples, gone, name)
         return problem or CellResult(finite(results), [finite(sample) for sample in samples], gone)
-
-
-def task_identity(
-    name: str | Member,
-    num_fewshot: int | None,
-    include_path: str | None = None,
-    include_defaults: bool = True,
-    metadata: Mapping[str, Any] | None = None,
-    seeds: Seeds | None = None,
-) -> tuple[str, int, dict[str, Any]]:
-    """(the task's name, shots really used, what of the task decides a result: version, settings, documents).
-
-    And its metrics, beside them.
-    """
-    with seeded(seeds or Seeds()):
-        task = _fresh_task(name, num_fewshot, 0, include_path, include_defaults, metadata)
-    config = _same_everywhere(task.dump_config())
-    config.pop("metadata", None)
-    config.pop("num_fewshot", None)
-    docs = plain_json({"docs": list(task.eval_docs)}, handle_non_serializable)
-    identity = {
-        "task_version": plain_json({"v": task.VERSION}, handle_non_serializable)["v"],
-        "task_config": config,
-        "documents": docs,
-        "metrics": list(task.aggregation()),
-    }
-    return task.task_name, task.get_config("num_fewshot"), identity
-
-
-def _same_everywhere(config: dict[str, Any]) -> dict[str, Any]:
-    """A task's settings as JSON values that no process tells differently: functions by their source, no addresses."""
-
-    def told(value: Any) -> Any:
-        if isinstance(value, set | frozenset):
-            return sorted(map(str, value))
-        if is_dataclass(value) and not isinstance(value, type):
-            return {part.name: getattr(value, part.name) for part in fields(value)}
-        try:
-            return inspect.getsource(value) if callable(value) else handle_non_serializable(value)
-        except (OSError, TypeError):  # no source: a partial function, or one made by exec
-            return repr(value)
-
-    text = json.dumps(plain_json(config, told), ensure_ascii=False)
-    result: dict[str, Any] = json.loads(ADDRESS.sub("", text))
-    return result
-
-
-def _fresh_task(
-    name: str | Member,
-    shots: int | None,
-    seed: int,
-    include_path: str | None,
-    include_defaults: bool,
-    metadata: Mapping[str, Any] | None,
-) -> Task:
-    with quiet_harness():
-        (task,) = load_tasks([name], include_path, include_defaults, metadata).values()
-    task.set_config("num_fewshot", num_fewshot_of(task, shots))
-    task.set_fewshot_seed(seed)
-    return task
 
 
 class _Fixed:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lm_eval_prune.components import require_possible
 from lm_eval_prune.errors import FileFormatError, MaskError, ScoreError
 from lm_eval_prune.files import read_json, require_ours, write_json
-from lm_eval_prune.masks import require_possible
 from lm_eval_prune.strict_json import json_line, validated
 
 if TYPE_CHECKING:

@@ -24,9 +24,11 @@ from accelerate.utils import align_module_device
 from lm_eval_prune.budget import free_memory, is_out_of_memory
 from lm_eval_prune.decoders import decoder_of, input_device, is_offloaded, trunk_of
 from lm_eval_prune.decoders.compiled import uncompiled
+from lm_eval_prune.decoders.lent import evaluating
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked, continuation_rows
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.importance.taps import UNQUANTISED, Taps
 from lm_eval_prune.progress import Bar
 
 if TYPE_CHECKING:
@@ -43,9 +45,6 @@ FIRST_SCALE = 2.0**10
 SCALE_STEP = 2.0**4
 MAX_SCALE, MIN_SCALE = 2.0**30, 2.0**-14
 """Loss scales tried for float16, whose gradients over- or underflow: upwards from the first, or downwards."""
-
-
-UNQUANTISED = "where weights are quantised, take the scores from the model before quantising"
 
 
 def head_importance(
@@ -70,7 +69,7 @@ def head_importance(
     """
     decoder = decoder_of(model)
     kept = [decoder.removed.kept_heads(layer) for layer in range(decoder.num_hidden_layers)]
-    taps = _Taps(decoder.head_outputs, kept, decoder.num_attention_heads, of_input=True)
+    taps = Taps(decoder.head_outputs, kept, decoder.num_attention_heads, of_input=True)
     if means is not None:
         means.check_fits(decoder.removed.shape, decoder.head_dim, trunk_of(model).hidden_size)
         taps.means = [means.heads[layer, list(there)].flatten() for layer, there in enumerate(kept)]
@@ -90,7 +89,7 @@ def ffn_gradient_importance(
 ) -> Tensor:
     """Gradient estimate of every FFN's importance, float32 (num_hidden_layers,): as for heads, of the FFN's output."""
     modules = decoder_of(model).ffn_outputs
-    taps = _Taps(modules, [() if module is None else (0,) for module in modules], 1, of_input=False)
+    taps = Taps(modules, [() if module is None else (0,) for module in modules], 1, of_input=False)
     if means is not None:
         decoder = decoder_of(model)
         means.check_fits(decoder.removed.shape, decoder.head_dim, trunk_of(model).hidden_size)
@@ -102,104 +101,19 @@ def ffn_gradient_importance(
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter gradients, nothing compiled inside; every module's mode and every flag return."""
-    modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        with uncompiled(model):
+        with evaluating(model), uncompiled(model):
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
 
 
-class _Taps:
-    """Where the outputs of a kind of component show up, and how their share of a gradient is added up."""
-
-    def __init__(
-        self, modules: Sequence[nn.Module | None], kept: Sequence[Sequence[int]], per_layer: int, *, of_input: bool
-    ) -> None:
-        """`kept` are the components of each layer that are there, side by side, out of `per_layer`."""
-        self.modules = modules
-        self.kept = kept
-        self.there = [layer for layer, components in enumerate(kept) if components]
-        self.per_layer = per_layer
-        self.of_input = of_input
-        self.checkpointing = False
-        """Whether one layer's graph is kept at a time."""
-        self.means: list[Tensor] | None = None
-        """Layer -> what is taken off its outputs."""
-        self.scale: float | None = None
-        """The loss scale that the last float16 batch was computed with."""
-        self.leaves: list[Tensor] = []
-        """Where the graph begins: layer 0's outputs, and those that a mask has replaced by zeros."""
-        self.outputs: dict[int, Tensor] = {}
-        """Layer -> its outputs; only while explaining."""
-        self.sums: dict[int, Tensor] = {}
-        """Layer -> (batch, components): |<gradient, output>| summed over tokens."""
-        self.gradients: dict[int, Tensor] = {}
-        """Layer -> the largest absolute gradient; only while explaining."""
-
-    def forget(self) -> None:
-        """Let go of what a pass has left."""
-        self.leaves, self.outputs, self.sums, self.gradients = [], {}, {}, {}
-
-    @contextmanager
-    def attached(self, batch_size: int, *, explaining: bool = False) -> Iterator[None]:
-        """Watch one forward and backward pass over `batch_size` examples."""
-        self.outputs, self.sums, self.gradients = {}, {}, {}
-        with self.tapped(range(len(self.modules)), batch_size, explaining=explaining):
-            yield
-
-    @contextmanager
-    def tapped(self, layers: Sequence[int], batch_size: int, *, explaining: bool = False) -> Iterator[None]:
-        """The same for some layers of a pass, beside what was seen of it before."""
-        self.leaves = []
-        with ExitStack() as hooks:
-            for layer in layers:
-                module = self.modules[layer]
-                if module is None:
-                    continue
-                tap = partial(self._tap, layer, batch_size, explaining)
-                if self.of_input:
-                    handle = module.register_forward_pre_hook(lambda module, args, tap=tap: (tap(args[0]), *args[1:]))
-                else:
-                    handle = module.register_forward_hook(lambda module, args, output, tap=tap: tap(output))
-                hooks.callback(handle.remove)
-            yield
-
-    def _tap(self, layer: int, batch_size: int, explaining: bool, output: Tensor) -> Tensor:
-        if not output.requires_grad:
-            output = output.detach().requires_grad_()
-            self.leaves.append(output)
-        values = output.detach()
-        if explaining:
-            self.outputs[layer] = values
-
-        mean = 0.0 if self.means is None else self.means[layer].to(values.device)
-
-        def add_up(gradient: Tensor | None) -> None:
-            if gradient is None:
-                raise ScoreError(f"layer {layer}: no gradient comes through the layers behind it; {UNQUANTISED}")
-            product = gradient.float() * (values.float() - mean)
-            kept = list(self.kept[layer])
-            by_component = product.view(batch_size, -1, len(kept), values.shape[-1] // len(kept))
-            sums = by_component.sum(-1).abs().sum(1)
-            self.sums[layer] = sums.new_zeros(batch_size, self.per_layer)
-            self.sums[layer][:, kept] = sums
-            if explaining:
-                self.gradients[layer] = gradient.abs().amax()
-
-        output.register_hook(add_up)
-        return output
-
-
 def _importance(
-    model: nn.Module, taps: _Taps, examples: Sequence[Example], batch_size: int, processes: Processes, progress: bool
+    model: nn.Module, taps: Taps, examples: Sequence[Example], batch_size: int, processes: Processes, progress: bool
 ) -> Tensor:
     trunk = trunk_of(model)
     for name, module in model.named_modules():
@@ -217,7 +131,7 @@ def _importance(
     return total.float()
 
 
-def _summed(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
+def _summed(model: nn.Module, taps: Taps, batch: Batch) -> Tensor:
     """(layers, components), float64: summed over the examples of `batch`, in halves where memory runs out."""
     try:
         scores = _scaled_scores(model, taps, batch) if _computes_in_half(model) else _scores(model, taps, batch)
@@ -242,7 +156,7 @@ def _computes_in_half(model: nn.Module) -> bool:
     return any(parameter.dtype == torch.float16 for parameter in model.parameters())
 
 
-def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, explaining: bool = False) -> Tensor:
+def _scores(model: nn.Module, taps: Taps, batch: Batch, scale: float = 1.0, *, explaining: bool = False) -> Tensor:
     """(layers, batch, components), float64: each example's sum over tokens, from one forward and one backward pass."""
     with _last_ffn_at(model, batch.rows):
         if taps.checkpointing:
@@ -259,7 +173,7 @@ def _scores(model: nn.Module, taps: _Taps, batch: Batch, scale: float = 1.0, *, 
     return torch.stack(by_layer).double() / scale
 
 
-def _loss(trunk: Trunk, taps: _Taps, batch: Batch, hidden: Tensor, scale: float, *, explaining: bool) -> Tensor:
+def _loss(trunk: Trunk, taps: Taps, batch: Batch, hidden: Tensor, scale: float, *, explaining: bool) -> Tensor:
     """The sum of all examples' losses, times `scale`, from the residual stream behind the last layer."""
     logits = trunk.logits(hidden, partial(continuation_rows, batch=batch)).float()
     losses = F.cross_entropy(logits, batch.targets.to(logits.device), reduction="none")
@@ -269,7 +183,7 @@ def _loss(trunk: Trunk, taps: _Taps, batch: Batch, hidden: Tensor, scale: float,
     return (losses * weights.to(losses.device)).sum()
 
 
-def _layer_by_layer(model: nn.Module, taps: _Taps, batch: Batch, scale: float, *, explaining: bool) -> None:
+def _layer_by_layer(model: nn.Module, taps: Taps, batch: Batch, scale: float, *, explaining: bool) -> None:
     """Both passes with one layer's graph at a time.
 
     Between them only the layers' inputs are kept, in the host's memory: hidden_size numbers a token and layer.
@@ -324,7 +238,7 @@ def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
         yield
 
 
-def _scaled_scores(model: nn.Module, taps: _Taps, batch: Batch) -> Tensor:
+def _scaled_scores(model: nn.Module, taps: Taps, batch: Batch) -> Tensor:
     """`_scores` for float16, the loss scaled below overflow and high enough for small gradients to keep their bits."""
     scale = taps.scale or FIRST_SCALE
     scores = _scores(model, taps, batch, scale)
@@ -347,7 +261,7 @@ def _suspicious(scores: Tensor) -> list[int]:
     return (~fine.all(0)).nonzero().flatten().tolist()
 
 
-def _checked_alone(model: nn.Module, taps: _Taps, example: TokenizedExample) -> Tensor:
+def _checked_alone(model: nn.Module, taps: Taps, example: TokenizedExample) -> Tensor:
     """(layers, components) of one example, if zeros in it are true: pruned outputs, or a map that ignores them."""
     (batch,) = batches([example], 1)
     scale = taps.scale or 1.0
@@ -369,7 +283,7 @@ def _is_zero(module: nn.Module | None) -> bool:
         return not getattr(module, "weight", torch.ones(1)).any()
 
 
-def _explain_forward(taps: _Taps, example: TokenizedExample) -> None:
+def _explain_forward(taps: Taps, example: TokenizedExample) -> None:
     for layer, values in sorted(taps.outputs.items()):
         if not values.isfinite().all():
             raise ScoreError(

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_prune.analysis import spearman_matrix
+from lm_eval_prune.components import heads_per_unit
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.masks import PruningMask, heads_per_unit
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import random_mask, ranked_mask
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import ImportanceJob

@@ -10,8 +10,8 @@ from typing import Any
 
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import digest
-from lm_eval_prune.harness.cells import task_identity
 from lm_eval_prune.harness.quiet import quiet_harness
+from lm_eval_prune.harness.task_identity import task_identity
 from lm_eval_prune.harness.tasks import Member, Seeds, members_of, require_known, task_metadata
 from lm_eval_prune.progress import Bar
 from lm_eval_prune.sweep.config import SweepConfig
