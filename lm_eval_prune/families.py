@@ -33,7 +33,7 @@ class FamilyRow:
 
     model_type: str
     status: str
-    """proven, accepted, refused; or untried, where no tiny model of it can be made."""
+    """proven, accepted, refused; or untried, where no tiny model of it can be made, or not in time."""
     needs: str = ""
     """What a checkpoint of its usual settings must be told to be taken; else it is loaded as another kind of model."""
     reason: str = ""
@@ -61,7 +61,7 @@ def survey(model_types: Sequence[str], *, seconds: float = SECONDS) -> Iterator[
             if isinstance(row, str):
                 worker.process.kill()
                 worker = None
-                row = FamilyRow(model_type=model_type, status="refused", reason=row)
+                row = FamilyRow(model_type=model_type, status="untried", reason=row)
             yield row
     finally:
         if worker is not None:

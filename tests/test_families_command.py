@@ -82,10 +82,10 @@ def test_what_a_checkpoint_of_usual_settings_must_be_told_is_said(model_type, ne
 
 
 @pytest.mark.slow
-def test_what_takes_too_long_or_dies_is_refused_and_the_next_is_tried():
+def test_what_takes_too_long_or_dies_is_untried_and_the_next_is_tried():
     rows = list(survey(["llama"], seconds=0.01))
     assert [(row.status, row.reason) for row in rows] == [
-        ("refused", "a tiny model of it was not done in 0.01 seconds")
+        ("untried", "a tiny model of it was not done in 0.01 seconds")
     ]
     worker = _Worker()
     worker.process.kill()
