@@ -54,6 +54,8 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
     console = Console(markup=False)
     for table in _tables(rows):
         console.print(table)
+    for needs in sorted({row.needs for row in rows if row.needs}):
+        console.print(f"Taken with {needs} alone: {', '.join(row.model_type for row in rows if row.needs == needs)}")
     if output_path is not None and output_path.suffix == ".md":
         write_bytes(output_path, as_markdown(rows).encode())
     elif output_path is not None:
@@ -70,7 +72,7 @@ def _tables(rows: list[FamilyRow]) -> list[Table]:
     refused = Table("type", "status", "why", title="Not supported", title_justify="left")
     for row in rows:
         if row.works:
-            supported.add_row(row.model_type, row.told_status, *(MARK[row.works[name]] for name in ABILITIES))
+            supported.add_row(row.model_type, row.status, *(MARK[row.works[name]] for name in ABILITIES))
         else:
             refused.add_row(row.model_type, row.status, row.reason)
     return [table for table in (supported, refused) if table.row_count]

@@ -99,17 +99,22 @@ def test_what_takes_too_long_or_dies_is_untried_and_the_next_is_tried():
 def test_the_command_writes_what_it_shows(tmp_path, suffix):
     path = tmp_path / f"families{suffix}"
     found = CliRunner(env={"COLUMNS": "200"}).invoke(
-        command, ["opt", "rwkv", "--output_path", str(path)], catch_exceptions=False
+        command, ["opt", "rwkv", "bart", "--output_path", str(path)], catch_exceptions=False
     )
     assert found.exit_code == 0
     text = path.read_text()
     if suffix == ".json":
         rows = json.loads(text)["families"]
-        assert [(row["model_type"], row["status"]) for row in rows] == [("opt", "proven"), ("rwkv", "refused")]
+        assert [(row["model_type"], row["status"]) for row in rows] == [
+            ("opt", "proven"),
+            ("rwkv", "refused"),
+            ("bart", "accepted"),
+        ]
     else:
-        assert text.startswith("2 types: 1 proven, 0 accepted, 1 refused, 0 untried")
+        assert text.startswith("3 types: 1 proven, 1 accepted, 1 refused, 0 untried")
         assert "| `rwkv` | refused | no map from its heads" in text
     assert "no map from its heads" in found.output
+    assert "Taken with backend=causal alone: bart" in found.output
 
 
 def test_markdown_has_a_line_for_each_type():
