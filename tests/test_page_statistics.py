@@ -92,6 +92,12 @@ def cases():
             (1 / 2, table(draw, 60, kind="none changed"), [(None, 1)], None, True),
         ]
     )
+    made.append(  # outcomes beside a metric without bounds
+        [(1 / 2, table(draw, size, kind=kind), [(None, 1)], None, kind != "unbounded")
+         for size, kind in ((70, "outcomes"), (40, "unbounded"))]
+    )  # fmt: skip
+    made.append([(1 / 2, table(draw, size, 2), seeds[:2], np.arange(size) // 4, True) for size in (60, 120)])
+    made.append([(1 / 14, table(draw, size), [(None, 1)], None, True) for size in range(56, 1056, 72)])
     return made
 
 

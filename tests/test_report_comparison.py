@@ -160,7 +160,7 @@ def test_random_rows_are_mean_and_spread_over_seeds(folder, board):
     assert math.isnan(entry_of(board, "own", "0.5").cells[ACC].difference.draws)
 
 
-def test_the_averages_interval_is_built_from_the_tasks_own(folder, board):
+def test_the_interval_of_an_averages_value_is_built_from_the_tasks_own(folder, board):
     tasks = [list(raw(folder, OWN[1], task).values()) for task in ("piqa", "copa", "rte")]
     limits = [proportion_confint(sum(values), len(values), method="wilson") for values in tasks]
     average = entry_of(board, "own", "0.5").average

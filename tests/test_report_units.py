@@ -61,6 +61,7 @@ CLUSTERED = [
     ("multirc", (), {"field": "paragraph"}),
     ("boolq", (), {"field": "passage"}),
     ("icl14_record", (), {"field": "passage"}),
+    ("wsc", (), {"field": "text"}),
     ("mine", (), {"field": "story", "metadata": {"cluster": "story", "version": 1.0}}),
     ("mine", ("story",), {"field": "story"}),
     ("mine", ("question", "mine=story"), {"field": "story"}),

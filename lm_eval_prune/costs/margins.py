@@ -36,7 +36,8 @@ PASSAGES = {
 }
 """By the fields of `units.py`, on SuperGLUE's validation splits: BoolQ's 3,270 passages, of which 2,939 differ,
 MultiRC's 4,848 answers on 83 paragraphs, WSC's 104 spans in 41 texts. ReCoRD's 10,000 queries are on 7,133 passages
-(Zhang et al. 2018, arXiv 1810.12885, table 2); how many each has is not published there, so fewer may tell as much."""
+as published (Zhang et al. 2018, arXiv 1810.12885), not counted here; how many queries each has is not known, so fewer
+may tell as much."""
 
 
 def margins_of(grid: Grid, changed: float = CHANGED) -> dict[str, Any]:
