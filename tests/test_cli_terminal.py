@@ -50,7 +50,7 @@ def test_none_of_them_is_the_default():
     assert found == [{"num_fewshot": (None,), "prune_heads": None}]
 
 
-METHODS_LISTED = "gradient, knockout, magnitude, random; did you mean gradient?"
+METHODS_LISTED = "gradient, knockout, function_vector, magnitude, random; did you mean gradient?"
 
 
 @pytest.mark.parametrize(
