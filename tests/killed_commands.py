@@ -2,7 +2,7 @@
 
 python killed_commands.py compact CHECKPOINT MASK FOLDER: SIGKILL before each change of the file system, each time with
 a folder of its own, until a child ends by itself; and in the middle of a shard.
-python killed_commands.py demo FOLDER POINT...: SIGKILL before the changes of these numbers, all in one folder; a line
+python killed_commands.py demo (or paper) FOLDER POINT...: SIGKILL before the changes of these numbers, all in one folder; a line
 for each says how many files it left, and which are no whole ones. A last child ends by itself.
 """
 
@@ -22,10 +22,21 @@ from click.testing import CliRunner
 from lm_eval_prune import PruningMask
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.compaction import checkpoint
+from lm_eval_prune.paper import page, study, terminal  # noqa: F401
 from lm_eval_prune.report import leaderboard  # noqa: F401 (imported once, before the children)
 from lm_eval_prune.sweep import demo
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+OF_PAPER = [
+    "--tasks",
+    "demo_facts,demo_recall",
+    "--num_fewshot",
+    "0",
+    "--importance_limit",
+    "2",
+    "--num_sequences",
+    "2",
+]
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.truncate"}
 
 
@@ -72,12 +83,13 @@ def killed_compactions(source: str, mask: str, folder: Path) -> None:
     assert child(compacted(folder / "shard" / "out"), folder / "shard", None) == -signal.SIGKILL
 
 
-def killed_demos(folder: Path, points: list[int]) -> None:
-    # The same study, smaller.
+def killed_studies(arguments: list[str], folder: Path, points: list[int]) -> None:
+    # The same studies, smaller.
     demo.GRIDS = ({"ranking": (demo.RANKING,), "prune_heads": ("0", "0.5")},)
+    study.GRIDS = ({"ranking": ("own",), "prune_heads": ("0.5",)}, {"ranking": ("own",), "prune_ffns": ("0.2",)})
 
     def work() -> None:
-        found = CliRunner().invoke(cli, ["demo", "--limit", "2", "--output_path", str(folder)])
+        found = CliRunner().invoke(cli, [*arguments, "--limit", "2", "--output_path", str(folder)])
         if found.exception:
             raise found.exception
 
@@ -115,4 +127,4 @@ if __name__ == "__main__":
     if command == "compact":
         killed_compactions(given[0], given[1], Path(given[2]))
     else:
-        killed_demos(Path(given[0]), [int(point) for point in given[1:]])
+        killed_studies([command, *OF_PAPER * (command == "paper")], Path(given[0]), [int(point) for point in given[1:]])

@@ -1,4 +1,4 @@
-"""`compact` and `demo` killed at exact points: what they leave is nothing, whole, or gone with the next run."""
+"""`compact`, `demo` and `paper` killed at exact points: what they leave is nothing, whole, or gone with the next run."""
 
 import json
 import subprocess
@@ -72,3 +72,18 @@ def test_a_killed_demo_leaves_whole_files_alone_and_the_next_run_ends_as_if_neve
     assert len(cells) == 30
     for name in cells:
         assert json.loads(again[name].read_text())["results"] == json.loads(never[name].read_text())["results"], name
+
+
+def test_a_killed_study_of_the_paper_ends_as_if_never_stopped(tmp_path):
+    points = [20, 60, 110]
+    lines = killed("paper", tmp_path / "killed", *points)
+    assert [line["code"] for line in lines] == [-9] * len(points)
+    assert [line["broken"] for line in lines] == [[]] * len(points)
+    killed("paper", tmp_path / "never")
+    for name in ("sweep/importance", "sweep/cells", "induction"):
+        again, never = (sorted(path.name for path in (tmp_path / run / name).iterdir()) for run in ("killed", "never"))
+        assert again == never
+    reports = [json.loads((tmp_path / name / "paper.json").read_text()) for name in ("killed", "never")]
+    commands = [[bool(section.pop("command")) for section in report["sections"]] for report in reports]
+    assert commands[0] == commands[1]  # they name the folder
+    assert reports[0] == reports[1]

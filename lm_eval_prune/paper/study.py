@@ -98,11 +98,14 @@ def _default_tasks(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_several_tasks(settings: Mapping[str, Any]) -> bool:
     """Whether there is another task to take scores from."""
-    from lm_eval_prune.harness.tasks import members_of
+    from lm_eval_prune.harness.tasks import members_of, require_known
 
     config = make_config(dict(settings))
-    names = [task for name in config.tasks for task in members_of(name, config.include_path, config.include_defaults)]
-    return len(set(names)) > 1
+    if len(config.tasks) > 1:
+        return True
+    (name,), place = config.tasks, (config.include_path, config.include_defaults)
+    require_known([name], *place)
+    return len(members_of(name, *place)) > 1  # it may be a group
 
 
 def run_study(

@@ -1,0 +1,230 @@
+"""What the report of the paper says of a claim: quantities against their definitions, verdicts, and what is data."""
+
+import itertools
+import math
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+from test_docs import require_accepted
+
+from lm_eval_prune.cli.main import cli
+from lm_eval_prune.errors import PruneError
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.paper.claims import CLAIMS, SECTIONS, Claim
+from lm_eval_prune.paper.commands import command_for
+from lm_eval_prune.paper.evidence import Evidence
+from lm_eval_prune.paper.quantities import QUANTITIES, Measured, measured, middle_layers, over_pairs, over_tasks
+from lm_eval_prune.paper.study import GRIDS, TASKS, make_study
+from lm_eval_prune.paper.verdicts import CANNOT_BE_TOLD, FAILS, HOLDS, finding_of, verdict_of
+from lm_eval_prune.report.score_sets import ScoreSet
+from lm_eval_prune.sweep.config import load_configs
+
+DOCS = Path(__file__).parent.parent / "docs"
+LAYERS, HEADS = 6, 5
+GENERATOR = np.random.default_rng(7)
+SCORES = {
+    (task, shots): GENERATOR.random((LAYERS, HEADS)) + np.linspace(0, 1, LAYERS)[:, None]
+    for task in "abcd"
+    for shots in (0, 5)
+}
+CAPACITY = GENERATOR.random((LAYERS, HEADS)) ** 4
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    variance = GENERATOR.random((LAYERS, HEADS)).tolist()
+    file = ImportanceScores(
+        component="heads",
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        scores=tuple(map(tuple, CAPACITY.tolist())),
+        settings={"method": "copying-olsson2022", "num_sequences": 50, "variance": variance},
+    )
+    scores = ScoreSet("m", importance={("heads", "gradient"): dict(SCORES)})
+    scores.importance["ffns", "knockout"] = {(task, 0): values[:, 0] for (task, k), values in SCORES.items() if k == 0}
+    return Evidence(tmp_path, "m", scores=scores, induction={"copying-olsson2022": file})
+
+
+def top(scores):
+    """Flat places of the 9 of 30 that stay when floor(0.7 * 30) go."""
+    return set(np.argsort(scores.ravel(), kind="stable")[21:].tolist())
+
+
+def of(evidence, quantity, **where):
+    return measured(evidence, quantity, where, 0.0)
+
+
+def require_t(found, values):
+    """The mean over tasks with Student's t."""
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    assert (found.basis, found.count) == ("tasks", len(values))
+
+
+def test_quantities_over_tasks_are_their_definitions(evidence):
+    tasks = [SCORES[task, 5] for task in "abcd"]
+    require_t(
+        of(evidence, "retained", kind="copying", num_fewshot=5),
+        [CAPACITY.ravel()[sorted(top(scores))].sum() / CAPACITY.sum() - 0.3 for scores in tasks],
+    )
+    require_t(
+        of(evidence, "overlap_with_induction", kind="copying", num_fewshot=5),
+        [len(top(scores) & top(CAPACITY)) / 9 - 0.3 for scores in tasks],
+    )
+    require_t(
+        of(evidence, "important_in_middle", num_fewshot=5),
+        [sum(place // HEADS in (1, 2, 3) for place in top(scores)) / 9 - 0.5 for scores in tasks],
+    )
+    require_t(
+        of(evidence, "later_ffns", num_fewshot=0),
+        [SCORES[task, 0][3:, 0].mean() - SCORES[task, 0][:3, 0].mean() for task in "abcd"],
+    )
+    require_t(
+        of(evidence, "agreement_of_shots", first=0, second=5),
+        [stats.spearmanr(SCORES[task, 0].ravel(), SCORES[task, 5].ravel()).statistic for task in "abcd"],
+    )
+
+
+def require_jackknife(found, value, left):
+    error = math.sqrt((len(left) - 1) / len(left) * sum((one - np.mean(left)) ** 2 for one in left))
+    reach = stats.t.ppf(0.975, len(left) - 1) * error
+    assert (found.value, found.low, found.high) == pytest.approx((value, value - reach, value + reach))
+
+
+def test_quantities_over_pairs_and_of_the_mean_ranking_leave_out_one_task_at_a_time(evidence):
+    rho = {
+        pair: stats.spearmanr(SCORES[pair[0], 5].ravel(), SCORES[pair[1], 5].ravel()).statistic
+        for pair in itertools.combinations("abcd", 2)
+    }
+    left = [np.mean([value for pair, value in rho.items() if task not in pair]) for task in "abcd"]
+    require_jackknife(of(evidence, "agreement_of_tasks", num_fewshot=5), np.mean(list(rho.values())), left)
+
+    shared = {pair: len(top(SCORES[pair[0], 5]) & top(SCORES[pair[1], 5])) / 9 - 0.3 for pair in rho}
+    left = [np.mean([value for pair, value in shared.items() if task not in pair]) for task in "abcd"]
+    require_jackknife(of(evidence, "overlap_of_tasks", num_fewshot=5), np.mean(list(shared.values())), left)
+
+    def held(tasks):
+        mean = np.mean([SCORES[task, 5] for task in tasks], axis=0)
+        return CAPACITY.ravel()[sorted(top(mean))].sum() / CAPACITY.sum() - 0.3
+
+    left = [held(set("abcd") - {task}) for task in "abcd"]
+    require_jackknife(of(evidence, "retained_by_mean", kind="copying", num_fewshot=5), held("abcd"), left)
+
+
+def test_few_heads_is_the_least_share_that_holds_half_of_a_score(evidence):
+    held = np.cumsum(sorted(CAPACITY.ravel(), reverse=True))
+    least = next(count for count in range(1, 31) if held[count - 1] >= CAPACITY.sum() / 2)
+    found = of(evidence, "heads_for_half", kind="copying")
+    assert found.value == pytest.approx(least / 30)
+    assert (found.basis, found.count) == ("sequences", 50)
+    assert found.low < found.high
+
+
+def test_what_is_not_there_is_no_data_and_too_few_tasks_have_no_interval(evidence):
+    assert of(evidence, "retained", kind="prefix-matching", num_fewshot=5) is None
+    assert of(evidence, "agreement_of_tasks", num_fewshot=1) is None
+    assert of(evidence, "loss", part="heads", ranking="own", heads="0.7", ffns="0", num_fewshot=0) is None
+    assert over_tasks([]) is None
+    assert math.isnan(over_tasks([0.5]).low)
+    assert over_pairs(["a"], lambda one, other: 1.0) is None
+    assert math.isnan(over_pairs(["a", "b"], lambda one, other: 1.0).low)
+    claim = next(claim for claim in CLAIMS if claim.key == "agreement-5shot")
+    assert finding_of(claim, None).verdict == "no data"
+    assert finding_of(claim, over_tasks([0.5])).verdict == CANNOT_BE_TOLD
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "high", "obstacle", "verdict"),
+    [
+        ("at most", 0.01, 0.05, "", HOLDS),
+        ("at most", 0.01, 0.051, "", CANNOT_BE_TOLD),
+        ("at most", 0.051, 0.2, "", FAILS),
+        ("at most", 0.01, 0.02, "at chance", CANNOT_BE_TOLD),
+        ("at most", 0.06, 0.2, "at chance", FAILS),
+        ("more than", 0.051, 0.2, "", HOLDS),
+        ("more than", 0.05, 0.2, "", CANNOT_BE_TOLD),
+        ("more than", -0.2, 0.05, "", FAILS),
+        ("more than", math.nan, math.nan, "", CANNOT_BE_TOLD),
+    ],
+)
+def test_a_verdict_is_of_the_whole_interval(relation, low, high, obstacle, verdict):
+    claim = Claim("key", "figure-4", "text", "loss", relation=relation, threshold=0.05)
+    found, why = verdict_of(claim, Measured((low + high) / 2, low, high, "documents", 300, obstacle=obstacle))
+    assert found == verdict
+    assert bool(why) == (verdict == CANNOT_BE_TOLD)
+
+
+def test_the_middle_half_of_the_layers():
+    assert middle_layers(64) == range(16, 48)
+    assert middle_layers(6) == range(1, 4)
+    assert middle_layers(1) == range(0, 1)
+
+
+def test_claims_and_sections_are_whole():
+    keys = [section.key for section in SECTIONS]
+    assert len(set(keys)) == len(keys)
+    assert len({claim.key for claim in CLAIMS}) == len(CLAIMS)
+    assert {claim.section for claim in CLAIMS} <= set(keys)
+    assert {claim.quantity for claim in CLAIMS} == set(QUANTITIES)
+    numbers = {int(n) for s in SECTIONS if "Fig" in s.number for n in re.findall(r"\d+", s.number)}
+    assert numbers | {13} == set(range(3, 20))  # 12 to 14
+
+
+def test_the_page_of_the_docs_lists_today_s_claims():
+    rows = re.findall(r"^\| (.+) \|$", (DOCS / "paper.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = [tuple(cell.strip() for cell in row.split(" | ")) for row in rows]
+    numbers = {section.key: section.number for section in SECTIONS}
+    for claim in CLAIMS:
+        (row,) = [r for r in listed if r[:2] == (numbers[claim.section], claim.text)]
+        assert claim.num_fewshot is None or str(claim.num_fewshot) in row[2].split(", "), claim
+        assert row[3] == f"{claim.relation} {claim.threshold:g}"
+
+
+def test_the_grids_are_those_of_the_settings_for_the_papers_model(tmp_path):
+    study = make_study(tmp_path, {"model_args": "pretrained=some/model"}, num_sequences=2, unseen=["mathqa"])
+    own, theirs = study.sweeps, load_configs("opt-66b", output_path="x")
+    names = ("ranking", "prune_heads", "prune_ffns", "tasks", "num_fewshot")
+    for one, other in zip(own[: len(GRIDS)], theirs, strict=True):
+        assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+    assert own[-1].ranking == ("task:closest", "task:farthest")
+    (unseen,) = study.unseen
+    assert (unseen.tasks, unseen.ranking) == (("mathqa",), ("aggregate:" + "+".join(TASKS),))
+
+
+def test_a_study_of_one_task_has_nobody_to_take_scores_from(tmp_path):
+    study = make_study(tmp_path, {"tasks": ("demo_facts",)}, num_sequences=2)
+    assert len(study.sweeps) == len(GRIDS)
+
+
+def test_every_section_names_a_command_that_is_taken(evidence):
+    lacking = Evidence(evidence.folder, "m", settings={"tasks": ["piqa", "copa"], "num_fewshot": [0, 1], "limit": 30.0})
+    for found in (evidence, lacking):
+        for section in SECTIONS:
+            words = shlex.split(command_for(section.key, found))
+            assert words[0] == "lm-eval-prune"
+            require_accepted(words[1:])
+    assert "--limit 30" in command_for("figure-4", lacking)
+    assert "induction" in command_for("figure-18", evidence)
+    assert "importance" in command_for("figure-18", lacking)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--report_only"], "no such file"),
+        (["--tasks", "no_such_task", "--dry_run"], "no_such_task"),
+        (["--model_args", "pretrained=x,mask=m.json", "--tasks", "demo_facts", "--dry_run"], "mask"),
+        (["--num_fewshot", "many"], "num_fewshot"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path, arguments, said):
+    found = CliRunner().invoke(cli, ["paper", *arguments, "--output_path", str(tmp_path / "out")])
+    assert isinstance(found.exception, PruneError), found.output
+    assert said in str(found.exception)
+    assert "\n" not in str(found.exception)
+    assert not (tmp_path / "out").exists()
