@@ -2,8 +2,8 @@
 
 python killed_commands.py compact CHECKPOINT MASK FOLDER: SIGKILL before each change of the file system, each time with
 a folder of its own, until a child ends by itself; and in the middle of a shard.
-python killed_commands.py demo (or paper) FOLDER POINT...: SIGKILL before the changes of these numbers, all in one folder; a line
-for each says how many files it left, and which are no whole ones. A last child ends by itself.
+python killed_commands.py demo FOLDER POINT... (or paper): SIGKILL before the changes of these numbers, all in one
+folder; a line for each says how many files it left, and which are no whole ones. A last child ends by itself.
 """
 
 from __future__ import annotations

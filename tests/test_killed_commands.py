@@ -1,4 +1,4 @@
-"""`compact`, `demo` and `paper` killed at exact points: what they leave is nothing, whole, or gone with the next run."""
+"""`compact`, `demo` and `paper` killed at exact points: what is left is nothing, whole, or gone with the next run."""
 
 import json
 import subprocess
