@@ -127,6 +127,7 @@ def test_compact_takes_a_folder_with_a_comma_and_the_dtype_that_it_has(checkpoin
 
 PACKAGE = Path(lm_eval_prune.__file__).parent
 OTHERS = {
+    "always",
     "force-reinstall",
     "no-deps",
     "no-build-isolation",
