@@ -6,7 +6,8 @@ Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, an
     columns[]        task, metric, higher_is_better, num_fewshot; detectable, units, unit_field, documents;
                      chance {level, by} or null; at_chance[] numbers of shots
     average          name, and the same
-    entries[]        a row: rank, variant, model, backend, ranking, prune_heads, prune_ffns, oracle, num_seeds,
+    entries[]        a row: rank, variant, model, backend, ranking, prune_heads, prune_ffns (the same shares again
+                     as heads_pruned, ffns_pruned, which programs know), oracle, num_seeds,
                      num_fewshot (null: each task its own), documents, parameters, parameters_left, flops_left, seeds[],
                      average and tasks{column name}: value, low/high or stderr, spread, num_documents, verdict,
                      difference {value, low, high, p, p_holm, method, paired, ...} or null; of a task, donor (whose
@@ -129,6 +130,8 @@ def _identity(entry: Entry) -> dict[str, Any]:
         "ranking": entry.ranking,
         "prune_heads": _number(entry.prune_heads),
         "prune_ffns": _number(entry.prune_ffns),
+        "heads_pruned": _number(entry.prune_heads),
+        "ffns_pruned": _number(entry.prune_ffns),
         "oracle": entry.oracle,
         "num_seeds": len(entry.seeds),
         "num_fewshot": None if entry.num_fewshot == OWN_SHOTS else entry.num_fewshot,
