@@ -387,7 +387,7 @@ def test_bad_input_to_the_command_is_one_line(checkpoint, mask, tmp_path):
         *(
             (["-a", f"pretrained={tmp_path / name}", "--mask", tmp_path / "mask.json"], message)
             for name, message in {
-                "mamba": "model type 'mamba' is not supported: it has no heads to mask",
+                "mamba": "model type 'mamba' is not supported: no attention found in its MambaBlock",
                 "broken": 'broken: its configuration: "hidden_size" is "large"',
                 "bare": "bare: no weights found; expected model.safetensors or pytorch_model.bin",
                 "odd": "odd: its configuration: 4 heads do not divide a width of 30",

@@ -82,7 +82,7 @@ def test_results_are_read_without_torch_and_the_harness(light, sweep, tmp_path):
     [
         (["demo"], "torch"),
         (["importance", "--tasks", "piqa", "--output_path", "x"], "torch"),
-        (["sweep", "--config", "bundled", "--output_path", "x"], "lm_eval"),
+        (["sweep", "--config", "bundled", "--output_path", "x"], "torch"),
         (["leaderboard", "GRID", "--figures", "svg"], "altair"),
     ],
 )

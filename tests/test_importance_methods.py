@@ -39,7 +39,13 @@ def test_random_scores_are_seeded_and_leave_the_callers_draws_alone():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_scores_both_components(name):
-    inputs = Inputs(model=tiny_model(), examples=examples(3))
+    inputs = Inputs(model=tiny_model(), examples=examples(3), shuffled=examples(2))
+    if name == "function_vector":
+        scores = METHODS[name].heads(inputs)
+        assert (scores.shape, scores.dtype, len(scores.unique())) == ((3, 4), torch.float32, 12)
+        with pytest.raises(ArgumentError, match="scores heads"):
+            METHODS[name].ffns(inputs)
+        return
     for scores, shape in ((METHODS[name].heads(inputs), (3, 4)), (METHODS[name].ffns(inputs), (3,))):
         assert (scores.shape, scores.dtype) == (shape, torch.float32)
         assert len(scores.unique()) == scores.numel()
