@@ -109,6 +109,23 @@ def test_controls_and_ffns(accuracies):
             assert number(cell) == pytest.approx(found, abs=5.1e-4)
 
 
+def test_controls_at_5_shots(accuracies):
+    variants = {
+        "least important heads": [("own", None)],
+        "random heads": [("random", seed) for seed in range(3)],
+        "most important heads": [("most:own", None)],
+    }
+    rows = rows_of("At 5 shots the same order")[1:]
+    assert len(rows) == 3
+    tasks = ("arc_easy", "piqa", "copa")
+    for name, *cells in rows:
+        for share, cell in zip(("0.1", "0.2", "0.3"), cells, strict=True):
+            pruned = [(ranking, share, "0", seed) for ranking, seed in variants[name]]
+            assert number(cell) == pytest.approx(difference(accuracies, "fiveshot", tasks, 5, pruned), abs=5.1e-4)
+    dense = np.mean([accuracies["fiveshot", task, 5, DENSE] for task in tasks])
+    assert dense == pytest.approx(0.617, abs=5.1e-4)
+
+
 def test_heads_and_ffns_together(accuracies):
     rows = rows_of("Both together")[1:]
     checked = 0
