@@ -220,6 +220,7 @@ def test_every_section_names_a_command_that_is_taken(evidence):
         (["--tasks", "no_such_task", "--dry_run"], "no_such_task"),
         (["--model_args", "pretrained=x,mask=m.json", "--tasks", "demo_facts", "--dry_run"], "mask"),
         (["--num_fewshot", "many"], "num_fewshot"),
+        (["--tasks", "demo_facts,demo_recall", "--unseen", "no_such_task"], "no_such_task"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, arguments, said):

@@ -85,6 +85,7 @@ def make_study(folder: Path, settings: Mapping[str, Any], *, unseen: Sequence[st
     if unseen:
         grid = {"ranking": ("aggregate:" + "+".join(common["tasks"]),), "prune_heads": ("0", *DONOR_SHARES)}
         others = [make_config({**common, **grid, "tasks": tuple(unseen)})]
+        _require_known(others[0])  # told before hours of work, not after them
     return Study(folder, sweeps, others, num_sequences)
 
 
@@ -94,6 +95,12 @@ def _default_tasks(settings: Mapping[str, Any]) -> dict[str, Any]:
     from lm_eval_prune.harness.registration import tasks_folder
 
     return {"tasks": (BUNDLED_GROUP,), "include_path": str(tasks_folder()), "include_defaults": False}
+
+
+def _require_known(config: SweepConfig) -> None:
+    from lm_eval_prune.harness.tasks import require_known
+
+    require_known(list(config.tasks), config.include_path, config.include_defaults)
 
 
 def _has_several_tasks(settings: Mapping[str, Any]) -> bool:
