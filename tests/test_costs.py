@@ -155,7 +155,12 @@ def test_devices_as_written():
     assert parse_devices("cpu:24GB") == Devices((), 24 * GB)
 
 
-@pytest.mark.parametrize("text", ["", "8", "8x", "yx80GB", "0x80GB", "8x0GB", "8x80", "8x80GBs", "cpu", "cpu:", "disk"])
+NO_SIZES = [f"8x{'9' * 400}GB", f"cpu:{'1' * 5000}kb", f"1x1.{'0' * 400}TB", "8x٣GB"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "8x", "yx80GB", "0x80GB", "8x0GB", "8x80", "8x80GBs", "cpu", "cpu:", "disk", *NO_SIZES]
+)
 def test_devices_that_are_not_understood(text):
     with pytest.raises(ArgumentError, match="such as 8x80GB") as caught:
         parse_devices(text)

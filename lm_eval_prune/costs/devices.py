@@ -63,7 +63,7 @@ def parse_devices(text: str) -> Devices:
 
 
 def _bytes(size: str, text: str, entry: str) -> int:
-    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b)", size)
+    matched = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([kmgt]i?b)", size)
     if matched is None or not float(matched[1]):
         raise ArgumentError(f"devices={text}: {entry.strip()!r} is not understood; {EXPECTED}")
     return int(float(matched[1]) * UNITS[matched[2].upper()])
