@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.api.task import Task
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
-from lm_eval_prune.file_names import distinct_names, importance_file_name
-from lm_eval_prune.files import json_line, require_ours, require_writable
+from lm_eval_prune.file_names import importance_file_name
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model_record import model_record, require_same_model
+from lm_eval_prune.harness.per_task import Outcome, TaskCell, each_computed, require_answers, task_cells
 from lm_eval_prune.harness.requests import (
     SPLITS,
     Documents,
@@ -27,13 +25,12 @@ from lm_eval_prune.harness.requests import (
     chosen_split,
 )
 from lm_eval_prune.harness.results import package_versions
-from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
+from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.progress import Bar, working
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
@@ -97,20 +94,6 @@ class ImportanceConfig:
         object.__setattr__(self, "limit", checked_limit(self.limit))
 
 
-class Outcome(NamedTuple):
-    """One file, when it is there."""
-
-    path: Path
-    computed: bool
-    """False where it was there before."""
-
-
-class _Cell(NamedTuple):
-    task: Task | None
-    num_fewshot: int
-    path: Path
-
-
 def compute_importance(config: ImportanceConfig, load_model: Callable[[], PrunedModel]) -> Iterator[Outcome]:
     """Write `<output_path>/<task>-<k>shot-<component>-<method>.json` for every task and number of shots.
 
@@ -118,23 +101,13 @@ def compute_importance(config: ImportanceConfig, load_model: Callable[[], Pruned
     computed. Without tasks the file is `<component>-<method>.json`. Of several processes the first writes and reports.
     Raises PruneError; a file appears whole or not at all.
     """
-    lm: PrunedModel | None = None
-    with working("Looking at the tasks", lambda line: None):
-        cells = _cells(config)
-    # One bar over the files; within each, one of its own.
-    for cell in Bar(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
-        if cell.path.exists() and not config.overwrite:
-            _require_same(config, cell, "--overwrite computes it again")
-            yield Outcome(cell.path, False)
-            continue
-        require_ours(cell.path)
-        if lm is None:
-            require_writable(config.output_path)
-            lm = load_model()
-        scores = _computed(config, cell, lm)
-        if scores is not None:
-            scores.save(cell.path)
-            yield Outcome(cell.path, True)
+    yield from each_computed(
+        config,
+        lambda: _cells(config),
+        load_model,
+        lambda cell, hint: _require_same(config, cell, hint),
+        lambda cell, lm: _computed(config, cell, lm),
+    )
 
 
 def scores_of(config: ImportanceConfig, lm: PrunedModel) -> ImportanceScores | None:
@@ -155,24 +128,13 @@ def processes_of(lm: PrunedModel) -> Processes:
     return Processes() if spread > 1 else Processes.current()
 
 
-def _cells(config: ImportanceConfig) -> list[_Cell]:
+def _cells(config: ImportanceConfig) -> list[TaskCell]:
     if not config.tasks:
-        return [_Cell(None, 0, config.output_path / f"{config.component}-{config.method}.json")]
-    # One by one: two groups may hold the same task at different numbers of shots.
-    loaded = [
-        load_tasks([asked], config.include_path, config.include_defaults, config.metadata) for asked in config.tasks
-    ]
-    tasks = [task for found in loaded for task in found.values()]
-    names = distinct_names(task.task_name for task in tasks)
-    cells: dict[Path, _Cell] = {}
-    for task, requested in itertools.product(tasks, config.num_fewshot):
-        shots = num_fewshot_of(task, requested)
-        name = importance_file_name(names[task.task_name], shots, config.component, config.method)
-        cells[config.output_path / name] = _Cell(task, shots, config.output_path / name)
-    return list(cells.values())
+        return [TaskCell(None, 0, config.output_path / f"{config.component}-{config.method}.json")]
+    return task_cells(config, lambda task, shots: importance_file_name(task, shots, config.component, config.method))
 
 
-def _require_same(config: ImportanceConfig, cell: _Cell, hint: str) -> ImportanceScores:
+def _require_same(config: ImportanceConfig, cell: TaskCell, hint: str) -> ImportanceScores:
     """What the file holds. Raises ArgumentError where it answers another question."""
     try:
         found = ImportanceScores.load(cell.path, config.component)
@@ -187,23 +149,20 @@ def _require_same(config: ImportanceConfig, cell: _Cell, hint: str) -> Importanc
             asked["metric"] = chosen_metric(cell.task, config.metric)
     if config.model is None:
         asked["means"] = config.means
-    for key, value in asked.items():
-        if found.settings.get(key) != value:
-            there = json_line(found.settings.get(key))
-            raise ArgumentError(f"{cell.path}: computed with {key}={there}, now {json_line(value)}; {hint}")
+    require_answers(cell.path, found.settings, asked, hint)
     if config.model is not None:
         require_same_model(cell.path, found.settings, config.model)
     return found
 
 
-def _computed(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> ImportanceScores | None:
+def _computed(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> ImportanceScores | None:
     scores, settings = _scores(config, cell, lm)
     if processes_of(lm).rank > 0:
         return None
     return ImportanceScores.from_tensor(scores, num_attention_heads=lm.mask.num_attention_heads, settings=settings)
 
 
-def _scores(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> tuple[torch.Tensor, dict[str, Any]]:
+def _scores(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> tuple[torch.Tensor, dict[str, Any]]:
     method = method_named(config.method)
     settings = _settings(config, cell, lm)
     processes = processes_of(lm)
@@ -254,7 +213,7 @@ def _documents_record(documents: Documents) -> dict[str, Any]:
     return {"num_examples": len(documents.doc_ids), "split": documents.split, "doc_ids": list(documents.doc_ids)}
 
 
-def _settings(config: ImportanceConfig, cell: _Cell, lm: PrunedModel) -> dict[str, Any]:
+def _settings(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> dict[str, Any]:
     settings: dict[str, Any] = {"method": config.method, **model_record(lm)}
     if cell.task is not None:
         settings |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}

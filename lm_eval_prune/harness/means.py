@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.api.task import Task
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError, FileFormatError
-from lm_eval_prune.file_names import distinct_names, means_file_name
-from lm_eval_prune.files import json_line, require_ours, require_writable
-from lm_eval_prune.harness.importance import Outcome, processes_of
+from lm_eval_prune.file_names import means_file_name
+from lm_eval_prune.harness.importance import processes_of
 from lm_eval_prune.harness.model_record import model_record, require_same_model
+from lm_eval_prune.harness.per_task import Outcome, TaskCell, each_computed, require_answers, task_cells
 from lm_eval_prune.harness.requests import SPLITS, build_documents, calibration, chosen_split
 from lm_eval_prune.harness.results import package_versions
-from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
+from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.mean_outputs import mean_outputs
-from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.means import Means
-from lm_eval_prune.progress import Bar, working
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
@@ -72,12 +68,6 @@ class MeansConfig:
         object.__setattr__(self, "limit", checked_limit(self.limit))
 
 
-class _Cell(NamedTuple):
-    task: Task
-    num_fewshot: int
-    path: Path
-
-
 def compute_means(config: MeansConfig, load_model: Callable[[], PrunedModel]) -> Iterator[Outcome]:
     """Write `<output_path>/<task>-<k>shot-means.safetensors` for every task and number of shots.
 
@@ -85,22 +75,13 @@ def compute_means(config: MeansConfig, load_model: Callable[[], PrunedModel]) ->
     Finished files are reported and left alone, unless `overwrite`; the model is loaded once, when a first file is to be
     computed. Of several processes the first writes and reports. Raises PruneError.
     """
-    lm: PrunedModel | None = None
-    with working("Looking at the tasks", lambda line: None):
-        cells = _cells(config)
-    for cell in Bar(cells, desc="Files", unit="file", disable=len(cells) < 2 or Processes.current().rank > 0):
-        if cell.path.exists() and not config.overwrite:
-            _require_same(config, cell, "--overwrite computes it again")
-            yield Outcome(cell.path, False)
-            continue
-        require_ours(cell.path)
-        if lm is None:
-            require_writable(config.output_path)
-            lm = load_model()
-        means = _computed(config, cell, lm)
-        if means is not None:
-            means.save(cell.path)
-            yield Outcome(cell.path, True)
+    yield from each_computed(
+        config,
+        lambda: _cells(config),
+        load_model,
+        lambda cell, hint: _require_same(config, cell, hint),
+        lambda cell, lm: _computed(config, cell, lm),
+    )
 
 
 def means_of(config: MeansConfig, lm: PrunedModel) -> Means | None:
@@ -115,37 +96,24 @@ def finished_means(config: MeansConfig, hint: str) -> Means:
     return _require_same(config, cell, hint)
 
 
-def _cells(config: MeansConfig) -> list[_Cell]:
-    # One by one: two groups may hold the same task at different numbers of shots.
-    loaded = [
-        load_tasks([asked], config.include_path, config.include_defaults, config.metadata) for asked in config.tasks
-    ]
-    tasks = [task for found in loaded for task in found.values()]
-    names = distinct_names(task.task_name for task in tasks)
-    cells: dict[Path, _Cell] = {}
-    for task, requested in itertools.product(tasks, config.num_fewshot):
-        shots = num_fewshot_of(task, requested)
-        path = config.output_path / means_file_name(names[task.task_name], shots)
-        cells[path] = _Cell(task, shots, path)
-    return list(cells.values())
+def _cells(config: MeansConfig) -> list[TaskCell]:
+    return task_cells(config, means_file_name)
 
 
-def _require_same(config: MeansConfig, cell: _Cell, hint: str) -> Means:
+def _require_same(config: MeansConfig, cell: TaskCell, hint: str) -> Means:
     """What the file holds. Raises ArgumentError where it answers another question."""
     try:
         found = Means.load(cell.path)
     except FileFormatError as error:
         raise FileFormatError(f"{error}; {hint}") from None
-    for key, value in _asked(config, cell).items():
-        if found.settings.get(key) != value:
-            there = json_line(found.settings.get(key))
-            raise ArgumentError(f"{cell.path}: computed with {key}={there}, now {json_line(value)}; {hint}")
+    require_answers(cell.path, found.settings, _asked(config, cell), hint)
     if config.model is not None:
         require_same_model(cell.path, found.settings, config.model)
     return found
 
 
-def _asked(config: MeansConfig, cell: _Cell) -> dict[str, Any]:
+def _asked(config: MeansConfig, cell: TaskCell) -> dict[str, Any]:
+    assert cell.task is not None
     return {
         "task": cell.task.task_name,
         "num_fewshot": cell.num_fewshot,
@@ -155,7 +123,8 @@ def _asked(config: MeansConfig, cell: _Cell) -> dict[str, Any]:
     }
 
 
-def _computed(config: MeansConfig, cell: _Cell, lm: PrunedModel) -> Means | None:
+def _computed(config: MeansConfig, cell: TaskCell, lm: PrunedModel) -> Means | None:
+    assert cell.task is not None
     documents = build_documents(
         cell.task, num_fewshot=cell.num_fewshot, split=config.split, limit=config.limit, seed=config.seed
     )
