@@ -1,13 +1,14 @@
-"""Whether `scorer=packed` answers as the harness's `hf` does: every request of real documents, dense and masked.
+"""Whether `pruned-hf` answers as the harness's `hf` does: every request of real documents, dense and masked.
 
     python benchmarks/check_scoring.py --benchmarks_data DIR [--pretrained DIR] [--num_fewshot 0,5] [--limit 2]
+        [--scorer packed] [--dtype float32]
 
 Without `--pretrained`, a tiny random model of every proven family. Both scorers get the same tokenised requests; a
 random mask prunes half of the heads and three tenths of the FFNs. Differences are also given in steps of float32 at the
 size of the sum, since no two orders of a float32 sum agree to less than that; where they are largest, so is how far
-either is from the model in float64. Where one text is requested split at two
-places, `hf` runs without its logits cache, which is wrong there. Ends with exit code 1 where a difference is larger
-than 1e-4 and than two steps.
+either is from the model in float64. `--dtype float64` computes both so, where rounding hides no other difference.
+Where one text is requested split at two places, `hf` runs without its logits cache, which is wrong there. Ends with
+exit code 1 where a difference is larger than 1e-4 and than two steps.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ VOCABULARY, POSITIONS = 4096, 1024
 @click.option("--limit", type=int, default=2, help="Documents of a task.")
 @click.option("--batch_size", type=int, default=4)
 @click.option("--seed", type=int, default=0, help="Of the masks.")
+@click.option("--scorer", type=click.Choice(["packed", "padded"]), default="packed")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--masked/--no-masked", "with_masks", default=True, help="Under a mask, too, and not dense alone.")
 def main(
     pretrained: str | None,
@@ -54,22 +57,25 @@ def main(
     num_fewshot: str,
     limit: int,
     with_masks: bool,
+    scorer: str,
+    dtype: str,
     **settings: int,
 ) -> None:
     """Compare every answer, and write the largest differences to results/."""
     cells: list[dict[str, Any]] = []
+    answering = {"scorer": scorer, "batch_size": settings["batch_size"]}
     requests: dict[tuple[str, int], list[Any]] = {}
     kinds = KINDS if with_masks else KINDS[:1]
     asked = [(task, shots) for shots in map(int, num_fewshot.split(",")) for task in tasks.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        for scorers in _models(pretrained, Path(folder), benchmarks_data):
+        for scorers in _models(pretrained, dtype, Path(folder), benchmarks_data):
             if pretrained or not requests:  # the tiny models have one tokenizer
                 requests_of = real_documents(scorers.hf(1), benchmarks_data, tasks.split(","), limit)
                 requests = {(task, shots): requests_of(task, shots) for task, shots in asked}
             for number, (task, shots) in enumerate(asked):
-                cell = _cell(scorers, requests[task, shots], kinds, settings["seed"] + number, settings["batch_size"])
+                cell = _cell(scorers, requests[task, shots], kinds, settings["seed"] + number, **answering)
                 cells.append({"family": scorers.model.config.model_type, "task": task, "num_fewshot": shots, **cell})
-                _write(cells, Path(pretrained).name if pretrained else "families")
+                _write(cells, "-".join([Path(pretrained).name if pretrained else "families", *_unusual(scorer, dtype)]))
             click.echo(_line(scorers.model.config.model_type, cells))
     beyond = [cell for cell in cells for kind in kinds if cell[kind]["beyond"]]
     click.echo("\n".join(json.dumps(cell) for cell in beyond) or "every answer of both agrees")
@@ -77,6 +83,10 @@ def main(
 
 
 KINDS = ("dense", "masked")
+
+
+def _unusual(scorer: str, dtype: str) -> list[str]:
+    return [name for name, usual in ((scorer, "packed"), (dtype, "float32")) if name != usual]
 
 
 def _write(cells: list[dict[str, Any]], models: str) -> None:
@@ -90,9 +100,9 @@ def _write(cells: list[dict[str, Any]], models: str) -> None:
     write_json(RESULTS / f"scoring-exactness-{models}-{date.today()}.json", content)
 
 
-def _models(pretrained: str | None, folder: Path, benchmarks_data: Path) -> Iterator[Scorers]:
+def _models(pretrained: str | None, dtype: str, folder: Path, benchmarks_data: Path) -> Iterator[Scorers]:
     if pretrained:
-        yield Scorers(pretrained, "cpu", "float32")
+        yield Scorers(pretrained, "cpu", dtype)
         return
     texts = training_texts(benchmarks_data)
     for family in PROVEN:
@@ -102,14 +112,14 @@ def _models(pretrained: str | None, folder: Path, benchmarks_data: Path) -> Iter
         for name in ("initializer_range", "init_std"):
             if hasattr(config, name):
                 setattr(config, name, 0.1)  # so that answers differ from one another
-        yield Scorers(str(save_random_model(folder / family, config, texts=texts)), "cpu", "float32")
+        yield Scorers(str(save_random_model(folder / family, config, texts=texts)), "cpu", dtype)
 
 
-def _cell(scorers: Scorers, requests: list[Any], kinds: tuple[str, ...], seed: int, batch_size: int) -> dict[str, Any]:
+def _cell(scorers: Scorers, requests: list[Any], kinds: tuple[str, ...], seed: int, **answering: Any) -> dict[str, Any]:
     shape = scorers.model.config.num_hidden_layers, scorers.model.config.num_attention_heads
     pruned = random_mask(*shape, prune_heads="0.5", prune_ffns="0.3", seed=seed)
     masks = dict(zip(KINDS, (PruningMask.dense(*shape), pruned), strict=True))
-    found = {kind: _compared(scorers, requests, mask, batch_size) for kind, mask in masks.items() if kind in kinds}
+    found = {kind: _compared(scorers, requests, mask, **answering) for kind, mask in masks.items() if kind in kinds}
     return {"requests": len(requests), **found}
 
 
@@ -125,12 +135,15 @@ def _line(family: str, cells: list[dict[str, Any]]) -> str:
     )
 
 
-def _compared(scorers: Scorers, requests: list[Any], mask: PruningMask, batch_size: int) -> dict[str, float]:
+def _compared(
+    scorers: Scorers, requests: list[Any], mask: PruningMask, scorer: str, batch_size: int
+) -> dict[str, float]:
     hf = scorers.hf(batch_size)
     hf.logits_cache = not _split_at_two_places(requests)
     with masked(scorers.model, mask):
         expected = hf._loglikelihood_tokens(requests, disable_tqdm=True)
-    found = scorers.packed(batch_size, mask)._loglikelihood_tokens(requests, disable_tqdm=True)
+    ours = scorers.pruned(batch_size, mask, scorer=scorer)
+    found = ours._loglikelihood_tokens(requests, disable_tqdm=True)
     one, other = (np.array([answer[0] for answer in answers]) for answers in (expected, found))
     differences = np.abs(one - other)
     worst = int(differences.argmax())

@@ -39,9 +39,9 @@ class Scorers:
     def hf(self, batch_size: int, *, logits_cache: bool = True) -> HFLM:
         return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, logits_cache=logits_cache)
 
-    def packed(self, batch_size: int | str, mask: PruningMask | None = None) -> PrunedModel:
+    def pruned(self, batch_size: int | str, mask: PruningMask | None = None, *, scorer: str = "packed") -> PrunedModel:
         return PrunedModel(
-            pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, mask=mask, scorer="packed"
+            pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch_size, mask=mask, scorer=scorer
         )
 
     def seconds(self, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -75,7 +75,7 @@ def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repea
 
     by_size = {size: run(scorers.hf(size))[0] for size in batch_sizes}
     best = min(by_size, key=lambda size: by_size[size])
-    ours = scorers.packed(best)
+    ours = scorers.pruned(best)
     trie = build_trie([request[1:] for request in requests], ours.max_length)
     different = {tuple(tokens) for tokens in trie.inputs}
     models = {"hf": scorers.hf(best), "packed": ours}

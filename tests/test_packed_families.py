@@ -116,6 +116,13 @@ def test_in_half_precision_packs_stay_as_close_to_float32_as_the_model_does(vari
     assert np.abs(ours - expected).max() <= max(2 * np.abs(theirs - expected).max(), 0.05)
 
 
+@pytest.mark.parametrize("variant", ["llama", "qwen3", "gpt_neox", "gpt2", "olmo2"])  # Gemma 2's own attention rounds
+def test_in_double_precision_nothing_is_rounded_to_float32(variant):
+    model = families.made(variant).double()
+    for mask, row in zip(several(model), packed(model, several(model)), strict=True):
+        assert [answer.log_likelihood for answer in row] == pytest.approx(plain(model, mask), abs=1e-11)
+
+
 @pytest.mark.parametrize("where", ["spread", "memory", "disk"])
 @pytest.mark.parametrize("variant", ["llama", "gemma2, windows and caps", "gpt_neox", "gpt2"])
 def test_weights_that_accelerate_moves_give_the_same_answers(variant, where, tmp_path):

@@ -22,9 +22,12 @@ MOST_LOGITS = 2**26
 class OutputLayer:
     """Scores what packs ask for."""
 
-    def __init__(self, model: DecoderForward, rows: int, dtype: torch.dtype) -> None:
-        """`rows` positions a slice, fewer where the vocabulary is very large; log-softmax in `dtype`."""
-        self.model, self.dtype = model, dtype
+    def __init__(self, model: DecoderForward, rows: int, softmax_dtype: torch.dtype | None) -> None:
+        """`rows` positions a slice, fewer where the vocabulary is very large.
+
+        Log-softmax in `softmax_dtype` (None: the logits'), float32 at least.
+        """
+        self.model, self.softmax_dtype = model, softmax_dtype
         self.rows = max(1, min(rows, MOST_LOGITS // model.vocab_size))
 
     def answers(self, hidden: Tensor, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
@@ -33,23 +36,26 @@ class OutputLayer:
         Returns, for each request of the pack, the sum of its log-probabilities and whether it is greedy.
         """
         order = np.argsort(pack.pair_asked, kind="stable")
-        values, hits = torch.empty(len(order), dtype=self.dtype), np.empty(len(order), dtype=bool)
+        values, hits = torch.empty(len(order), dtype=torch.float64), np.empty(len(order), dtype=bool)
+        dtype = torch.float32
         for first in range(0, len(hidden), self.rows):
             bounds = np.searchsorted(pack.pair_asked, (first, first + self.rows), sorter=order)
             pairs = order[slice(*bounds)]
             logits, log_probs = self._log_probs(hidden[first : first + self.rows])
+            dtype = log_probs.dtype
             row = torch.from_numpy(pack.pair_asked[pairs] - first).to(logits.device)
             target = torch.from_numpy(pack.pair_targets[pairs]).to(logits.device)
             hits[pairs] = _greedy(logits, row, target).cpu().numpy()
-            values[torch.from_numpy(pairs)] = log_probs[row, target].cpu()
+            values[torch.from_numpy(pairs)] = log_probs[row, target].cpu().double()
         # Summed as hf sums: a more exact sum would differ from it, by up to 1e-4 where a sum is beyond 1000.
-        sums = [float(part.sum()) for part in values.tensor_split(pack.pair_starts[1:].tolist())]
+        sums = [float(part.sum()) for part in values.to(dtype).tensor_split(pack.pair_starts[1:].tolist())]
         return np.array(sums), np.logical_and.reduceat(hits, pack.pair_starts)
 
     def _log_probs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """[n, hidden_size] -> logits and log-probabilities, both [n, vocab_size]."""
         logits = self.model.logits(hidden)
-        return logits, logits.log_softmax(-1, dtype=self.dtype)
+        dtype = torch.promote_types(torch.float32, self.softmax_dtype or logits.dtype)
+        return logits, logits.log_softmax(-1, dtype=dtype)
 
 
 def _greedy(logits: Tensor, row: Tensor, target: Tensor) -> Tensor:

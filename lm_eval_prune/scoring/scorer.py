@@ -97,9 +97,7 @@ def score_packs(
     masks = [mask | forward.removed for mask in masks]
     size = _size(batch_size)
     budget = token_budget(forward, forward.device.type, trie.longest, size)
-    # In float32, or in `softmax_dtype` where that is wider.
-    dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
-    output = OutputLayer(forward, output_rows(forward.output_device.type, trie.longest, size), dtype)
+    output = OutputLayer(forward, output_rows(forward.output_device.type, trie.longest, size), softmax_dtype)
     first = 0
     while first < len(trie):
         pack = build_pack(trie, first, end_of_pack(trie, first, budget))
