@@ -74,7 +74,8 @@ def test_minimal_decline_is_a_table_of_rankings_by_shots(opened):
     opened.page.click('nav.parts a[href="#declines"]')
     box = table.bounding_box()
     assert 0 <= box["y"] < 900
-    assert "largest share" in opened.page.text_content("#declines > p")
+    assert opened.page.text_content("#declines h2") == "Minimal decline: the share that can go"
+    assert "neither that nor a loss is shown" in opened.page.text_content("#declines > p")
 
 
 def test_the_last_row_is_chance_with_where_it_is_from(opened):

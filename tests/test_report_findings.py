@@ -4,12 +4,14 @@ import json
 import math
 
 import pytest
+from rich.console import Console
 
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.findings import decline_rows, findings
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.report.records import nested
 from lm_eval_prune.report.tables import markdown
+from lm_eval_prune.report.terminal import print_board
 from lm_eval_prune.report.wording import digits_of, value_text
 from lm_eval_prune.variants import Variant
 from tests.sweep_folders import sweep
@@ -45,8 +47,8 @@ def test_what_can_go_and_what_falls(tmp_path):
 
 def test_too_few_documents_promise_nothing(tmp_path):
     (found,) = findings(board_of(tmp_path, count=60))
-    assert found.sentence.startswith("0-shot: up to 70 % of the heads pruned no loss is shown (ranking own, average ")
-    assert "; 120 documents are too few to exclude one of 0.01); at 80 % the average falls from " in found.sentence
+    assert found.sentence.startswith("0-shot: it is unclear whether up to 70 % of the heads can go (ranking own, average ")
+    assert "; 120 documents are too few to exclude a loss of 0.01); at 80 % the average falls from " in found.sentence
     assert not found.enough
 
 
@@ -92,13 +94,13 @@ def test_minimal_decline_is_a_row_a_ranking_and_a_column_a_number_of_shots(tmp_p
         ("aggregate", "heads", ("70 %", "70 %")),
     }
     (few,) = decline_rows(board_of(tmp_path / "few", count=60))
-    assert few.cells == ("(70 %)",)
+    assert few.cells == ("0 %, unclear to 70 %",)
     (none,) = decline_rows(board_of(tmp_path / "none", losses=(0.3, 0.4, 0.5, 0.6)))
     assert none.cells == ("0 %",)
     part = board_of(tmp_path / "part", losses=(0, 0.004, 0.004, 0.6), margin=0.005, count=900)
     (row,) = decline_rows(part)
     shown = next(iter(part.declines)).fraction
-    assert row.cells == ("30 % (70 %)",)
+    assert row.cells == ("30 %, unclear to 70 %",)
     assert shown == "0.3"
 
 
@@ -114,6 +116,28 @@ def test_files_hold_the_sentence_and_the_table(tmp_path):
     text = markdown(board)
     assert found.sentence.split(" (")[0] in text
     assert "| own | heads | 70 % |" in text
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_what_is_unclear_is_never_read_as_what_can_go(tmp_path, width, capsys):
+    """Random masks with a large loss, of too few draws to show it: their share stands nowhere without its word."""
+    variants = [Variant("random", "0.5", "0", seed) for seed in (1, 2)]
+    harm = dict(zip(variants, (0.0, 0.9), strict=True))
+    sweep(tmp_path, variants, ("piqa", "copa"), (0, 1, 5), count=60, losses=harm)
+    board = compare(read_collection([tmp_path]), BoardConfig(margin=0.01))
+    (row,) = decline_rows(board)
+    assert row.cells == ("0 %, unclear to 50 %",) * 3
+    sentence = findings(board)[0].sentence
+    assert sentence.startswith("5-shot: it is unclear whether up to 50 % of the heads can go (ranking random, average ")
+    assert "; 120 documents and 2 draws are too few to exclude a loss of 0.01)" in sentence
+    print_board(board, board.entries, Console(width=width))
+    shown = capsys.readouterr().out
+    table = shown[shown.index("Minimal decline: the share that can go") :]
+    assert max(map(len, table.splitlines())) <= width
+    table = table.partition("The share")[0]
+    assert table.count("0 %,") == table.count("unclear") == table.count("to 50 %") == 3 and "(" not in table
+    assert "Minimal decline: the share that can go" in markdown(board)
+    assert "| random | heads | 0 %, unclear to 50 % |" in markdown(board)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_the_last_lines_say_what_was_found(board):
     sentence = next(finding.sentence for finding in findings(board))
     assert sentence.startswith("5-shot: ")
     assert text.endswith(sentence)
-    assert "Minimal decline ranking pruned 0-shot 5-shot" in text
+    assert "Minimal decline: the share that can go ranking pruned 0-shot 5-shot" in text
 
 
 def test_a_board_is_read_and_printed_without_torch_and_lm_eval(tmp_path):

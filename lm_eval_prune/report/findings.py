@@ -1,8 +1,8 @@
 """What a board found, in a sentence for each number of shots; and how far each ranking can go, as a table.
 
 Made once: the terminal, the page and all files say the same. A share that "can go" is a minimal decline
-(`averages.py`): its loss is shown to be within the margin. Where documents are too few for that, the sentence says that
-no loss is shown, which is less, and that the documents are too few.
+(`averages.py`): its loss is shown to be within the margin. Of larger shares of which neither that nor a loss is shown,
+sentence and table say that they are unclear, never that they can go.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from lm_eval_prune.report.board import Average, Board, Decline, Entry
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import digits_of, fixed, percent_of_text
 
-__all__ = ["DECLINE_NOTE", "DeclineRow", "Finding", "decline_header", "decline_rows", "findings"]
+__all__ = ["DECLINE_NOTE", "DECLINE_TITLE", "DeclineRow", "Finding", "decline_header", "decline_rows", "findings"]
 
 FIRST = ("own", "aggregate")
 """Rankings that a finding is about, before all others."""
 LAST = ("task:", "random", "most:")
 """Begin rankings that a finding is about only where there is nothing else."""
+DECLINE_TITLE = "Minimal decline: the share that can go"
 DECLINE_NOTE = (
-    "The largest share whose loss, and that of all smaller shares, is shown to be within the margin; in brackets the "
-    "largest up to which no loss is shown, where documents are too few to show that there is none."
+    "The share that can go: its loss, and that of all smaller shares, is shown to be within the margin. Unclear: of "
+    "larger shares, up to the one named, neither that nor a loss is shown."
 )
 
 
@@ -40,7 +41,7 @@ class Finding(NamedTuple):
     fraction: str
     """The share pruned that `dense` and `kept` are compared at; `0` where none is."""
     enough: bool
-    """Whether its loss is shown to be within the margin; else it is only not shown."""
+    """Whether its loss is shown to be within the margin; else that is unclear."""
     next_fraction: str
     """The next larger share that is worse, or of which nothing is shown; empty where none was evaluated."""
     dense: float
@@ -57,7 +58,7 @@ class DeclineRow(NamedTuple):
     ranking: str
     component: str
     cells: tuple[str, ...]
-    """One for each of the board's numbers of shots: such as `70 %`, `30 % (70 %)`, or empty."""
+    """One for each of the board's numbers of shots: such as `70 %`, `30 %, unclear to 70 %`, or empty."""
 
 
 class _Walk(NamedTuple):
@@ -149,7 +150,7 @@ def _chosen(walks: Sequence[_Walk]) -> _Walk:
 def _cell(walk: _Walk) -> str:
     shown = percent_of_text(walk.decline.fraction)
     seen = percent_of_text(walk.share(walk.seen[-1])) if walk.seen else ""
-    return shown if not walk.seen or seen == shown else f"{shown} ({seen})" if walk.shown else f"({seen})"
+    return shown if not walk.seen or seen == shown else f"{shown}, unclear to {seen}"
 
 
 def _finding(walk: _Walk, board: Board, several: bool) -> Finding:
@@ -192,12 +193,18 @@ def _kept_text(walk: _Walk, kept: Sequence[Entry], board: Board, texts: Sequence
     share = percent_of_text(walk.share(kept[-1]))
     if walk.shown:
         return f"{share} of the {component} can go (ranking {ranking}, average {texts[0]} to {texts[1]})"
-    number = _average(kept[-1]).num_documents
-    counted = f"{number:,} documents are" if number else "documents are"
     return (
-        f"up to {share} of the {component} pruned no loss is shown (ranking {ranking}, average {texts[0]} to "
-        f"{texts[1]}; {counted} too few to exclude one of {board.margin:g})"
+        f"it is unclear whether up to {share} of the {component} can go (ranking {ranking}, average {texts[0]} to "
+        f"{texts[1]}; {_counted(kept[-1])} too few to exclude a loss of {board.margin:g})"
     )
+
+
+def _counted(entry: Entry) -> str:
+    """The documents that a row's average is over, and its draws where there are several."""
+    number = _average(entry).num_documents
+    draws = len({(run.variant.seed, run.fewshot_seed) for run in entry.runs})
+    documents = f"{number:,} documents" if number else "documents"
+    return f"{documents} and {draws} draws are" if draws > 1 else f"{documents} are"
 
 
 def _after_text(entry: Entry, dense: str, value: str) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
-from lm_eval_prune.report.findings import DECLINE_NOTE, findings
+from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, findings
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.tables import decline_table, side_by_side
 from lm_eval_prune.report.wording import about_texts, brief_cell, chance_levels, describe_cell, legend, percent
@@ -47,7 +47,7 @@ class _Column(NamedTuple):
     @property
     def width(self) -> int:
         names = self.name.split() if self.folds else [self.name]
-        return max(len(line) for line in (*names, *(cell.plain for cell in self.cells)))
+        return max(len(line) for line in (*names, *(line for cell in self.cells for line in cell.plain.split("\n"))))
 
 
 def print_board(
@@ -67,11 +67,7 @@ def print_board(
     if texts := [*about_texts(board), *diluted(board)]:
         console.print(Text("; ".join(texts), style="dim"))
     if board.declines:
-        header, rows = decline_table(board)
-        columns = [_Column(name, [Text(row[place]) for row in rows]) for place, name in enumerate(header)]
-        console.print()
-        console.print(_table(columns, console.width, "Minimal decline", left=len(header) - len(board.shots)))
-        console.print(Text(DECLINE_NOTE, style="dim"))
+        _print_declines(board, console)
     if found := findings(board):
         console.print()
         for finding in found:
@@ -101,6 +97,21 @@ def _print_beside(board: Board, entries: Sequence[Entry], console: Console) -> N
         if _natural(columns) <= console.width:
             break
     console.print(_table(columns, console.width, board.average_name, left=1))
+
+
+def _print_declines(board: Board, console: Console) -> None:
+    """Minimal decline; where the table is too wide, what is unclear goes below what is shown."""
+    header, rows = decline_table(board)
+    for unclear in (", unclear to", ",\nunclear to", ",\nunclear\nto"):
+        columns = [
+            _Column(name, [Text(row[place].replace(", unclear to", unclear)) for row in rows])
+            for place, name in enumerate(header)
+        ]
+        if _natural(columns) <= console.width:
+            break
+    console.print()
+    console.print(_table(columns, console.width, DECLINE_TITLE, left=len(header) - len(board.shots)))
+    console.print(Text(DECLINE_NOTE, style="dim"))
 
 
 def _columns(
@@ -165,7 +176,7 @@ def _table(columns: Sequence[_Column], width: int, title: str, *, left: int) -> 
     over = _natural(columns) - width
     if over > 0:
         longest = max(range(left), key=natural.__getitem__)
-        natural[longest] = max(NARROWEST, natural[longest] - over)
+        natural[longest] = max(min(NARROWEST, natural[longest]), natural[longest] - over)
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD,
         show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0),

@@ -16,7 +16,7 @@ from lm_eval_prune.report.agreement import AGREEMENT_NOTE, Family, agreement_tab
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure, main_figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
-from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
+from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, decline_header, decline_rows, findings
 from lm_eval_prune.report.page import provenance
 from lm_eval_prune.report.page.answers import packed_answers
 from lm_eval_prune.report.page.documents import MOST_CHARACTERS, documents_of, write_documents
@@ -91,6 +91,7 @@ def render_page(
         board=board,
         declines=board.declines,
         decline_listing=_decline_listing(board),
+        decline_title=DECLINE_TITLE,
         decline_note=DECLINE_NOTE,
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
         models=list(dict.fromkeys(entry.model for entry in board.entries)),
