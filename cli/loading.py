@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from lm_eval_prune.progress import Bar
+from lm_eval_prune.progress import Bar, take_over_bars_of_weights
 
 LIBRARIES = {
     "torch": "torch",
@@ -34,6 +34,8 @@ def loading(*libraries: str, say: Callable[[str], None] = lambda line: None, sho
         for name in names:
             bar.set_description(f"Loading {name}")
             importlib.import_module(LIBRARIES[name])
+            if name == "transformers":
+                take_over_bars_of_weights()
             bar.update()
         bar.set_description("Loading lm_eval_prune")
         yield

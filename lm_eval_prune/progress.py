@@ -8,16 +8,18 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lm_eval_prune.text import printable
 
-__all__ = ["Bar", "say", "working"]
+__all__ = ["Bar", "loading_the_model", "say", "take_over_bars_of_weights", "working"]
 
 TICK_SECONDS = 1.0
 """How often a bar shows the time that has passed, whatever has been done of its work."""
@@ -49,6 +51,35 @@ def working(text: str, say: Callable[[str], None] = say, *, shown: bool = True) 
     with Bar(desc=text, bar_format=STAGE, leave=False, disable=not shown) as bar:
         if bar.disable and shown:
             say(text)
+        yield
+
+
+_taken_over = threading.Event()
+
+
+def take_over_bars_of_weights() -> None:
+    """For commands of ours: transformers' bar over a model's weights, which leaves a line, is not shown any more, and
+    `loading_the_model` says it. The bars of downloads stay.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    of_downloads = not are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the user's environment keeps the bars of downloads
+        logging.disable_progress_bar()
+    if of_downloads:
+        enable_progress_bars()
+    _taken_over.set()
+
+
+@contextmanager
+def loading_the_model() -> Iterator[None]:
+    """Shows that a model is loaded, where transformers' own bar was taken over; what is logged meanwhile stands above."""
+    if not _taken_over.is_set():
+        yield
+        return
+    with logging_redirect_tqdm(), working("Loading the model", lambda line: None):
         yield
 
 

@@ -75,6 +75,35 @@ def test_elsewhere_it_is_one_line_for_those_who_want_it(capsys):
     assert all(module in sys.modules for module in LIBRARIES.values())
 
 
+LOADS = """
+from lm_eval_prune.harness.model import PrunedModel
+PrunedModel(device="cpu")
+print("<as a command of ours>", flush=True)
+from huggingface_hub.utils import are_progress_bars_disabled
+from lm_eval_prune.cli.loading import loading
+with loading("torch", "transformers"): pass
+import logging, sys
+logging.basicConfig(stream=sys.stderr, format="logged: %(message)s", level=logging.INFO)
+logging.getLogger("lm_eval").setLevel(logging.INFO)
+print("<loads>", flush=True)
+PrunedModel(device="cpu")
+print("<bars of downloads:", not are_progress_bars_disabled(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_commands_say_that_the_model_is_loaded_and_transformers_does_not(monkeypatch):
+    """Its own bar stayed as a line among ours; where the library is used, and under the harness, it is as it was."""
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    before, _, ours = on_a_terminal(LOADS).partition("<as a command of ours>")
+    assert "Loading weights" in before and "Loading the model" not in before
+    assert "Loading the model [00:00]" in ours.partition("<loads>")[2]
+    assert "Loading weights" not in ours
+    logged = [line for line in ours.splitlines() if "logged: " in line and "Using device 'cpu'" in line]
+    assert logged and all(line.startswith(("logged: ", "\x1b")) for line in logged), "a line of its own"
+    assert "<bars of downloads: True" in ours
+
+
 @pytest.fixture
 def outside_any_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -44,6 +44,7 @@ from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.means import Means, means_asked_for
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY
+from lm_eval_prune.progress import loading_the_model
 from lm_eval_prune.scoring.finite import ADVICE, require_finite
 from lm_eval_prune.selection import select_mask
 from lm_eval_prune.text import message_of
@@ -132,7 +133,8 @@ class PrunedModel(HFLM):
     def _load(self, pretrained: str | torch.nn.Module, arguments: dict[str, Any]) -> None:
         """What `hf` does when it is made. Raises PruneError for whatever goes wrong."""
         try:
-            super().__init__(pretrained, **arguments)
+            with loading_the_model():
+                super().__init__(pretrained, **arguments)
         except PruneError:
             raise
         except Exception as error:  # of many kinds: no tokenizer, no weights, arguments that the model does not know
