@@ -135,7 +135,8 @@ def test_what_is_unclear_is_never_read_as_what_can_go(tmp_path, width, capsys):
     table = shown[shown.index("Minimal decline: the share that can go") :]
     assert max(map(len, table.splitlines())) <= width
     table = table.partition("The share")[0]
-    assert table.count("0 %,") == table.count("unclear") == table.count("to 50 %") == 3 and "(" not in table
+    assert table.count("0 %,") == table.count("unclear") == table.count("to 50 %") == 3
+    assert "(" not in table
     assert "Minimal decline: the share that can go" in markdown(board)
     assert "| random | heads | 0 %, unclear to 50 % |" in markdown(board)
 
