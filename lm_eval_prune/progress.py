@@ -75,7 +75,7 @@ def take_over_bars_of_weights() -> None:
 
 @contextmanager
 def loading_the_model() -> Iterator[None]:
-    """Shows that a model is loaded, where transformers' own bar was taken over; what is logged meanwhile stands above."""
+    """Shows that a model is loaded, where transformers' own bar was taken over; what is logged stands above it."""
     if not _taken_over.is_set():
         yield
         return

@@ -47,7 +47,8 @@ def test_what_can_go_and_what_falls(tmp_path):
 
 def test_too_few_documents_promise_nothing(tmp_path):
     (found,) = findings(board_of(tmp_path, count=60))
-    assert found.sentence.startswith("0-shot: it is unclear whether up to 70 % of the heads can go (ranking own, average ")
+    begin = "0-shot: it is unclear whether up to 70 % of the heads can go (ranking own, average "
+    assert found.sentence.startswith(begin)
     assert "; 120 documents are too few to exclude a loss of 0.01); at 80 % the average falls from " in found.sentence
     assert not found.enough
 
