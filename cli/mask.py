@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHOICE = (
     *("head_importance", "prune_heads", "ffn_importance", "prune_ffns"),
-    *("order", "layers", "normalisation", "unit", "seed"),
+    *("order", "layers", "normalisation", "unit", "seed", "without_importance", "leave_out"),
 )
 """Options that say what is pruned."""
 
@@ -42,6 +42,12 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
     "--random", "at_random", is_flag=True, help="Prune random heads and FFNs; files then only give the shape."
 )
 @click.option("--order", default="least", show_default=True, help="Prune the least or the most important, or random.")
+@click.option(
+    "--without_importance",
+    type=click.Path(),
+    help="With --order most: another importance file of heads, whose own top share is left out.",
+)
+@click.option("--leave_out", help="That share, of all heads. Default: 0.02.")
 @click.option("--layers", callback=_layer_range, help="Only in these layers, such as 4-11; shares are of their heads.")
 @click.option("--normalisation", default="none", show_default=True, help="Within layers: none, l2, standardised.")
 @click.option(
@@ -81,11 +87,14 @@ def command(
     \b
     lm-eval-prune mask --head_importance scores/aggregate-5shot-heads-gradient.json --prune_heads 0.7 \\
         --output_path mask.json
+    lm-eval-prune mask --head_importance scores/piqa-5shot-heads-function_vector.json --prune_heads 0.05 \\
+        --order most --without_importance scores/prefix-matching.json --output_path mask.json
     lm-eval-prune mask --from head_mask.npy --output_path mask.json
     """
     from lm_eval_prune.files import require_no_input
 
-    files = [path for path in (foreign, choice["head_importance"], choice["ffn_importance"]) if path is not None]
+    names = ("head_importance", "ffn_importance", "without_importance")
+    files = [path for path in (foreign, *(choice[name] for name in names)) if path is not None]
     require_no_input(output_path, files)
     shape = _shape(model_args, num_hidden_layers, num_attention_heads)
     groups = _groups(choice["unit"], model_args, num_key_value_heads)
@@ -138,6 +147,8 @@ def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
 
     if choice.pop("order") not in ("least", "random") or choice.pop("normalisation") != "none":
         raise ArgumentError("--random takes no scores: leave out --order and --normalisation")
+    if any([choice.pop("without_importance"), choice.pop("leave_out")]):
+        raise ArgumentError("--random takes no scores: leave out --without_importance and --leave_out")
     files = [path for path in (choice.pop("head_importance"), choice.pop("ffn_importance")) if path is not None]
     if (shape is None) == (not files):
         raise ArgumentError("--random needs the model's shape: from --model_args pretrained=..., or an importance file")

@@ -45,8 +45,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--ranking",
     multiple=True,
     help="own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK@5 (of these tasks), task:NAME, task:closest, "
-    "task:farthest, random:0+1+2 (seeds), or an importance file (two with + between); most: before it prunes the most "
-    "important first, kv_group: before all that whole groups of heads. May be given several times.",
+    "task:farthest, induction, function_vector, random:0+1+2 (seeds), or an importance file (two with + between); "
+    "most: before it prunes the most important first; most-without:induction, most-without:function_vector; kv_group: "
+    "before all that whole groups of heads. May be given several times.",
 )
 @sweep_options(
     click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")

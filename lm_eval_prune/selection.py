@@ -19,6 +19,7 @@ from lm_eval_prune.errors import ArgumentError, MaskShapeError
 from lm_eval_prune.files import sha256_of
 from lm_eval_prune.foreign_masks import Shape, read_mask
 from lm_eval_prune.fractions import parse_fraction
+from lm_eval_prune.importance.exclusion import LEFT_OUT, places_without
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import printable
@@ -51,13 +52,16 @@ def select_mask(
     unit: str = "head",
     num_key_value_heads: int | Callable[[], int] | None = None,
     shape: Shape | Callable[[], Shape] | None = None,
+    without_importance: FilePath | None = None,
+    leave_out: Share | None = None,
 ) -> PruningMask | None:
     """The mask that the arguments ask for; None where they ask for none (a dense model).
 
     Either `mask`, a file of ours or of another project (`foreign_masks`; some need the model's `shape`), or
     `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`; the other arguments are those of
-    `ranked_mask`. The mask's provenance names the files with their SHA-256, and as `oracle_on` the tasks whose scores
-    were taken from other than training documents.
+    `ranked_mask`. With `order="most"`, `without_importance` is a file of heads' scores whose top share, `leave_out`
+    (0.02), is left out. The mask's provenance names the files with their SHA-256, and as `oracle_on` the tasks whose
+    scores were taken from other than training documents.
     Raises ArgumentError, FractionError, FileFormatError, MaskError.
     """
     pairs = (("head", "prune_heads", head_importance, prune_heads), ("ffn", "prune_ffns", ffn_importance, prune_ffns))
@@ -88,6 +92,19 @@ def select_mask(
             provenance |= {name: float(share), f"{kind}_importance": _file_record(file)}
             if scores.oracle_on and order != "random":
                 provenance["oracle_on"] = sorted({*provenance.get("oracle_on", ()), *scores.oracle_on})
+    if without_importance is None and leave_out is not None:
+        raise ArgumentError(f"leave_out={leave_out} needs without_importance=FILE")
+    if without_importance is not None:
+        leave_out = parse_fraction(LEFT_OUT if leave_out is None else leave_out, "leave_out")
+        if head_importance is None or order != "most":
+            given = "without_importance" if head_importance is None else f"order={order}"
+            raise ArgumentError(f"{given}: heads are left out of a ranking by head_importance, with order=most")
+        scores = ImportanceScores.load(without_importance, "heads")
+        arguments |= {"without_scores": scores.tensor(), "leave_out": leave_out}
+        shapes[str(without_importance)] = scores.shape
+        provenance |= {"without_importance": _file_record(without_importance), "leave_out": float(leave_out)}
+        if scores.oracle_on:
+            provenance["oracle_on"] = sorted({*provenance.get("oracle_on", ()), *scores.oracle_on})
     if not arguments:
         return None
     if len(set(shapes.values())) > 1:
@@ -137,13 +154,16 @@ def ranked_mask(
     seed: int = 1234,
     unit: str = "head",
     num_key_value_heads: int | None = None,
+    without_scores: Tensor | None = None,
+    leave_out: Share = LEFT_OUT,
 ) -> PruningMask:
     """The mask that prunes the components which come first in `order`.
 
     head_scores: (num_hidden_layers, num_attention_heads), normalised within layers first (`importance.aggregate`);
     ffn_scores: (num_hidden_layers,). `layers` is the first and the last layer to prune in: ranks and fractions are
     then among those. With `unit="kv_group"`, groups are ranked, as `PruningMask.from_importance` does.
-    Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores.
+    Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores. With
+    `order="most"`, the heads of the top share `leave_out` by `without_scores` are not pruned (`importance.exclusion`).
     Raises ArgumentError, and what `PruningMask.from_importance` raises.
     """
     import torch
@@ -163,7 +183,11 @@ def ranked_mask(
             return None
         if order == "random":
             return torch.rand(scores.shape, generator=generator)[first : last + 1]
-        scores = normalised(scores, normalisation if scores.dim() == 2 else "none")[first : last + 1]
+        scores = normalised(scores, normalisation if scores.dim() == 2 else "none")
+        if without_scores is not None and scores.dim() == 2:
+            groups: dict[str, Any] = {"unit": unit, "num_key_value_heads": num_key_value_heads}
+            return places_without(scores, without_scores, leave_out, head_fraction, layers=(first, last), **groups)
+        scores = scores[first : last + 1]
         return -scores if order == "most" else scores
 
     part = PruningMask.from_importance(

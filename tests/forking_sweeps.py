@@ -1,18 +1,23 @@
-"""Sweeps in children of one process that has imported everything: python forking_sweeps.py FOLDER THREADS killed|shared
+"""Sweeps in children of one process that has imported everything.
+
+python forking_sweeps.py FOLDER THREADS killed|shared [CHANGES]
 
 killed: 20 children one after another, each killed at a random moment, then one that ends by itself.
 shared: 4 children at once.
+CHANGES are changes to the small grid, as JSON.
 Every finished cell is a line on standard output. The exit code is the number of children that failed by themselves.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from small_sweep import settings
@@ -22,12 +27,13 @@ from lm_eval_prune.sweep.run import run_sweep
 KILLS = 20
 
 
-def start(folder: Path) -> int:
+def start(folder: Path, changes: dict[str, Any]) -> int:
     """The process id of a child that sweeps."""
     if pid := os.fork():
         return pid
     try:
-        run_sweep(settings(folder, masks_at_once=2), progress=False, say=lambda line: os.write(1, f"{line}\n".encode()))
+        config = settings(folder, masks_at_once=2, **changes)
+        run_sweep(config, progress=False, say=lambda line: os.write(1, f"{line}\n".encode()))
     finally:
         os._exit(sys.exc_info()[0] is not None)
 
@@ -36,16 +42,17 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def main(folder: str, threads: str, mode: str) -> int:
+def main(folder: str, threads: str, mode: str, given: str = "{}") -> int:
+    changes = json.loads(given)
     torch.set_num_threads(int(threads))
     rng = random.Random(0)
     if mode == "killed":
         for _ in range(KILLS):
-            pid = start(Path(folder))
+            pid = start(Path(folder), changes)
             time.sleep(rng.uniform(0.1, 2.0))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    children = [start(Path(folder)) for _ in range(4 if mode == "shared" else 1)]
+    children = [start(Path(folder), changes) for _ in range(4 if mode == "shared" else 1)]
     return sum(map(bool, map(ended, children)))
 
 

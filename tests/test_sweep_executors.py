@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 import torch
-from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
+from small_sweep import BEYOND, NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune import PruneError
 from lm_eval_prune.harness.registration import tasks_folder
@@ -38,10 +38,11 @@ def actors():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, BEYOND], ids=["importance", "beyond"])
 @pytest.mark.parametrize(
     "cluster", [{"num_gpus": 1}], ids=["gpus"], indirect=True
 )  # Ray counts them, and looks for none
-def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, caplog, monkeypatch):
+def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, caplog, monkeypatch, changes):
     said, threads = [], torch.get_num_threads()
 
     # No work before both nodes have loaded the model: else one may have done it all by then.
@@ -60,13 +61,13 @@ def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, cap
 
     caplog.set_level(logging.WARNING)
     on_ray = {"executor": "ray", "ray_address": cluster.address, "masks_at_once": 2}
-    run_sweep(settings(tmp_path / "ray", **on_ray), say=say, progress=False)
+    run_sweep(settings(tmp_path / "ray", **on_ray, **changes), say=say, progress=False)
     torch.set_num_threads(1)  # as Ray has it: the order of a sum depends on it
     try:
-        run_sweep(settings(tmp_path / "local"), progress=False)
+        run_sweep(settings(tmp_path / "local", **changes), progress=False)
     finally:
         torch.set_num_threads(threads)
-    assert len(said) == len(set(said)) == NUM_CELLS
+    assert len(said) == len(set(said)) == len(cells(tmp_path / "local"))
     assert "a worker died; its work goes to another" in caplog.text
     assert cells(tmp_path / "ray") == cells(tmp_path / "local")
     assert samples(tmp_path / "ray") == samples(tmp_path / "local")

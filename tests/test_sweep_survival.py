@@ -1,6 +1,7 @@
 """What happens to a sweep: SIGKILL at any moment, other processes on its folder, a full disk, a folder to read only."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_sweep import NUM_CELLS, cells, leftovers, samples, settings
+from small_sweep import BEYOND, NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune.cli import main as command
 from lm_eval_prune.sweep import folder as disk
@@ -27,10 +28,18 @@ def finished(tmp_path_factory):
     return folder
 
 
-def forked(folder, mode):
+@pytest.fixture(scope="module", params=[{}, BEYOND], ids=["importance", "beyond"])
+def either(request, tmp_path_factory):
+    """(changes to the grid, its folder, computed without interruption)."""
+    folder = tmp_path_factory.mktemp("sweep") / "grid"
+    run_sweep(settings(folder, **request.param), progress=False)
+    return request.param, folder
+
+
+def forked(folder, mode, changes):
     """The lines that the sweeps of `forking_sweeps.py` said."""
     script = Path(__file__).parent / "forking_sweeps.py"
-    arguments = [sys.executable, str(script), str(folder), str(torch.get_num_threads()), mode]
+    arguments = [sys.executable, str(script), str(folder), str(torch.get_num_threads()), mode, json.dumps(changes)]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -45,16 +54,18 @@ def same(folder, finished):
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_and_resumed_it_ends_as_if_never_stopped(finished, tmp_path):
-    lines = forked(tmp_path / "killed", "killed")
-    assert len(lines) == len(set(lines)) <= NUM_CELLS  # a cell that was written is not computed again
+def test_killed_at_twenty_random_moments_and_resumed_it_ends_as_if_never_stopped(either, tmp_path):
+    changes, finished = either
+    lines = forked(tmp_path / "killed", "killed", changes)
+    assert 0 < len(lines) == len(set(lines)) <= len(cells(finished))  # what was written is not computed again
     same(tmp_path / "killed", finished)
 
 
 @pytest.mark.slow
-def test_four_processes_on_one_folder_compute_each_cell_once(finished, tmp_path):
-    lines = forked(tmp_path / "shared", "shared")
-    assert len(lines) == len(set(lines)) == NUM_CELLS
+def test_four_processes_on_one_folder_compute_each_cell_once(either, tmp_path):
+    changes, finished = either
+    lines = forked(tmp_path / "shared", "shared", changes)
+    assert len(lines) == len(set(lines)) == len(cells(finished)) >= 10
     same(tmp_path / "shared", finished)
 
 

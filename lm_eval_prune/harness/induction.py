@@ -11,10 +11,11 @@ import torch
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import trunk_of
-from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.files import json_line, require_ours, require_writable
 from lm_eval_prune.harness.importance import processes_of
 from lm_eval_prune.harness.model_record import model_record, require_same_model
+from lm_eval_prune.harness.per_task import require_answers
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.induction import COPYING_DEFINITIONS, copying_scores, prefix_matching_scores
 from lm_eval_prune.sequences import FIRST_LENGTH, NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
@@ -22,7 +23,7 @@ from lm_eval_prune.sequences import FIRST_LENGTH, NUM_SEQUENCES, fitting_lengths
 if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["InductionConfig", "compute_induction"]
+__all__ = ["InductionConfig", "compute_induction", "finished_prefix_matching", "prefix_matching_of", "sequence_lengths"]
 
 TIMES = {"copying-bansal2023": 4}
 """How much longer than 25, 27, ... tokens sequences are: Algorithm 2 of Bansal et al. takes 100 to 892 for copying."""
@@ -68,16 +69,33 @@ def compute_induction(config: InductionConfig, load_model: Callable[[], PrunedMo
         if lm is None:
             require_writable(config.output_path)
             lm = load_model()
-        _measured(config, lm, method, path)
+        scores = _measured(config, lm, method)
+        if scores is not None:
+            scores.save(path)
         yield path, True
 
 
-def _measured(config: InductionConfig, lm: PrunedModel, method: str, path: Path) -> None:
-    trunk = trunk_of(lm.model)
+def prefix_matching_of(config: InductionConfig, lm: PrunedModel) -> ImportanceScores | None:
+    """The scores that `prefix-matching.json` holds, as a value; None in all processes but the first."""
+    return _measured(config, lm, "prefix-matching")
+
+
+def finished_prefix_matching(config: InductionConfig, hint: str) -> ImportanceScores:
+    """The same from the file that is there. Raises PruneError, which ends in `hint`, where it is another's."""
+    return _require_same(config, "prefix-matching", config.output_path / "prefix-matching.json", hint)
+
+
+def sequence_lengths(config: InductionConfig, lm: PrunedModel, method: str = "prefix-matching") -> list[int]:
+    """Tokens of each sequence that is drawn, before it is repeated."""
+    trunk, times = trunk_of(lm.model), TIMES.get(method, 1)
     ranked = ranked_tokens(lm.tokenizer, trunk.vocab_size)
-    times = TIMES.get(method, 1)
     repeats = config.repeats if times == 1 else 1
-    lengths = fitting_lengths(ranked, trunk.max_length, repeats, config.num_sequences, times=times)
+    return fitting_lengths(ranked, trunk.max_length, repeats, config.num_sequences, times=times)
+
+
+def _measured(config: InductionConfig, lm: PrunedModel, method: str) -> ImportanceScores | None:
+    ranked = ranked_tokens(lm.tokenizer, trunk_of(lm.model).vocab_size)
+    lengths = sequence_lengths(config, lm, method)
     processes = processes_of(lm)
     sequences = random_sequences(ranked, lengths, config.seed)
     common: dict[str, Any] = {"bos_token_id": lm.prefix_token_id, "progress": processes.rank == 0}
@@ -104,24 +122,29 @@ def _measured(config: InductionConfig, lm: PrunedModel, method: str, path: Path)
     }
     if method == "prefix-matching":
         settings["repeats"] = config.repeats
-    if processes.rank == 0:
-        ImportanceScores.from_tensor(scores.mean(0), num_attention_heads=shape[1], settings=settings).save(path)
+    if processes.rank > 0:
+        return None
+    return ImportanceScores.from_tensor(scores.mean(0), num_attention_heads=shape[1], settings=settings)
 
 
-def _require_same(config: InductionConfig, method: str, path: Path) -> None:
-    settings = ImportanceScores.load(path, "heads").settings
-    asked = {"seed": config.seed, "num_sequences_wanted": config.num_sequences}
+def _require_same(
+    config: InductionConfig, method: str, path: Path, hint: str = "--overwrite computes it again"
+) -> ImportanceScores:
+    try:
+        found = ImportanceScores.load(path, "heads")
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; {hint}") from None
+    settings = found.settings
+    asked: dict[str, Any] = {"method": method, "seed": config.seed}
+    asked |= {"num_sequences_wanted": config.num_sequences}
     if method == "prefix-matching":
         asked["repeats"] = config.repeats
     first = TIMES.get(method, 1) * FIRST_LENGTH
     if (lengths := settings.get("lengths")) and lengths[0] != first:
         raise ArgumentError(
-            f"{path}: computed on sequences from {json_line(lengths[0])} tokens on, now {first}; --overwrite computes "
-            "it again"
+            f"{path}: computed on sequences from {json_line(lengths[0])} tokens on, now {first}; {hint}"
         )
-    for key, value in asked.items():
-        if settings.get(key) != value:
-            there = json_line(settings.get(key))
-            raise ArgumentError(f"{path}: computed with {key}={there}, now {value}; --overwrite computes it again")
+    require_answers(path, settings, asked, hint)
     if config.model is not None:
         require_same_model(path, settings, config.model)
+    return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
@@ -11,6 +14,8 @@ import torch
 
 from lm_eval_prune.decoders.forward import forward_of
 from lm_eval_prune.harness import packed
+from lm_eval_prune.harness.induction import InductionConfig, prefix_matching_of, sequence_lengths
+from lm_eval_prune.harness.means import MeansConfig
 from lm_eval_prune.harness.requests import (
     TaskObjective,
     build_documents,
@@ -28,7 +33,11 @@ if TYPE_CHECKING:
     from lm_eval_prune.harness.importance import ImportanceConfig
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["TaskCost", "importance_documents", "importance_flops", "task_cost"]
+__all__ = ["TaskCost", "importance_documents", "importance_flops", "prefix_matching_cost", "task_cost"]
+
+FORWARDS = {"means": 1, "function_vector": 2}
+"""Methods without gradients: how often they see each prompt."""
+PROBED_SEQUENCES = 6
 
 PATIENCE_SECONDS = 10.0
 """A first pass that takes longer is not repeated to leave out what only first passes do."""
@@ -85,16 +94,26 @@ def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
     return TaskCost(documents, len({each.doc_id for each in run.task.instances}), seconds, overhead, _flops_of(run))
 
 
-def importance_flops(config: ImportanceConfig, lm: PrunedModel) -> tuple[float, int]:
-    """(FLOPs of the importance of `config.limit` documents of its one task, how many documents that are)."""
+def importance_flops(config: ImportanceConfig | MeansConfig, lm: PrunedModel) -> tuple[float, int]:
+    """(FLOPs of the importance, or the means, of `config.limit` documents of its one task, how many documents).
+
+    Function vectors are counted as two forwards of each prompt, and of its last token once for every head.
+    """
     (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults, config.metadata).values()
     (shots,) = config.num_fewshot
     documents = build_documents(task, num_fewshot=shots or 0, split=config.split, limit=config.limit, seed=config.seed)
     layers, heads = lm.mask.shape
     dense = PruningMask.dense(layers, heads)
-    if config.method != "knockout":
-        trie = build_trie(calibration(lm, documents).examples, lm.max_length)
-        return gradient_flops(lm.config, _apart(trie)), len(documents.doc_ids)
+    method = "means" if isinstance(config, MeansConfig) else config.method
+    if method != "knockout":
+        packs = _apart(build_trie(calibration(lm, documents).examples, lm.max_length))
+        if method not in FORWARDS:
+            return gradient_flops(lm.config, packs), len(documents.doc_ids)
+        a_token = [1 / len(pack) if method == "function_vector" else 0.0 for pack in packs]
+        costs = [evaluation_flops(lm.config, [pack], dense) for pack in packs]
+        times = [FORWARDS[method] + layers * heads * share for share in a_token]
+        return math.fsum(map(operator.mul, costs, times)), len(documents.doc_ids)
+    assert not isinstance(config, MeansConfig)
     trie = build_trie(TaskObjective(lm, documents, config.metric).requests, lm.max_length)
     one: dict[str, Any] = {"num_hidden_layers": layers, "num_attention_heads": heads}
     masks = [PruningMask(**one, pruned_ffns=(layer,)) for layer in range(layers)]
@@ -103,8 +122,20 @@ def importance_flops(config: ImportanceConfig, lm: PrunedModel) -> tuple[float, 
     return shared_flops(lm.config, _packs(lm, trie), [dense, *masks]), len(documents.doc_ids)
 
 
-def importance_documents(config: ImportanceConfig) -> int:
-    """How many documents the importance of `config`'s one task looks at."""
+def prefix_matching_cost(config: InductionConfig, lm: PrunedModel) -> tuple[float, int, float]:
+    """(FLOPs, number of sequences, seconds) of prefix matching; the time is that of a few sequences, by tokens."""
+    few, lengths = replace(config, num_sequences=PROBED_SEQUENCES), sequence_lengths(config, lm)
+    start = time.perf_counter()
+    prefix_matching_of(few, lm)
+    seconds = time.perf_counter() - start
+    sequences = [([0] * config.repeats * length, [0]) for length in lengths]
+    packs = _apart(build_trie(sequences, lm.max_length))
+    flops = evaluation_flops(lm.config, packs, PruningMask.dense(*lm.mask.shape))
+    return flops, len(lengths), seconds * sum(lengths) / sum(lengths[:PROBED_SEQUENCES])
+
+
+def importance_documents(config: ImportanceConfig | MeansConfig) -> int:
+    """How many documents the importance, or the means, of `config`'s one task are of."""
     (task,) = load_tasks(config.tasks, config.include_path, config.include_defaults, config.metadata).values()
     return num_documents(task, config.split, config.limit)
 

@@ -218,6 +218,8 @@ def variant_of_pruning(block: PruningBlock) -> Variant:
         ranking = "random"
     elif order == "most":
         ranking = f"most:{ranking}"
+        if without := _file_name(provenance.get("without_importance")):
+            ranking += f" without {without}"
     return Variant(
         printable(ranking),
         _share(provenance.get("prune_heads"), heads, block.heads_total),

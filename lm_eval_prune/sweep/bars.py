@@ -29,7 +29,7 @@ class QueueBar:
         """It is being computed now."""
         if self.bar is not None:
             if isinstance(job, ImportanceJob):
-                text = f"{job.task}, {job.num_fewshot}-shot, {job.component}"
+                text = job.described if job.method else f"{job.task}, {job.num_fewshot}-shot, {job.component}"
             else:
                 text = f"{job.group.task}, {job.group.num_fewshot}-shot"
             self.bar.set_description(text)

@@ -61,8 +61,9 @@ class SweepConfig(BaseModel):
     """Shares of all FFNs; every share of heads is combined with every one of these."""
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
     """`own`, `aggregate`, `aggregate:SHOTS`, `aggregate:TASK+TASK@SHOTS`, `task:NAME`, `task:closest`, `task:farthest`,
-    `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` before it turns the order round; `kv_group:` ranks and prunes
-    the heads that share a key/value head together."""
+    `induction`, `function_vector@SHOTS`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` before it turns the
+    order round; `most-without:induction:SHARE@SHOTS`, `most-without:function_vector:SHARE@SHOTS`; `kv_group:` ranks and
+    prunes the heads that share a key/value head together."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = None
     """Documents a task, or their share below 1."""
@@ -187,6 +188,11 @@ class SweepConfig(BaseModel):
     @model_validator(mode="after")
     def _bounded(self) -> SweepConfig:
         require_rows(self, len(self.tasks))
+        alone = next((text for text in self.ranking if parse_ranking(text).kind == "method"), None)
+        if alone is not None and any(share != "0" for share in self.prune_ffns):
+            raise ArgumentError(
+                f"ranking {alone}: ranks heads, but prune_ffns is {', '.join(self.prune_ffns)}; expected 0"
+            )
         return self
 
     def grid(self) -> dict[str, Any]:

@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 import torch
 
 from lm_eval_prune.errors import PruneError
-from lm_eval_prune.harness.probe import TaskCost, importance_documents, importance_flops, task_cost
+from lm_eval_prune.harness.probe import (
+    TaskCost,
+    importance_documents,
+    importance_flops,
+    prefix_matching_cost,
+    task_cost,
+)
 from lm_eval_prune.importance.aggregate import OF_THE_MODEL
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import method_named
@@ -28,9 +34,9 @@ from lm_eval_prune.sweep.jobs import Failure, Group, ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.setup import Setup, find_setup, require_same_setup
-from lm_eval_prune.sweep.sources import importance_path, needed_importance, needed_means
+from lm_eval_prune.sweep.sources import INDUCTION, importance_path, method_of, needed_importance, needed_means
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
-from lm_eval_prune.sweep.worker import Worker, importance_config
+from lm_eval_prune.sweep.worker import Worker, importance_config, induction_config, means_config
 
 __all__ = ["Estimate", "Part", "estimate_sweep", "estimate_sweeps"]
 
@@ -92,14 +98,15 @@ def estimate_sweeps(configs: Sequence[SweepConfig], *, shown: bool = False) -> E
     setup, tasks = find_setup(config, 1), planned_tasks(config, shown=shown)
     require_same_setup(config.output_path, setup, tasks)
     jobs = list(dict.fromkeys(job for each in configs for job in needed_importance(each, tasks)))
-    missing = [job for job in jobs if not importance_path(config, job).exists()]
+    needed = [*needed_means(config, tasks, jobs), *jobs]
+    missing = [job for job in needed if not importance_path(config, job).exists()]
     plan = _plan(configs, tasks, setup, jobs)
     worker = Worker(config.model_copy(update={"limit": PROBED}))
     groups = list(plan.groups())
     importance, cells, alone, failed = [], [], 0.0, 0
     with Bar(total=len(missing) + len(groups), unit="part", leave=False, disable=not shown) as bar:
         for job in missing:
-            bar.set_description(f"Measuring importance of {job.component} to {job.task}, {job.num_fewshot}-shot")
+            bar.set_description(f"Measuring {job.described}")
             importance.append(_importance(config, worker, job))
             bar.update()
         for group, ids in groups:
@@ -149,8 +156,9 @@ def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], li
 
     As different between tasks and shots as true ones are, since rows of equal masks are one cell.
     """
-    method = importance_config(config, job, config.output_path).method
-    source = job.component if method_named(method).uses == "weights" else job.name
+    method = method_of(config, job)
+    of_weights = method != INDUCTION and method_named(method).uses == "weights"
+    source = job.component if of_weights else job.name
     values = torch.rand(
         shape if job.component == "heads" else shape[:1],
         generator=torch.Generator().manual_seed(zlib.crc32(source.encode())),
@@ -161,11 +169,15 @@ def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], li
 
 def _importance(config: SweepConfig, worker: Worker, job: ImportanceJob) -> Part:
     lm, measured = worker.model(), []
+    made = means_config if job.component == "means" else importance_config
     try:
-        documents = importance_documents(importance_config(config, job, config.output_path))
+        if job.method == INDUCTION:
+            flops, sequences, seconds = prefix_matching_cost(induction_config(config, config.output_path), lm)
+            return Part(job.name, sequences, 1, 1, flops, seconds)
+        documents = importance_documents(made(config, job, config.output_path))
         for limit in PROBED_FOR_IMPORTANCE:
             worker.config = worker.config.model_copy(update={"importance_limit": limit})
-            flops, probed = importance_flops(importance_config(worker.config, job, config.output_path), lm)
+            flops, probed = importance_flops(made(worker.config, job, config.output_path), lm)
             start = time.perf_counter()
             (outcome,) = worker.run(job)
             measured.append(time.perf_counter() - start)

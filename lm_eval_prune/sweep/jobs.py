@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_prune.file_names import safe_name
+from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.harness.cells import CellResult
-    from lm_eval_prune.harness.tasks import Member
     from lm_eval_prune.importance.files import ImportanceScores
     from lm_eval_prune.means import Means
 
-__all__ = ["CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
+__all__ = ["NO_TASK", "CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
+
+NO_TASK = Member("", "")
 
 
 class Group(NamedTuple):
@@ -42,6 +44,8 @@ class ImportanceJob(NamedTuple):
     num_fewshot: int
     means: Means | None = None
     """What knocked out components give; None: nothing."""
+    method: str | None = None
+    """By which they are scored; None is the sweep's own. `"induction"` looks at no task: its member is `NO_TASK`."""
 
     @property
     def task(self) -> str:
@@ -50,7 +54,19 @@ class ImportanceJob(NamedTuple):
     @property
     def name(self) -> str:
         """Of its claim's file."""
-        return f"importance-{safe_name(self.task)}-{self.num_fewshot}shot-{self.component}"
+        if self.method == "induction":
+            return "importance-induction"
+        name = f"importance-{safe_name(self.task)}-{self.num_fewshot}shot-{self.component}"
+        return f"{name}-{self.method}" if self.method else name
+
+    @property
+    def described(self) -> str:
+        """What it is of, in words."""
+        if self.method == "induction":
+            return "prefix matching of heads"
+        kind = "means on" if self.component == "means" else f"importance of {self.component} to"
+        by = f", {self.method}" if self.method else ""
+        return f"{kind} {self.task}, {self.num_fewshot}-shot{by}"
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.cells import CellResult
 from lm_eval_prune.harness.importance import ImportanceConfig, finished_scores
+from lm_eval_prune.harness.induction import InductionConfig, finished_prefix_matching
 from lm_eval_prune.harness.means import MeansConfig, finished_means
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.trackers import Tracker
@@ -27,8 +28,8 @@ from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
 from lm_eval_prune.sweep.plan import Plan
 from lm_eval_prune.sweep.results import headline
-from lm_eval_prune.sweep.sources import importance_path
-from lm_eval_prune.sweep.worker import importance_config, means_config
+from lm_eval_prune.sweep.sources import INDUCTION, importance_path
+from lm_eval_prune.sweep.worker import importance_config, induction_config, means_config
 from lm_eval_prune.variants import DENSE
 
 __all__ = ["CellQueue", "ImportanceQueue", "Queue"]
@@ -85,9 +86,7 @@ class ImportanceQueue:
                 outcome.value.save(importance_path(self.config, job))
                 self.found[job] = outcome.value
                 count = outcome.value.settings.get("num_examples")
-                kind = "means on" if job.component == "means" else f"importance of {job.component} to"
-                what = f"{kind} {job.task}, {job.num_fewshot}-shot"
-                self.say(what + (f": {count} examples" if count else "") + f", {outcome.seconds:.1f} s")
+                self.say(job.described + (f": {count} examples" if count else "") + f", {outcome.seconds:.1f} s")
             else:
                 assert isinstance(outcome.value, Failure)
                 kind = "" if outcome.value.kind.endswith("Error") else f"{outcome.value.kind}: "
@@ -112,12 +111,17 @@ class ImportanceQueue:
         settings = self._settings(job)
         if isinstance(settings, MeansConfig):
             return finished_means(settings, hint)
+        if isinstance(settings, InductionConfig):
+            return finished_prefix_matching(settings, hint)
         return finished_scores(settings, hint)
 
-    def _settings(self, job: ImportanceJob) -> ImportanceConfig | MeansConfig:
+    def _settings(self, job: ImportanceJob) -> ImportanceConfig | MeansConfig | InductionConfig:
         """Raises ArgumentError where they are wrong: before anything is computed."""
+        folder = importance_path(self.config, job).parent
+        if job.method == INDUCTION:
+            return induction_config(self.config, folder)
         made = means_config if job.component == "means" else importance_config
-        return made(self.config, job, importance_path(self.config, job).parent)
+        return made(self.config, job, folder)
 
 
 class CellQueue:

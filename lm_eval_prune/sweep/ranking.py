@@ -7,23 +7,33 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.errors import ArgumentError, FractionError
+from lm_eval_prune.fractions import parse_fraction
+from lm_eval_prune.importance.exclusion import LEFT_OUT
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["DONORS", "GROUPS", "Ranking", "of_groups", "parse_ranking"]
+__all__ = ["DONORS", "GROUPS", "OF_HEADS", "Ranking", "of_groups", "parse_ranking"]
 
 GROUPS = "kv_group:"
 DONORS = ("task:closest", "task:farthest")
 """By the scores of the other task of the grid that agrees most, or least, with the evaluated one."""
+OF_HEADS = ("induction", "function_vector")
+"""By what heads do, measured beside importance: prefix matching, and the task's function-vector scores."""
+BY_METHOD = re.compile(r"(?P<method>induction|function_vector)(?:@(?P<shots>[0-9]{1,4}))?")
+WITHOUT = re.compile(
+    r"most-without:(?P<method>induction|function_vector)(?::(?P<share>[^@]+))?(?:@(?P<shots>[0-9]{1,4}))?"
+)
+"""What is left out, its share, and the shots of function-vector scores."""
 SHOTS = re.compile(r"[0-9]{1,4}")
 NUMBER = re.compile(r"[-+.0-9]+")
 NAMED = re.compile(r"(?P<tasks>[^@]+)(?:@(?P<shots>[0-9]{1,4}))?")
 """What `aggregate:` is taken over: `TASK+TASK`, and `@` before a number of shots."""
 EXPECTED = (
     "expected own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK (of these tasks; @5 behind it: of 5 "
-    "shots), task:NAME, task:closest, task:farthest, random:0+1+2 (seeds), or an importance file (two with + between: "
-    "heads' and FFNs'), with most: before it for the most important first, and kv_group: before all that for whole "
-    "groups of heads"
+    "shots), task:NAME, task:closest, task:farthest, induction, function_vector, random:0+1+2 (seeds), or an "
+    "importance file (two with + between: heads' and FFNs'), with most: before it for the most important first; "
+    "most-without:induction, most-without:function_vector:0.05 (the share left out); and kv_group: before all that for "
+    "whole groups of heads"
 )
 
 
@@ -33,7 +43,7 @@ class Ranking(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str
-    kind: Literal["own", "aggregate", "task", "donor", "random", "files"]
+    kind: Literal["own", "aggregate", "task", "donor", "method", "random", "files"]
     order: Literal["least", "most"] = "least"
     unit: Literal["head", "kv_group"] = "head"
     task: str | None = None
@@ -41,7 +51,12 @@ class Ranking(BaseModel):
     tasks: tuple[str, ...] = ()
     """That an aggregate is taken over, groups too; none are the grid's."""
     num_fewshot: int | None = None
-    """Of the importance that an aggregate is taken over; None is each cell's own."""
+    """Of the importance that an aggregate is taken over, and of function-vector scores; None is each cell's own."""
+    method: Literal["", "induction", "function_vector"] = ""
+    """Whose scores are taken, whatever the sweep's own; of heads alone."""
+    left_out: Literal["", "induction", "function_vector"] = ""
+    """Whose top `share_left_out` is not pruned."""
+    share_left_out: str = LEFT_OUT
     seeds: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
 
@@ -57,6 +72,8 @@ def parse_ranking(text: str) -> Ranking:
         of_heads = parse_ranking(text.removeprefix(GROUPS))
         if not of_groups(of_heads.text):
             return of_heads.model_copy(update={"text": text, "unit": "kv_group"})
+    if (without := WITHOUT.fullmatch(text)) is not None:
+        return _without(text, **without.groupdict())
     rest = text.removeprefix("most:")
     order: Any = "most" if rest != text else "least"
     kind, _, argument = rest.partition(":")
@@ -79,6 +96,9 @@ def _scored(text: str, rest: str, kind: str, argument: str, order: Any) -> Ranki
         return Ranking(text=text, kind=rest, order=order)  # type: ignore[arg-type]
     if kind == "aggregate":
         return _aggregate(text, argument, order)
+    if (by := BY_METHOD.fullmatch(rest)) is not None and (by["shots"] is None or by["method"] != "induction"):
+        shots = int(by["shots"]) if by["shots"] else None
+        return Ranking(text=text, kind="method", order=order, method=by["method"], num_fewshot=shots)  # type: ignore[arg-type]
     if rest in DONORS:
         return Ranking(text=text, kind="donor", order=order, task=argument)
     if kind == "task" and argument:
@@ -87,6 +107,24 @@ def _scored(text: str, rest: str, kind: str, argument: str, order: Any) -> Ranki
     if all(file.endswith(".json") for file in files) and len(files) <= 2:
         return Ranking(text=text, kind="files", order=order, files=files)
     return None
+
+
+def _without(text: str, method: Any, share: str | None, shots: str | None) -> Ranking:
+    """Raises ArgumentError for a share that is none."""
+    try:
+        parse_fraction(share or LEFT_OUT, "the share left out")
+    except FractionError as error:
+        raise ArgumentError(f"ranking {text[:200]!r}: {error}") from None
+    other: Any = next(name for name in OF_HEADS if name != method)
+    return Ranking(
+        text=text,
+        kind="method",
+        order="most",
+        method=other,
+        left_out=method,
+        share_left_out=share or LEFT_OUT,
+        num_fewshot=int(shots) if shots else None,
+    )
 
 
 def _aggregate(text: str, argument: str, order: Any) -> Ranking | None:

@@ -95,6 +95,8 @@ class Masks:
             _require_shape(scores, self.shape, f"ranking {ranking.text}")
             kind = component.removesuffix("s")
             arguments |= {f"{kind}_scores": scores.tensor(), f"{kind}_fraction": share}
+            if ranking.left_out:
+                arguments |= {"without_scores": looked_at[0].tensor(), "leave_out": ranking.share_left_out}
             used += [scores, *looked_at]
             if ranking.kind == "donor":
                 donors[self._donor(ranking, component, task).job.task] = None
@@ -102,7 +104,7 @@ class Masks:
         return Chosen(mask, any(task.name in scores.oracle_on for scores in used), "+".join(donors))
 
     def _scores(self, ranking: Ranking, component: str, task: PlannedTask) -> list[ImportanceScores]:
-        """The scores that `ranking` goes by, and then those that it was chosen with."""
+        """The scores that `ranking` goes by, and then those that it was chosen with, or leaves out by."""
         if ranking.kind == "files":
             for file in ranking.files:
                 if self.files[file].component == component:
@@ -113,8 +115,7 @@ class Masks:
         if ranking.kind == "donor":
             own = sources_of(self.config, ranking, component, task, self.tasks)[0]
             return [self._computed(self._donor(ranking, component, task).job), self._computed(own)]
-        (job,) = sources_of(self.config, ranking, component, task, self.tasks)
-        return [self._computed(job)]
+        return [self._computed(job) for job in sources_of(self.config, ranking, component, task, self.tasks)]
 
     def _computed(self, job: ImportanceJob) -> ImportanceScores:
         found = self.importance.get(job.name, PruneError(f"{job.name}: not computed"))

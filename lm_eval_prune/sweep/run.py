@@ -176,7 +176,8 @@ def _with_means(
 ) -> list[ImportanceJob]:
     """Each job with the means of its task; where those could not be computed, neither can it."""
     found = {(job.member, job.num_fewshot): value for job, value in means.items()}
-    own = {job: found.get((job.member, job.num_fewshot)) for job in jobs}
+    # Nothing is pruned for scores of what heads do.
+    own = {job: None if job.method else found.get((job.member, job.num_fewshot)) for job in jobs}
     return [job._replace(means=value) for job, value in own.items() if not isinstance(value, PruneError)]
 
 

@@ -13,7 +13,7 @@ from lm_eval_prune.file_names import importance_file_name, means_file_name, safe
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.tasks import Member, load_tasks, members_of, num_fewshot_of, require_known, task_metadata
 from lm_eval_prune.sweep.config import SweepConfig
-from lm_eval_prune.sweep.jobs import ImportanceJob
+from lm_eval_prune.sweep.jobs import NO_TASK, ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
 from lm_eval_prune.sweep.tasks import PlannedTask
 
@@ -22,29 +22,40 @@ __all__ = [
     "aggregate_path",
     "importance_path",
     "importance_settings",
+    "method_of",
     "needed_importance",
     "needed_means",
     "sources_of",
 ]
 
+INDUCTION = "induction"
 Aggregate = tuple[str, int, tuple[str, ...]]
 """A mean over tasks: component, shots, and the names that its tasks were given by; none are the grid's."""
 
 
 def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
-    """Where the sweep keeps these scores, under the name that the importance command gives them."""
+    """Where the sweep keeps these scores, under the name that the command gives them which computes them."""
     task = safe_name(job.task)
-    if job.component == "means":
+    if job.method == INDUCTION:
+        name = "prefix-matching.json"
+    elif job.component == "means":
         name = means_file_name(task, job.num_fewshot)
     else:
-        name = importance_file_name(task, job.num_fewshot, job.component, _method(config, job.component))
+        name = importance_file_name(task, job.num_fewshot, job.component, method_of(config, job))
     return config.output_path / "importance" / name
 
 
 def importance_settings(config: SweepConfig, job: ImportanceJob) -> dict[str, Any]:
     """What importance of a task depends on, beside model, task, shots and method, which the file's name says."""
+    if job.method == INDUCTION:
+        return {"seed": config.seed}
     found = {"limit": config.importance_limit, "split": config.importance_split, "seed": config.seed}
     return found if job.component == "means" else {**found, "metric": config.knockout_metric}
+
+
+def method_of(config: SweepConfig, job: ImportanceJob) -> str:
+    """How the job's components are scored."""
+    return job.method or _method(config, job.component)
 
 
 def aggregate_path(config: SweepConfig, component: str, num_fewshot: int, tasks: Sequence[str] = ()) -> Path:
@@ -87,7 +98,7 @@ def needed_means(
     if config.ablation == "zero":
         return []
     wanted = [(task.member, task.num_fewshot) for task in tasks if task.error is None]
-    wanted += [(job.member, job.num_fewshot) for job in importance]
+    wanted += [(job.member, job.num_fewshot) for job in importance if job.method is None]
     jobs = [ImportanceJob(member, "means", shots) for member, shots in wanted]
     return list({job.name: job for job in jobs}.values())
 
@@ -95,11 +106,17 @@ def needed_means(
 def sources_of(
     config: SweepConfig, ranking: Ranking, component: str, task: PlannedTask, tasks: Sequence[PlannedTask]
 ) -> list[ImportanceJob]:
-    """The scores that `ranking` takes for `task`; those that a donor is chosen among begin with the task's own."""
+    """The scores that `ranking` takes for `task`; those that a donor is chosen among begin with the task's own.
+
+    Of one that leaves out: the scores that it goes by, and those by whose top share it leaves out.
+    """
     own = ImportanceJob(task.member, component, task.num_fewshot)
     shots = task.num_fewshot if ranking.num_fewshot is None else ranking.num_fewshot
     if ranking.kind == "own":
         return [own]
+    if ranking.kind == "method":
+        names = [ranking.method, ranking.left_out] if ranking.left_out else [ranking.method]
+        return [_by_method(config, name, own._replace(num_fewshot=shots)) for name in names]
     if ranking.kind == "donor":
         return [own, *(job for job in _of_all_tasks(component, shots, tasks) if job.task != task.name)]
     if ranking.kind == "aggregate" and ranking.tasks:
@@ -111,6 +128,13 @@ def sources_of(
     if ranking.kind == "task":
         return [_other_task(config, ranking.task or "", component, shots, tasks)]
     return []
+
+
+def _by_method(config: SweepConfig, method: str, own: ImportanceJob) -> ImportanceJob:
+    """Scores of the task's heads by this method; one file where the sweep's own importance is by it too."""
+    if method == INDUCTION:
+        return ImportanceJob(NO_TASK, "heads", 0, method=INDUCTION)
+    return own._replace(method=None if method == config.head_method else method)
 
 
 def _method(config: SweepConfig, component: str) -> str:

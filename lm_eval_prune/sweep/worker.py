@@ -11,17 +11,19 @@ from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
 from lm_eval_prune.harness.cells import CellResult, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, scores_of
+from lm_eval_prune.harness.induction import InductionConfig, prefix_matching_of
 from lm_eval_prune.harness.means import MeansConfig, means_of
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.tasks import Seeds, task_metadata
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
 from lm_eval_prune.sweep.setup import model_arguments
+from lm_eval_prune.sweep.sources import INDUCTION, method_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.sweep.config import SweepConfig
 
-__all__ = ["Worker", "importance_config", "means_config"]
+__all__ = ["Worker", "importance_config", "induction_config", "means_config"]
 
 
 class Worker:
@@ -98,6 +100,8 @@ class Worker:
         try:
             if job.component == "means":
                 found: Any = means_of(means_config(self.config, job, self.config.output_path), self.model())
+            elif job.method == INDUCTION:
+                found = prefix_matching_of(induction_config(self.config, self.config.output_path), self.model())
             else:
                 found = scores_of(importance_config(self.config, job, self.config.output_path), self.model())
         except Exception as error:
@@ -113,7 +117,7 @@ class Worker:
 
 def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> ImportanceConfig:
     """What the importance command would be asked for."""
-    method = config.head_method if job.component == "heads" else config.ffn_method
+    method = method_of(config, job)
     return ImportanceConfig(
         component=job.component,
         method=method,
@@ -126,6 +130,11 @@ def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> 
 def means_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> MeansConfig:
     """What the command for means would be asked for."""
     return MeansConfig(**_documents(config, job, folder))
+
+
+def induction_config(config: SweepConfig, folder: Path) -> InductionConfig:
+    """What the induction command would be asked for."""
+    return InductionConfig(output_path=folder, seed=config.seed)
 
 
 def _documents(config: SweepConfig, job: ImportanceJob, folder: Path) -> dict[str, Any]:
