@@ -64,6 +64,17 @@ def test_every_answer_is_that_of_the_weights_in_float64(shape, batched, requests
             assert answer.is_greedy == expected[1]
 
 
+@pytest.mark.parametrize(("seed", "length"), [(0, 140), (1, 200), (2, 260), (3, 310)])
+def test_long_sums_are_not_rounded_to_float32(seed, length):
+    model = tiny_model()
+    tokens = torch.randint(2, VOCABULARY, (POSITIONS,), generator=torch.Generator().manual_seed(seed)).tolist()
+    context, continuation = tokens[:5], tokens[5 : 5 + length]
+    ((answer,),) = score(model, [(context, continuation)])
+    expected, _ = log_likelihood(model, context, continuation, POSITIONS, DENSE)
+    assert expected < -512  # where a step of float32 is 6.1e-5
+    assert answer.log_likelihood == pytest.approx(expected, abs=2e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_slices_of_a_layer_read_the_beginning_that_documents_share(shape, monkeypatch):
     monkeypatch.setattr(forward, "slice_rows", lambda _: 7)
