@@ -118,3 +118,18 @@ def test_samples_side_by_side_are_those_one_by_one():
         changes = np.concatenate([np.tile([s - s // 2, s // 2], n) for s, n in zip(range(-2, 3), own, strict=True)])
         alone = unit_limits(unit_changes(changes.clip(-1, 1), np.arange(400) // 2))
         assert (low[place], high[place]) == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("passages", [83, 400])
+def test_changes_one_by_one_leave_room_for_passages_that_were_not_drawn(passages):
+    """Why MultiRC's interval covers 100 % of changes one by one: the data are those of a loss of whole passages of
+    which none was drawn, and one as large as is missed in 2.5 % of samples must be in it."""
+    unseen = 1 - 0.025 ** (1 / passages)
+    rng = np.random.default_rng(passages)
+    changes = unit_changes(
+        rng.permutation(documents_of(1160, 1160, 23200))[: passages * 58], np.repeat(np.arange(passages), 58)
+    )
+    low, high = unit_limits(changes)
+    assert low <= -unseen
+    assert high >= unseen
+    assert unseen > 4 * np.sqrt(0.1 / (58 * passages)), "standard errors of changes one by one"

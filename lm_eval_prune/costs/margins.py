@@ -25,7 +25,7 @@ class Passages(NamedTuple):
     as_many: float
     """Of equal size that tell as much, if a text's documents change together: n^2 / sum of (a text's documents)^2."""
     counted: bool = True
-    """Counted on the split itself; otherwise published, and `as_many` is at most."""
+    """Counted on the split itself; otherwise only quoted, and `as_many` is at most."""
 
 
 PASSAGES = {
@@ -36,8 +36,8 @@ PASSAGES = {
 }
 """By the fields of `units.py`, on SuperGLUE's validation splits: BoolQ's 3,270 passages, of which 2,939 differ,
 MultiRC's 4,848 answers on 83 paragraphs, WSC's 104 spans in 41 texts. ReCoRD's 10,000 queries are on 7,133 passages
-as published (Zhang et al. 2018, arXiv 1810.12885), not counted here; how many queries each has is not known, so fewer
-may tell as much."""
+by memory of its paper (Zhang et al. 2018, arXiv 1810.12885), neither counted nor looked up; how many queries each has
+is not known, so fewer may tell as much."""
 
 
 def margins_of(grid: Grid, changed: float = CHANGED) -> dict[str, Any]:

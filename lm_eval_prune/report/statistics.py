@@ -7,9 +7,10 @@ they know of few documents is kept.
 
 Draws (few-shot seeds, random masks) are a second source of variance, which all tasks may share and of which there are
 few. The interval takes the mean of the normal quantile and Student's, weighted by the variances that documents and
-draws have in it (Cochran and Cox, Experimental Designs, 2nd ed. 1957, section 4.14): with three draws and more it
+draws have in it (Cochran and Cox, Experimental Designs, 1950, as SAS's PROC TTEST has it): with three draws and more it
 covers 95 to 97.1 %. With two, which often happen to agree, that would be 93.9 %; there it is the root of the weighted
-mean of their squares (Banerjee, Sankhya 22, 1960), which never covers less than its level, and up to 98.7 %.
+mean of their squares (Banerjee, Approximate confidence interval for linear functions of means of k populations when the
+population variances are not equal, Sankhya 22, 1960, 357-358), which covers less than its level at none, and up to 98.7 %.
 Welch's and Satterthwaite's degrees of freedom would cover as little as 87 % with two draws and 92 % with three. The
 p-value is the level at which the interval reaches 0, so that the two never contradict one another.
 """
