@@ -39,8 +39,13 @@ LATEX_SIGNS = {
     **{"±": "$\\pm$", "≈": "$\\approx$", "▼": "$\\blacktriangledown$", "▲": "$\\blacktriangle$", "∅": "$\\emptyset$"},
     **{"⊥": "$\\bot$", "·": "$\\cdot$", "−": "$-$", "–": "--", "≥": "$\\geq$", "≤": "$\\leq$", "…": "\\dots{}"},
     **{"[": "{[}", "*": "{*}"},  # which would be arguments of the end of the line before
+    **{"|": "\\textbar{}", '"': "\\texttt{\\char34}", "`": "\\`{}"},  # a dash and curly quotes in TeX's old fonts
 }
 """Signs that LaTeX reads as its own, or lacks -> what sets them; booktabs and amssymb are all that it takes."""
+MINUS = re.compile(r"(?<![^\s\[(])-(?=\d)")
+"""A hyphen that is the sign of a number."""
+BETWEEN_HYPHENS = re.compile(r"(?<=-)(?=-)")
+"""Where two of them would become a dash."""
 HALVES = re.compile("[\ud800-\udfff]")
 HANDLER = "lm_eval_prune.plain"
 FORMULA = re.compile(r"\s*[=+\-@\t\r\n＝＋－＠]")
@@ -82,7 +87,9 @@ def markdown_text(text: object) -> str:
 
 def latex_text(text: object) -> str:
     """`text` that LaTeX sets as it is: no command, comment, column or formula comes out of it."""
-    return "".join(LATEX_SIGNS.get(character, character) for character in printable(" ".join(str(text).split())))
+    line = MINUS.sub("−", printable(" ".join(str(text).split())))
+    parts = ("".join(LATEX_SIGNS.get(sign, sign) for sign in part) for part in BETWEEN_HYPHENS.split(line))
+    return "{}".join(parts)
 
 
 def spreadsheet_text(value: object) -> object:

@@ -17,7 +17,7 @@ SET_BY = {
     r"\textgreater{}": ">", r"\dots{}": "…", r"$\pm$": "±", r"$\approx$": "≈", r"$\blacktriangledown$": "▼",
     r"$\blacktriangle$": "▲", r"$\emptyset$": "∅", r"$\bot$": "⊥", r"$\cdot$": "·", r"$\geq$": "≥", r"$\leq$": "≤",
     "$-$": "−", "--": "–", r"\{": "{", r"\}": "}", r"\$": "$", r"\&": "&", r"\#": "#", r"\%": "%", r"\_": "_",
-    "{[}": "[", "{*}": "*",
+    "{[}": "[", "{*}": "*", r"\textbar{}": "|", r"\texttt{\char34}": '"', r"\`{}": "`", "{}": "",
 }  # fmt: skip
 """What LaTeX sets by these, from its documentation; written here again, apart from the code under test."""
 TOKEN = re.compile("|".join(re.escape(token) for token in sorted(SET_BY, key=len, reverse=True)) + r"|[^\\{}$&#%_^~]")
@@ -74,7 +74,8 @@ def test_strange_names_are_text(tmp_path):
     assert any(row[0].startswith("[a].json") for row in rows)
     assert any(r"\input{/etc/passwd}" in row[0] for row in rows)
     comments = [line for line in text.splitlines() if line.startswith("%")]
-    assert len(comments) == 3
+    assert len(comments) == 4
+    assert "XeLaTeX" in comments[1]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,22 @@ def test_strange_names_are_text(tmp_path):
 )
 def test_any_text_is_set_as_it_is(text):
     assert shown(latex_text(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.370 [-0.334, 0.417] -0.027 ?", "0.370 [−0.334, 0.417] −0.027 ?"),
+        ("(-0.1, -2)", "(−0.1, −2)"),
+        ("5-shot, opt-1.3b", "5-shot, opt-1.3b"),
+    ],
+)
+def test_the_sign_of_a_number_is_a_minus_and_no_hyphen(text, expected):
+    assert shown(latex_text(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["a|b", 'a "b"', "a `b`", "a--b", "---", "a -- b|c", "<!-- x -->"])
+def test_names_are_set_as_they_are_in_old_fonts_too(text):
+    """There | is a dash, " a curly quote and -- a dash; compiled with pdflatex, they are these in the PDF's text."""
+    assert shown(latex_text(text)) == text
+    assert not {"|", '"', "--"} & set(re.findall(r'--|[|"]', latex_text(text)))

@@ -162,7 +162,7 @@ def _margins(margins: dict[str, Any]) -> Table:
     title = (
         "Documents for a margin: to be within it four times of five, if nothing is lost and "
         f"{100 * margins['changed']:g} % of the answers change. Detects: the smallest loss that is shown as often "
-        "(in brackets: passages that tell as much)"
+        "(in brackets: passages that tell as much; ≤: quoted, not counted here)"
     )
     table = _table(title, "task", "documents", "detects", "margin shown", *names)
     table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 0, 0, 1), False  # fits on 80 columns

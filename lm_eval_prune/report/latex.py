@@ -19,7 +19,13 @@ def latex(board: Board, entries: Sequence[Entry]) -> str:
         for shots in board.shots
     ]
     signs = f"% {latex_text(legend(board))}\n" if legend(board) else ""
-    return f"% needs \\usepackage{{booktabs,amssymb}}\n{signs}\n" + "\n\n".join(parts) + "\n"
+    tables = "\n\n".join(parts)
+    fonts = (
+        ""
+        if tables.isascii()
+        else "% of names in other scripts: XeLaTeX or LuaLaTeX sets them, in a font that has them\n"
+    )
+    return f"% needs \\usepackage{{booktabs,amssymb}}\n{fonts}{signs}\n{tables}\n"
 
 
 def _tabular(board: Board, entries: Sequence[Entry], shots: str) -> str:

@@ -10,7 +10,8 @@ few. The interval takes the mean of the normal quantile and Student's, weighted 
 draws have in it (Cochran and Cox, Experimental Designs, 1950, as SAS's PROC TTEST has it): with three draws and more it
 covers 95 to 97.1 %. With two, which often happen to agree, that would be 93.9 %; there it is the root of the weighted
 mean of their squares (Banerjee, Approximate confidence interval for linear functions of means of k populations when the
-population variances are not equal, Sankhya 22, 1960, 357-358), which covers less than its level at none, and up to 98.7 %.
+population variances are not equal, Sankhya 22, 1960, 357-358): that covers less than its level at no level, and up to
+98.7 %.
 Welch's and Satterthwaite's degrees of freedom would cover as little as 87 % with two draws and 92 % with three. The
 p-value is the level at which the interval reaches 0, so that the two never contradict one another.
 """

@@ -22,9 +22,10 @@ function asCsv(rows, columns, data) {
   return [keys.map(quoted).join(","), ...lines].join("\n") + "\n";
 }
 
-/** `signs`: character -> what LaTeX sets it by. */
+/** As `text.py`'s latex_text; `signs`: character -> what LaTeX sets it by. */
 function latexText(text, signs) {
-  return Array.from(String(text), (sign) => signs[sign] ?? sign).join("");
+  const line = String(text).replace(/(?<![^\s[(])-(?=\d)/g, "\u2212");
+  return line.split(/(?<=-)(?=-)/).map((part) => Array.from(part, (sign) => signs[sign] ?? sign).join("")).join("{}");
 }
 
 /** The table for a paper: needs booktabs and, for the verdicts' signs, amssymb. */
