@@ -46,8 +46,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     multiple=True,
     help="own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK@5 (of these tasks), task:NAME, task:closest, "
     "task:farthest, induction, function_vector, random:0+1+2 (seeds), or an importance file (two with + between); "
-    "most: before it prunes the most important first; most-without:induction, most-without:function_vector; kv_group: "
-    "before all that whole groups of heads. May be given several times.",
+    ":rescored@0.1 behind own, aggregate and task:NAME computes scores again after each tenth; most: before it prunes "
+    "the most important first; most-without:induction, most-without:function_vector; kv_group: before all that whole "
+    "groups of heads. May be given several times.",
 )
 @sweep_options(
     click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
@@ -155,10 +156,12 @@ def print_estimate(configs: Sequence[Any]) -> None:
     total, missing = (sum(getattr(part, name) for part in found.cells) for name in ("total", "missing"))
     click.echo(
         f"{config.output_path}: {total} cells, {total - missing - found.failed} done, {missing} to compute, "
-        f"{found.failed} failed; {len(found.importance)} importance files to compute"
+        f"{found.failed} failed; {sum(part.missing for part in found.importance)} importance files to compute"
     )
     for part in [*found.importance, *found.cells]:
-        count = "" if part in found.importance else f"{part.missing} of {part.total} cells x "
+        count = f"{part.missing} of {part.total} cells x "
+        if part in found.importance:
+            count = f"{part.missing} files x " if part.missing > 1 else ""
         what = part.problem or cost(part.flops, part.seconds)
         if part.missing:
             click.echo(printable(f"  {part.name}: {count}{part.documents} documents: {what}"))

@@ -69,9 +69,13 @@ def numbered(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def importance_file_name(task: str, num_fewshot: int, component: str, method: str) -> str:
-    """`<task>-<k>shot-<component>-<method>.json`; `task` is from `safe_name` or `distinct_names`, or `aggregate`."""
-    return f"{task}-{safe_name(num_fewshot)}shot-{safe_name(component)}-{safe_name(method)}.json"
+def importance_file_name(task: str, num_fewshot: int, component: str, method: str, under: str = "") -> str:
+    """`<task>-<k>shot-<component>-<method>.json`; `task` is from `safe_name` or `distinct_names`, or `aggregate`.
+
+    Of scores under a mask, whose hash is `under`, `-under-` and its first digits stand before the ending.
+    """
+    mask = f"-under-{safe_name(under[:12])}" if under else ""
+    return f"{task}-{safe_name(num_fewshot)}shot-{safe_name(component)}-{safe_name(method)}{mask}.json"
 
 
 def means_file_name(task: str, num_fewshot: int) -> str:

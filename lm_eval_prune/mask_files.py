@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lm_eval_prune.components import checked_components
 from lm_eval_prune.errors import MaskError
+from lm_eval_prune.files import digest
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.strict_json import json_line, validated
 
-__all__ = ["MaskFile", "mask_of"]
+__all__ = ["MaskFile", "mask_digest", "mask_of"]
 
 RANGES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 
@@ -59,6 +60,11 @@ def mask_of(content: Mapping[str, Any], where: object) -> PruningMask:
         )
     except MaskError as error:
         raise type(error)(f"{where}: {error}") from None
+
+
+def mask_digest(mask: PruningMask) -> str:
+    """SHA-256, in hexadecimal, of what the mask prunes; equal masks have the same, wherever they come from."""
+    return digest({**mask.to_dict(), "provenance": {}})
 
 
 def _expanded(value: list[Any] | str, limit: int, where: str) -> tuple[int, ...]:

@@ -19,8 +19,11 @@ GRID = {
     "include_path": str(tasks_folder()),
     "device": "cpu",
 }
-BEYOND = {"num_fewshot": [2], "ranking": ["own", "most:function_vector", "most-without:induction:0.2", "random:0"]}
-"""Changes to it: rankings that need more than one kind of score."""
+BEYOND = {
+    "num_fewshot": [2],
+    "ranking": ["own", "own:rescored@0.25", "most:function_vector", "most-without:induction:0.2", "random:0"],
+}
+"""Changes to it: rankings that need more than one kind of score, or scores that are known to be needed step by step."""
 NUM_CELLS = 2 * 2 * (1 + 1 + 2)
 """Dense, own, and random with two seeds, on two tasks at two numbers of shots."""
 

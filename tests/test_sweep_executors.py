@@ -117,7 +117,8 @@ def launched(*command):
 def test_two_launched_processes_compute_what_the_harness_does_in_two(tmp_path):
     tasks = ["--tasks", "demo_facts", "--num_fewshot", 2, "--limit", 7, "--include_path", tasks_folder()]
     (tmp_path / "sweep.yaml").write_text("include_defaults: false")
-    grid = ["--prune_heads", "0.5", "--ranking", "own", "--importance_limit", 4, "--config", tmp_path / "sweep.yaml"]
+    grid = ["--prune_heads", 0.5, "--ranking", "own:rescored@0.25", "--importance_limit", 4]
+    grid += ["--config", tmp_path / "sweep.yaml"]
     out = launched("-m", "lm_eval_prune", "sweep", *tasks, *grid, "--output_path", tmp_path / "sweep")
     assert out.count("to dense)") == 1
     assert out.count("2 cells done, 0 running, 0 missing, 0 failed") == 1

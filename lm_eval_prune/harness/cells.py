@@ -34,6 +34,7 @@ from lm_eval_prune.harness.tasks import (
     seeded,
     set_random_state,
 )
+from lm_eval_prune.harness.wearing import wearing
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
@@ -107,7 +108,7 @@ class TaskRun:
         answers = self.answers(masks, progress)
         for number, mask in enumerate(masks):
             start = time.time()
-            with _wearing(self.lm, mask), _drawing_on(self._drawn), quiet_harness(), guarded(self.task) as failed:
+            with wearing(self.lm, mask), _drawing_on(self._drawn), quiet_harness(), guarded(self.task) as failed:
                 replay = _Replay(self.lm, answers[number] if answers is not None else None)
                 for instance in self.task.instances:
                     instance.resps, instance.filtered_resps = [], {}
@@ -239,15 +240,6 @@ def _drawing_on(state: tuple[Any, ...]) -> Iterator[None]:
         yield
     finally:
         set_random_state(before)
-
-
-@contextlib.contextmanager
-def _wearing(lm: PrunedModel, mask: PruningMask) -> Iterator[None]:
-    before, lm.mask = lm.mask, mask
-    try:
-        yield
-    finally:
-        lm.mask = before
 
 
 def _slim(sample: dict[str, Any], unit_field: str, asked: bool) -> dict[str, Any]:

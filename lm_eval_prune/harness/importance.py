@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,12 @@ from lm_eval_prune.harness.requests import (
 )
 from lm_eval_prune.harness.results import package_versions
 from lm_eval_prune.harness.tasks import Member
+from lm_eval_prune.harness.wearing import wearing
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
+from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
@@ -73,6 +76,8 @@ class ImportanceConfig:
     """What tasks' functions are handed, made by `task_metadata`."""
     means: str | None = None
     """Hash of the means that knocked out components give, where `model` does not say it; None: nothing."""
+    under: PruningMask | None = None
+    """What is pruned while scores are computed, in the place of the model's own mask; None: that."""
     model: Mapping[str, Any] | None = None
     """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
 
@@ -131,7 +136,12 @@ def processes_of(lm: PrunedModel) -> Processes:
 def _cells(config: ImportanceConfig) -> list[TaskCell]:
     if not config.tasks:
         return [TaskCell(None, 0, config.output_path / f"{config.component}-{config.method}.json")]
-    return task_cells(config, lambda task, shots: importance_file_name(task, shots, config.component, config.method))
+    names = partial(importance_file_name, component=config.component, method=config.method, under=_under(config) or "")
+    return task_cells(config, lambda task, shots: names(task, shots))
+
+
+def _under(config: ImportanceConfig) -> str | None:
+    return None if config.under is None else mask_digest(config.under)
 
 
 def _require_same(config: ImportanceConfig, cell: TaskCell, hint: str) -> ImportanceScores:
@@ -148,7 +158,7 @@ def _require_same(config: ImportanceConfig, cell: TaskCell, hint: str) -> Import
         if method_named(config.method).uses == "objective":
             asked["metric"] = chosen_metric(cell.task, config.metric)
     if config.model is None:
-        asked["means"] = config.means
+        asked |= {"means": config.means, "under": _under(config)}
     require_answers(cell.path, found.settings, asked, hint)
     if config.model is not None:
         require_same_model(cell.path, found.settings, config.model)
@@ -156,7 +166,8 @@ def _require_same(config: ImportanceConfig, cell: TaskCell, hint: str) -> Import
 
 
 def _computed(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> ImportanceScores | None:
-    scores, settings = _scores(config, cell, lm)
+    with wearing(lm, lm.mask if config.under is None else config.under):
+        scores, settings = _scores(config, cell, lm)
     if processes_of(lm).rank > 0:
         return None
     return ImportanceScores.from_tensor(scores, num_attention_heads=lm.mask.num_attention_heads, settings=settings)
@@ -215,6 +226,8 @@ def _documents_record(documents: Documents) -> dict[str, Any]:
 
 def _settings(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> dict[str, Any]:
     settings: dict[str, Any] = {"method": config.method, **model_record(lm)}
+    if config.under is not None:
+        settings["under"] = _under(config)
     if cell.task is not None:
         settings |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}
     settings |= {

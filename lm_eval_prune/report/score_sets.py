@@ -44,10 +44,15 @@ class ScoreSet:
 
 
 def score_sets(files: Iterable[tuple[Path, ImportanceScores]]) -> list[ScoreSet]:
-    """The files by model; of two with the same task, shots and method the later is taken."""
+    """The files by model; of two with the same task, shots and method the later is taken.
+
+    Scores of a model that a ranking had pruned in part (`under`) are left out: they rank what was left.
+    """
     sets: dict[tuple[Any, ...], ScoreSet] = {}
     for _, file in files:
         settings = file.settings
+        if settings.get("under"):
+            continue
         model, method = _name(settings, "model", "unknown model"), _name(settings, "method", "scores")
         found = sets.setdefault((model, file.shape), ScoreSet(model))
         scores = np.array(file.scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lm_eval_prune.progress import Bar
 from lm_eval_prune.sweep.jobs import ImportanceJob, Job
 from lm_eval_prune.sweep.queues import Queue
@@ -18,10 +20,12 @@ class QueueBar:
         self.bar: Bar | None = None
         self.queue: Queue | None = None
 
-    def over(self, queue: Queue, total: int, unit: str) -> None:
-        """From now on the bar shows `queue`, out of `total`."""
+    def over(self, queue: Queue, total: int, unit: str, done: Callable[[], int] | None = None) -> None:
+        """From now on the bar shows `queue`, out of `total`; `done` counts, or else all that is not missing."""
         self.close()
-        self.queue, self.total, self.done, self.share = queue, total, total - len(queue.missing), 0.0
+        self.queue, self.total, self.share = queue, total, 0.0
+        self.count = done or (lambda: total - len(queue.missing))
+        self.done = self.count()
         if queue.missing:
             self.bar = Bar(total=total, initial=self.done, unit=unit, bar_format=FORMAT, disable=not self.shown)
 
@@ -29,7 +33,8 @@ class QueueBar:
         """It is being computed now."""
         if self.bar is not None:
             if isinstance(job, ImportanceJob):
-                text = job.described if job.method else f"{job.task}, {job.num_fewshot}-shot, {job.component}"
+                plain = f"{job.task}, {job.num_fewshot}-shot, {job.component}{job.pruned}"
+                text = job.described if job.method else plain
             else:
                 text = f"{job.group.task}, {job.group.num_fewshot}-shot"
             self.bar.set_description(text)
@@ -43,7 +48,7 @@ class QueueBar:
     def look(self) -> None:
         if self.bar is None or self.queue is None:
             return
-        done = self.total - len(self.queue.missing)
+        done = self.count()
         self.share, self.done = max(0.0, self.share - (done - self.done)), done
         self.bar.update(min(done + self.share, self.total) - self.bar.n)
 

@@ -8,6 +8,7 @@ import math
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.setup import Setup, find_setup, require_same_setup
 from lm_eval_prune.sweep.sources import INDUCTION, importance_path, method_of, needed_importance, needed_means
+from lm_eval_prune.sweep.steps import Steps
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.sweep.worker import Worker, importance_config, induction_config, means_config
 
@@ -47,13 +49,13 @@ PROBED_FOR_IMPORTANCE = (2, 6)
 
 
 class Part(NamedTuple):
-    """A task at a number of shots, or an importance file."""
+    """A task at a number of shots; or an importance file, with those of its further steps."""
 
     name: str
     documents: int
     """A cell."""
     total: int
-    """Cells, or 1."""
+    """Cells, or files."""
     missing: int
     flops: float
     """Of all that is missing; NaN where it cannot be counted (answers that are generated)."""
@@ -61,6 +63,12 @@ class Part(NamedTuple):
     """On one worker like this one."""
     problem: str = ""
     """Why it cannot be computed or measured."""
+
+    def times(self, count: int) -> Part:
+        """So many that cost the same."""
+        return self._replace(
+            total=count, missing=count * self.missing, flops=self.flops * count, seconds=self.seconds * count
+        )
 
 
 class Estimate(NamedTuple):
@@ -98,16 +106,16 @@ def estimate_sweeps(configs: Sequence[SweepConfig], *, shown: bool = False) -> E
     setup, tasks = find_setup(config, 1), planned_tasks(config, shown=shown)
     require_same_setup(config.output_path, setup, tasks)
     jobs = list(dict.fromkeys(job for each in configs for job in needed_importance(each, tasks)))
-    needed = [*needed_means(config, tasks, jobs), *jobs]
-    missing = [job for job in needed if not importance_path(config, job).exists()]
-    plan = _plan(configs, tasks, setup, jobs)
+    plan, unknown = _plan(configs, tasks, setup, jobs)
+    means = [job for job in needed_means(config, tasks, jobs) if not importance_path(config, job).exists()]
+    missing = Counter([*means, *(job._replace(under=None) for job in unknown)])
     worker = Worker(config.model_copy(update={"limit": PROBED}))
     groups = list(plan.groups())
     importance, cells, alone, failed = [], [], 0.0, 0
     with Bar(total=len(missing) + len(groups), unit="part", leave=False, disable=not shown) as bar:
-        for job in missing:
+        for job, files in missing.items():
             bar.set_description(f"Measuring {job.described}")
-            importance.append(_importance(config, worker, job))
+            importance.append(_importance(config, worker, job).times(files))
             bar.update()
         for group, ids in groups:
             bar.set_description(f"Measuring {group.task}, {group.num_fewshot}-shot")
@@ -129,26 +137,32 @@ def estimate_sweeps(configs: Sequence[SweepConfig], *, shown: bool = False) -> E
 
 def _plan(
     configs: Sequence[SweepConfig], tasks: list[PlannedTask], setup: Setup, jobs: Sequence[ImportanceJob]
-) -> Plan:
-    """The plan as it will be; importance that is not there yet is made up."""
+) -> tuple[Plan, list[ImportanceJob]]:
+    """The plan as it will be, and the importance that is not there yet: in the plan it is made up."""
     config = configs[0]
     with tempfile.TemporaryDirectory() as folder:
         moved = [each.model_copy(update={"output_path": Path(folder)}) for each in configs]
         elsewhere = moved[0]
         scores: dict[ImportanceJob, ImportanceScores | PruneError] = {}
         like: dict[str, Any] = {"model": "unknown"}
-        for job in sorted(jobs, key=lambda job: not importance_path(config, job).exists()):
-            path = importance_path(config, job)
-            found = ImportanceScores.load(path) if path.exists() else _made_up(elsewhere, job, setup.shape, like)
-            like = {key: found.settings[key] for key in OF_THE_MODEL if key in found.settings}
-            scores[job] = found
-            found.save(importance_path(elsewhere, job))
+        steps, needed = Steps(moved, tasks, setup), list(jobs)
+        while needed:
+            for job in sorted(needed, key=lambda job: not importance_path(config, job).exists()):
+                path = importance_path(config, job)
+                found = ImportanceScores.load(path) if path.exists() else _made_up(elsewhere, job, setup.shape, like)
+                if job.under is None:
+                    like = {key: found.settings[key] for key in OF_THE_MODEL if key in found.settings}
+                scores[job] = found
+                found.save(importance_path(elsewhere, job))
+            needed = steps.needed(scores)
+        unknown = [job for job in scores if not importance_path(config, job).exists()]
         means: dict[ImportanceJob, Means | PruneError] = {}
         for job in needed_means(config, tasks, jobs):
             path, (layers, heads) = importance_path(config, job), setup.shape
-            unknown = Means(heads=torch.zeros(layers, heads, 1), ffns=torch.zeros(layers, 1))
-            means[job] = Means.load(path) if path.exists() else unknown
-        return functools.reduce(Plan.joined, [make_plan(each, tasks, setup, scores, means) for each in moved])
+            zeros = Means(heads=torch.zeros(layers, heads, 1), ffns=torch.zeros(layers, 1))
+            means[job] = Means.load(path) if path.exists() else zeros
+        plans = [make_plan(each, tasks, setup, scores, means) for each in moved]
+        return functools.reduce(Plan.joined, plans), unknown
 
 
 def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], like: dict[str, Any]) -> ImportanceScores:
@@ -164,6 +178,8 @@ def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], li
         generator=torch.Generator().manual_seed(zlib.crc32(source.encode())),
     )
     settings = {"method": method, **like, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
+    if job.under is not None:
+        settings["mask"] = job.under.to_dict()
     return ImportanceScores.from_tensor(values, num_attention_heads=shape[1], settings=settings)
 
 

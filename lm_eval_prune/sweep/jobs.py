@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_prune.file_names import safe_name
 from lm_eval_prune.harness.tasks import Member
+from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import message_of
 
@@ -46,6 +47,8 @@ class ImportanceJob(NamedTuple):
     """What knocked out components give; None: nothing."""
     method: str | None = None
     """By which they are scored; None is the sweep's own. `"induction"` looks at no task: its member is `NO_TASK`."""
+    under: PruningMask | None = None
+    """What is pruned while scores are computed; None: nothing."""
 
     @property
     def task(self) -> str:
@@ -57,7 +60,8 @@ class ImportanceJob(NamedTuple):
         if self.method == "induction":
             return "importance-induction"
         name = f"importance-{safe_name(self.task)}-{self.num_fewshot}shot-{self.component}"
-        return f"{name}-{self.method}" if self.method else name
+        name = f"{name}-{self.method}" if self.method else name
+        return name if self.under is None else f"{name}-under-{mask_digest(self.under)[:12]}"
 
     @property
     def described(self) -> str:
@@ -66,7 +70,17 @@ class ImportanceJob(NamedTuple):
             return "prefix matching of heads"
         kind = "means on" if self.component == "means" else f"importance of {self.component} to"
         by = f", {self.method}" if self.method else ""
-        return f"{kind} {self.task}, {self.num_fewshot}-shot{by}"
+        return f"{kind} {self.task}, {self.num_fewshot}-shot{by}{self.pruned}"
+
+    @property
+    def pruned(self) -> str:
+        """Under what it is computed, as lines have it: `, with 24 of 144 heads pruned`; else nothing."""
+        if (mask := self.under) is None:
+            return ""
+        heads, ffns = mask.num_pruned_heads, mask.num_pruned_ffns
+        counts = [f"{heads} of {mask.num_heads} heads"] * bool(heads)
+        counts += [f"{ffns} of {mask.num_hidden_layers} FFNs"] * bool(ffns)
+        return f", with {' and '.join(counts)} pruned"
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ __all__ = ["CellQueue", "ImportanceQueue", "Queue"]
 logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+Found = dict[ImportanceJob, Any]
+"""Scores or means; a PruneError says why there are none."""
 
 
 class Queue(Protocol):
@@ -58,20 +60,27 @@ class ImportanceQueue:
     """The importance files that rankings need, or the files of means. Raises ArgumentError for one that was computed
     otherwise."""
 
-    def __init__(self, config: SweepConfig, jobs: Iterable[ImportanceJob], say: Say) -> None:
-        self.config, self.say = config, say
-        self.found: dict[ImportanceJob, Any] = {}
-        """Scores or means; a PruneError says why there are none."""
-        self.missing = {job.name: job for job in jobs}
+    def __init__(
+        self,
+        config: SweepConfig,
+        jobs: Iterable[ImportanceJob],
+        say: Say,
+        then: Callable[[Found], Iterable[ImportanceJob]] = lambda found: (),
+    ) -> None:
+        """`then` says which jobs become known by what was found."""
+        self.config, self.say, self._then = config, say, then
+        self.found: Found = {}
+        self.missing: dict[str, ImportanceJob] = {}
         self.held: dict[str, ExitStack] = {}
-        for job in list(self.missing.values()):
-            self._settings(job)
-            self._look(job)
+        self._followed = 0
+        self._include(jobs)
+        self._go_on()
 
     def next(self) -> ImportanceJob | None:
-        for job in list(self.missing.values()):
-            if job.name in self.held or self._look(job):
-                continue
+        for job in [job for job in self.missing.values() if job.name not in self.held]:
+            self._look(job)  # another process may have computed it
+        self._go_on()
+        for job in [job for job in self.missing.values() if job.name not in self.held]:
             claims = ExitStack()
             if claims.enter_context(claim(self.config.output_path, job.name)) and not self._look(job):
                 self.held[job.name] = claims
@@ -93,12 +102,26 @@ class ImportanceQueue:
                 self.found[job] = PruneError(f"{kind}{outcome.value.message}")
         finally:
             self.held.pop(outcome.key).close()
+        self._go_on()
+
+    def _include(self, jobs: Iterable[ImportanceJob]) -> None:
+        new = [job for job in jobs if job.name not in self.missing]
+        self.missing |= {job.name: job for job in new}
+        for job in new:
+            self._settings(job)
+            self._look(job)
+
+    def _go_on(self) -> None:
+        """What was found shows which jobs come next; some of them may be there, and show further ones."""
+        while len(self.found) != self._followed:
+            self._followed = len(self.found)
+            self._include(self._then(self.found))
 
     def _look(self, job: ImportanceJob) -> bool:
         """Whether the file is there; then it is read."""
         path = importance_path(self.config, job)
-        if not path.exists():
-            return False
+        if job.name not in self.missing or not path.exists():
+            return job.name not in self.missing
         try:
             with quiet_harness():
                 self.found[job] = self._finished(job, "delete the file, or give another --output_path")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -28,10 +29,13 @@ SHOTS = re.compile(r"[0-9]{1,4}")
 NUMBER = re.compile(r"[-+.0-9]+")
 NAMED = re.compile(r"(?P<tasks>[^@]+)(?:@(?P<shots>[0-9]{1,4}))?")
 """What `aggregate:` is taken over: `TASK+TASK`, and `@` before a number of shots."""
+RESCORED = re.compile(r"(?P<scored>.+):rescored@(?P<step>[^:@]*)")
+SMALLEST_STEP = Fraction(1, 1000)
 EXPECTED = (
     "expected own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK (of these tasks; @5 behind it: of 5 "
     "shots), task:NAME, task:closest, task:farthest, induction, function_vector, random:0+1+2 (seeds), or an "
-    "importance file (two with + between: heads' and FFNs'), with most: before it for the most important first; "
+    "importance file (two with + between: heads' and FFNs'), with :rescored@0.1 behind own, aggregate or task:NAME for "
+    "scores computed again after each tenth, and most: before it for the most important first; "
     "most-without:induction, most-without:function_vector:0.05 (the share left out); and kv_group: before all that for "
     "whole groups of heads"
 )
@@ -59,6 +63,8 @@ class Ranking(BaseModel):
     share_left_out: str = LEFT_OUT
     seeds: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
+    step: Fraction | None = None
+    """Share of all components after which scores are computed again, under the mask so far; None: never."""
 
     @property
     def of_the_grid(self) -> bool:
@@ -72,6 +78,8 @@ def parse_ranking(text: str) -> Ranking:
         of_heads = parse_ranking(text.removeprefix(GROUPS))
         if not of_groups(of_heads.text):
             return of_heads.model_copy(update={"text": text, "unit": "kv_group"})
+    if (again := RESCORED.fullmatch(text)) is not None:
+        return _rescored(text, again["scored"], again["step"])
     if (without := WITHOUT.fullmatch(text)) is not None:
         return _without(text, **without.groupdict())
     rest = text.removeprefix("most:")
@@ -88,6 +96,20 @@ def parse_ranking(text: str) -> Ranking:
 def of_groups(text: str) -> bool:
     """Whether a ranking is of the groups of heads that share a key/value head."""
     return text.startswith(GROUPS)
+
+
+def _rescored(text: str, scored: str, step: str) -> Ranking:
+    """The ranking `scored`, computed again after each `step`."""
+    ranking = parse_ranking(scored)
+    try:
+        share = parse_fraction(step, "step")
+    except FractionError:
+        share = Fraction(0)
+    if ranking.kind not in ("own", "aggregate", "task") or ranking.step is not None:
+        raise ArgumentError(f"ranking {text[:200]!r}: rescored goes with own, aggregate and task:NAME")
+    if not SMALLEST_STEP <= share < 1:
+        raise ArgumentError(f"ranking {text[:200]!r}: rescored@ a step from 0.001 to below 1, such as rescored@0.1")
+    return ranking.model_copy(update={"text": text, "step": share})
 
 
 def _scored(text: str, rest: str, kind: str, argument: str, order: Any) -> Ranking | None:

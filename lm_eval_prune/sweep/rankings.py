@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,18 +14,21 @@ import numpy as np
 from lm_eval_prune.analysis import spearman_matrix
 from lm_eval_prune.components import heads_per_unit
 from lm_eval_prune.errors import ArgumentError, PruneError
+from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.selection import random_mask, ranked_mask
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
+from lm_eval_prune.sweep.rescoring import grown_in_steps
 from lm_eval_prune.sweep.sources import Aggregate, importance_path, sources_of
 from lm_eval_prune.sweep.tasks import PlannedTask
 from lm_eval_prune.variants import Variant
 
-__all__ = ["Chosen", "Donor", "Masks", "given_importance"]
+__all__ = ["Chosen", "Donor", "Masks", "NotComputedError", "given_importance"]
 
 DIGITS = 12
 """Of rho, when donors are compared: beyond is rounding, and equal ones go by the grid's order."""
@@ -37,6 +42,14 @@ class Chosen(NamedTuple):
     """Whether its scores saw the documents that are then evaluated."""
     donor: str = ""
     """The task whose scores it took, where the ranking chose it; where heads' and FFNs' differ, both with `+`."""
+
+
+class NotComputedError(PruneError):
+    """Scores that a mask is made from are not there."""
+
+    def __init__(self, jobs: Sequence[ImportanceJob]) -> None:
+        super().__init__(f"{jobs[0].name}: not computed")
+        self.jobs = jobs
 
 
 class Donor(NamedTuple):
@@ -78,6 +91,10 @@ class Masks:
         self.aggregates: dict[Aggregate, ImportanceScores] = {}
         self.donors: dict[tuple[str, str, ImportanceJob], Donor] = {}
         """(ranking, component, the task's own scores) -> whose it takes."""
+        self._made: dict[tuple[str, str, str, int], dict[Fraction, PruningMask]] = {}
+        """(ranking, component, task, shots) -> the mask where each step ends."""
+        self._grown: dict[tuple[str, str, str, int, str], tuple[PruningMask, list[ImportanceScores]]] = {}
+        """The same and a share -> its mask, and the scores of its steps."""
 
     def of(self, ranking: Ranking, variant: Variant, task: PlannedTask) -> Chosen:
         """The mask of `variant` for `task`. Raises PruneError where scores are missing."""
@@ -86,10 +103,16 @@ class Masks:
             unit |= {"prune_heads": variant.prune_heads, "prune_ffns": variant.prune_ffns}
             return Chosen(random_mask(*self.shape, seed=variant.seed or 0, **unit))
         arguments: dict[str, Any] = {}
+        parts: list[PruningMask] = []
         used: list[ImportanceScores] = []
         donors: dict[str, None] = {}
         for component, share in (("heads", variant.prune_heads), ("ffns", variant.prune_ffns)):
             if share == "0":
+                continue
+            if ranking.step is not None:
+                mask, seen = self.grown(ranking, component, share, task)
+                parts.append(mask)
+                used += seen
                 continue
             scores, *looked_at = self._scores(ranking, component, task)
             _require_shape(scores, self.shape, f"ranking {ranking.text}")
@@ -100,8 +123,37 @@ class Masks:
             used += [scores, *looked_at]
             if ranking.kind == "donor":
                 donors[self._donor(ranking, component, task).job.task] = None
-        mask = ranked_mask(num_attention_heads=self.shape[1], order=ranking.order, **unit, **arguments)
+        if arguments:
+            parts.append(ranked_mask(num_attention_heads=self.shape[1], order=ranking.order, **unit, **arguments))
+        mask = functools.reduce(PruningMask.__or__, parts)
         return Chosen(mask, any(task.name in scores.oracle_on for scores in used), "+".join(donors))
+
+    def grown(
+        self, ranking: Ranking, component: str, share: str, task: PlannedTask
+    ) -> tuple[PruningMask, list[ImportanceScores]]:
+        """The mask of one component's share by a ranking that is rescored, and the scores of each step.
+
+        Raises NotComputedError, which names the scores of the first step that is not there.
+        """
+        key = ranking.text, component, task.name, task.num_fewshot
+        if (*key, share) in self._grown:
+            return self._grown[(*key, share)]
+        used: list[ImportanceScores] = []
+
+        def scores_under(mask: PruningMask | None) -> ImportanceScores:
+            if ranking.kind == "aggregate":
+                found = self._aggregate(ranking, component, task, mask)
+            else:
+                (job,) = sources_of(self.config, ranking, component, task, self.tasks)
+                found = self._computed(job._replace(under=mask))
+            _require_shape(found, self.shape, f"ranking {ranking.text}")
+            used.append(found)
+            return found
+
+        made = self._made.setdefault(key, {})
+        choice: Any = {"num_key_value_heads": self.num_key_value_heads, "made": made}
+        mask = grown_in_steps(ranking, parse_fraction(share), self.shape, scores_under, **choice)
+        return self._grown.setdefault((*key, share), (mask, used))
 
     def _scores(self, ranking: Ranking, component: str, task: PlannedTask) -> list[ImportanceScores]:
         """The scores that `ranking` goes by, and then those that it was chosen with, or leaves out by."""
@@ -118,23 +170,30 @@ class Masks:
         return [self._computed(job) for job in sources_of(self.config, ranking, component, task, self.tasks)]
 
     def _computed(self, job: ImportanceJob) -> ImportanceScores:
-        found = self.importance.get(job.name, PruneError(f"{job.name}: not computed"))
+        found = self.importance.get(job.name, NotComputedError([job]))
         if isinstance(found, PruneError):
             raise found
         return found
 
-    def _aggregate(self, ranking: Ranking, component: str, task: PlannedTask) -> ImportanceScores:
+    def _aggregate(
+        self, ranking: Ranking, component: str, task: PlannedTask, under: PruningMask | None = None
+    ) -> ImportanceScores:
         shots = task.num_fewshot if ranking.num_fewshot is None else ranking.num_fewshot
-        key = component, shots, ranking.tasks
+        key = component, shots, ranking.tasks, under
         if key not in self.aggregates:
             self._require_whole_grid(ranking)
-            jobs = sources_of(self.config, ranking, component, task, self.tasks)
+            sources = sources_of(self.config, ranking, component, task, self.tasks)
+            jobs = [job._replace(under=under) for job in sources]
+            if left := [job for job in jobs if job.name not in self.importance]:
+                raise NotComputedError(left)
             for job in jobs:
                 self._computed(job)
             scores = aggregate_files([importance_path(self.config, job) for job in jobs])
             if ranking.tasks:
                 name = f"aggregate:{'+'.join(ranking.tasks)}"
                 scores = replace(scores, settings={**scores.settings, "aggregate": name})
+            if under is not None:
+                scores = replace(scores, settings={**scores.settings, "under": mask_digest(under)})
             self.aggregates[key] = scores
         return self.aggregates[key]
 

@@ -33,6 +33,7 @@ from lm_eval_prune.sweep.sources import (
     needed_importance,
     needed_means,
 )
+from lm_eval_prune.sweep.steps import Steps
 from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.variants import DENSE, Variant
@@ -145,9 +146,13 @@ def _planned(
     means = ImportanceQueue(config, means_jobs, note)
     bar.over(means, len(means_jobs), "file")
     _complete(means, executor, bar)
-    importance = ImportanceQueue(config, _with_means(jobs, means.found), note)
-    note(_header(configs, tasks, len(jobs), len(jobs) - len(importance.missing)))
-    bar.over(importance, len(jobs), "file")
+    steps = Steps(configs, tasks, setup)
+    importance = ImportanceQueue(
+        config, _with_means(jobs, means.found), note, lambda found: _with_means(steps.needed(found), means.found)
+    )
+    files = len(jobs) + steps.total()
+    note(_header(configs, tasks, files, len(importance.found)))
+    bar.over(importance, files, "file", lambda: len(importance.found))
     _complete(importance, executor, bar)
     plans = [make_plan(each, tasks, setup, importance.found, means.found) for each in configs]
     with claim(folder, "plan", wait=True):

@@ -12,6 +12,9 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.file_names import importance_file_name, means_file_name, safe_name
 from lm_eval_prune.harness.quiet import quiet_harness
 from lm_eval_prune.harness.tasks import Member, load_tasks, members_of, num_fewshot_of, require_known, task_metadata
+from lm_eval_prune.importance.methods import method_named
+from lm_eval_prune.mask_files import mask_digest
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import NO_TASK, ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
@@ -25,12 +28,14 @@ __all__ = [
     "method_of",
     "needed_importance",
     "needed_means",
+    "pruned_components",
     "sources_of",
 ]
 
 INDUCTION = "induction"
-Aggregate = tuple[str, int, tuple[str, ...]]
-"""A mean over tasks: component, shots, and the names that its tasks were given by; none are the grid's."""
+Aggregate = tuple[str, int, tuple[str, ...], PruningMask | None]
+"""A mean over tasks: component, shots, the names that its tasks were given by (none are the grid's), and what was
+pruned meanwhile."""
 
 
 def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
@@ -41,7 +46,8 @@ def importance_path(config: SweepConfig, job: ImportanceJob) -> Path:
     elif job.component == "means":
         name = means_file_name(task, job.num_fewshot)
     else:
-        name = importance_file_name(task, job.num_fewshot, job.component, method_of(config, job))
+        under = "" if job.under is None else mask_digest(job.under)
+        name = importance_file_name(task, job.num_fewshot, job.component, method_of(config, job), under)
     return config.output_path / "importance" / name
 
 
@@ -58,30 +64,48 @@ def method_of(config: SweepConfig, job: ImportanceJob) -> str:
     return job.method or _method(config, job.component)
 
 
-def aggregate_path(config: SweepConfig, component: str, num_fewshot: int, tasks: Sequence[str] = ()) -> Path:
+def aggregate_path(
+    config: SweepConfig,
+    component: str,
+    num_fewshot: int,
+    tasks: Sequence[str] = (),
+    under: PruningMask | None = None,
+) -> Path:
     """Where the sweep keeps the mean over `tasks`, by the names that a ranking gives them; none are the grid's."""
     own = safe_name(f"aggregate:{'+'.join(tasks)}") if tasks else "aggregate"
-    name = importance_file_name(own, num_fewshot, component, _method(config, component))
+    digest = "" if under is None else mask_digest(under)
+    name = importance_file_name(own, num_fewshot, component, _method(config, component), digest)
     return config.output_path / "importance" / name
 
 
 def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list[ImportanceJob]:
-    """All importance that the grid's rankings need, each file once: one task may be named alone and by a group.
+    """All importance that the grid's rankings begin with, each file once: one task may be named alone and by a group.
 
+    What rankings that are rescored need then is known one step after the other (`steps.py`).
     Raises ArgumentError for a ranking by a task that there is not, by a group's name, or by another task of a grid
-    that has but one.
+    that has but one, and for one that is rescored by scores that a mask does not change.
     """
     jobs: dict[str, ImportanceJob] = {}
     for ranking in map(parse_ranking, config.ranking):
         _require_its_tasks(config, ranking, tasks)
         if ranking.kind == "donor" and len({task.name for task in tasks}) < 2:
             raise ArgumentError(f"ranking {ranking.text}: the grid has one task; expected others to choose from")
-        for component in _components(config):
+        for component in pruned_components(config):
+            _require_changing(config, ranking, component)
             for task in tasks:
                 if task.error is None:
                     for job in sources_of(config, ranking, component, task, tasks):
                         jobs.setdefault(job.name, job)
     return list(jobs.values())
+
+
+def _require_changing(config: SweepConfig, ranking: Ranking, component: str) -> None:
+    """Raise ArgumentError where scores are to be computed again that would be the same."""
+    method = _method(config, component)
+    if ranking.step is not None and method_named(method).uses == "weights":
+        raise ArgumentError(
+            f"ranking {ranking.text}: {method} scores of {component} are the same under every mask; leave rescored out"
+        )
 
 
 def _require_its_tasks(config: SweepConfig, ranking: Ranking, tasks: Sequence[PlannedTask]) -> None:
@@ -108,7 +132,8 @@ def sources_of(
 ) -> list[ImportanceJob]:
     """The scores that `ranking` takes for `task`; those that a donor is chosen among begin with the task's own.
 
-    Of one that leaves out: the scores that it goes by, and those by whose top share it leaves out.
+    Of one that leaves out: the scores that it goes by, and those by whose top share it leaves out. Of a ranking that is
+    rescored, the first ones: of the dense model.
     """
     own = ImportanceJob(task.member, component, task.num_fewshot)
     shots = task.num_fewshot if ranking.num_fewshot is None else ranking.num_fewshot
@@ -141,7 +166,8 @@ def _method(config: SweepConfig, component: str) -> str:
     return config.head_method if component == "heads" else config.ffn_method
 
 
-def _components(config: SweepConfig) -> list[str]:
+def pruned_components(config: SweepConfig) -> list[str]:
+    """`heads`, `ffns` or both: of which the grid prunes any."""
     shares = {"heads": config.prune_heads, "ffns": config.prune_ffns}
     return [component for component, values in shares.items() if any(share != "0" for share in values)]
 

@@ -123,6 +123,7 @@ def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> 
         method=method,
         metric=config.knockout_metric if method == "knockout" else None,
         means=None if job.means is None else job.means.digest,
+        under=job.under,
         **_documents(config, job, folder),
     )
 
