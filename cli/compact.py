@@ -28,6 +28,13 @@ MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns
     "--means", type=click.Path(), help="Means (lm-eval-prune means): what is pruned gives these, as biases, not zero."
 )
 @click.option("--zeroed", is_flag=True, help="A plain checkpoint of the original's size, with zeros, for other tools.")
+@click.option(
+    "--layout",
+    type=click.Choice(["ragged", "kv-groups", "uniform", "layers"]),
+    default="ragged",
+    show_default=True,
+    help="ragged: any mask, loaded by this package. The others: transformers' own class, which every program loads.",
+)
 @click.option("--max_shard_size", default="5GB", show_default=True, help="Largest file of weights; bounds memory too.")
 @click.option("--output_path", "-o", type=click.Path(path_type=Path), required=True, help="New folder.")
 def command(
@@ -35,6 +42,7 @@ def command(
     results: tuple[Path, ...],
     means: str | None,
     zeroed: bool,
+    layout: str,
     max_shard_size: str,
     output_path: Path,
     **chosen: Any,
@@ -46,7 +54,9 @@ def command(
     lm_eval --model pruned-hf --model_args pretrained=opt-1.3b-pruned --tasks piqa
 
     Reads and writes shard by shard: memory holds one new shard, whatever the model's size. With --zeroed the model
-    keeps its size and its class, and loads in every tool: what the mask prunes is zero.
+    keeps its size and its class, and loads in every tool: what the mask prunes is zero. With --layout uniform or
+    kv-groups (for masks of mask --layout) or layers (for masks that prune whole layers) it is smaller and loads
+    in every tool.
     """
     from lm_eval_prune.cli.loading import loading
 
@@ -78,12 +88,18 @@ def command(
         results=results,
         name=None if arguments.get("pretrained") else BUNDLED_NAME,
         zeroed=zeroed,
+        layout=layout,
         means=None if means is None else Means.load(means),
         progress=True,
     )
+    told = ", the others without effect" if zeroed else ""
+    if done.zeros is not None:
+        told = f", {done.zeros.num_hidden_layers} layers of {done.zeros.num_attention_heads} heads"
+        if not done.zeros.is_dense:
+            told += f" ({done.zeros.num_pruned_heads} heads and {done.zeros.num_pruned_ffns} FFNs in it are zeros)"
     click.echo(
         f"{output_path}: {done.num_parameters:,} of {done.num_parameters_before:,} parameters "
-        f"({done.num_parameters / done.num_parameters_before:.1%}){', the others without effect' if zeroed else ''}, "
+        f"({done.num_parameters / done.num_parameters_before:.1%}){told}, "
         f"{done.num_bytes / 2**20:,.1f} MiB"
     )
 

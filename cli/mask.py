@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHOICE = (
     *("head_importance", "prune_heads", "ffn_importance", "prune_ffns"),
-    *("order", "layers", "normalisation", "unit", "seed", "without_importance", "leave_out"),
+    *("order", "layers", "normalisation", "unit", "layout", "seed", "without_importance", "leave_out"),
 )
 """Options that say what is pruned."""
 
@@ -58,14 +58,23 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
     help="kv_group: the heads that share a key/value head go together; --prune_heads is a share of the groups.",
 )
 @click.option(
+    "--layout",
+    type=click.Choice(["global", "uniform", "kv-groups"]),
+    default="global",
+    show_default=True,
+    help="uniform: every layer loses as many heads, ranked within it; kv-groups: as many whole groups.",
+)
+@click.option(
     "--from", "foreign", type=click.Path(path_type=Path), help="A mask of another project: JSON, text, npy..."
 )
 @click.option("--invert", is_flag=True, help="With --from: in rows of 0 and 1, a 1 prunes. Default: it keeps.")
 @click.option("--counting_from", type=click.IntRange(0, 1), help="With --from: the number of the first layer and head.")
-@model_args("With --random, --from or --unit kv_group: the model whose shape it is, as pretrained=...")
+@model_args("With --random, --from, --unit kv_group or --layout: the model whose shape it is, as pretrained=...")
 @click.option("--num_hidden_layers", type=click.IntRange(1), help="With --random or --from, instead of --model_args.")
 @click.option("--num_attention_heads", type=click.IntRange(1), help="With --random or --from, of each layer.")
-@click.option("--num_key_value_heads", type=click.IntRange(1), help="With --unit kv_group, instead of --model_args.")
+@click.option(
+    "--num_key_value_heads", type=click.IntRange(1), help="With --unit kv_group or --layout, instead of --model_args."
+)
 @click.option("--seed", type=SEED, default=1234, show_default=True, help="Of random choices.")
 @click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Mask file.")
 @click.pass_context
@@ -97,7 +106,9 @@ def command(
     files = [path for path in (foreign, *(choice[name] for name in names)) if path is not None]
     require_no_input(output_path, files)
     shape = _shape(model_args, num_hidden_layers, num_attention_heads)
-    groups = _groups(choice["unit"], model_args, num_key_value_heads)
+    if choice["layout"] == "kv-groups":
+        choice |= {"layout": "uniform", "unit": "kv_group"}
+    groups = _groups(choice["unit"], choice["layout"], model_args, num_key_value_heads)
     if foreign is None and (invert or counting_from is not None):
         raise ArgumentError(f"--{'invert' if invert else 'counting_from'} says how to read --from FILE; give one")
     if foreign is not None:
@@ -159,12 +170,14 @@ def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
     return random_mask(*shapes.pop(), **shares, **choice, num_key_value_heads=groups)
 
 
-def _groups(unit: str, arguments: dict[str, Any] | None, given: int | None) -> int | None:
-    """Key/value heads in a layer, where groups are asked for."""
-    if unit != "kv_group":
+def _groups(unit: str, layout: str, arguments: dict[str, Any] | None, given: int | None) -> int | None:
+    """Key/value heads in a layer, where groups are asked for, or matter to which masks are uniform."""
+    if unit != "kv_group" and layout == "global":
         if given is not None:
-            raise ArgumentError("--num_key_value_heads is for --unit kv_group; leave it out")
+            raise ArgumentError("--num_key_value_heads is for --unit kv_group and --layout; leave it out")
         return None
+    if unit != "kv_group" and arguments is None:
+        return given
     if (given is None) == (arguments is None):
         raise ArgumentError("--unit kv_group needs the model's groups: --model_args or --num_key_value_heads")
     if arguments is None:

@@ -8,7 +8,6 @@ knows a model: `ablation.py` applies masks, `decoders/` counts the parameters th
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from lm_eval_prune.components import checked_components, heads_per_unit, require
 from lm_eval_prune.errors import MaskError, MaskShapeError
 from lm_eval_prune.files import json_line, read_json, require_ours, write_json
 from lm_eval_prune.fractions import parse_fraction
-from lm_eval_prune.scores import lowest, plain, score_rows
+from lm_eval_prune.scores import lowest, lowest_heads, plain, score_rows
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +99,7 @@ class PruningMask:
         num_attention_heads: int | None = None,
         unit: str = "head",
         num_key_value_heads: int | None = None,
+        layout: str = "global",
         provenance: Mapping[str, Any] | None = None,
     ) -> PruningMask:
         """The mask that prunes the least important components of the whole model.
@@ -112,6 +112,8 @@ class PruningMask:
         then in the mask's provenance.
         With `unit="kv_group"` the query heads that share a key/value head go together: a group's score is the sum of
         its heads', and the fraction is of the `num_key_value_heads` groups of all layers.
+        With `layout="uniform"` heads are ranked within their layers, and every layer loses the same number: of its
+        heads, of its groups with `unit="kv_group"`, or of the heads of each group where `num_key_value_heads` is given.
         Raises FractionError, MaskShapeError for scores of the wrong shape, MaskError for scores that are not finite.
         """
         head_rows = None if head_scores is None else score_rows(head_scores, "head_scores")
@@ -131,15 +133,14 @@ class PruningMask:
                 f"num_attention_heads={num_attention_heads}, head_scores has {heads_per_layer} heads a layer"
             )
         share = heads_per_unit(unit, heads_per_layer, num_key_value_heads)
-        flat = [math.fsum(row[at : at + share]) for row in head_rows or () for at in range(0, len(row), share)]
-        pruned: dict[int, list[int]] = {}
-        for index in lowest(flat, parse_fraction(head_fraction, "head_fraction")):
-            layer, group = divmod(index, heads_per_layer // share)
-            pruned.setdefault(layer, []).extend(range(group * share, (group + 1) * share))
+        if num_key_value_heads is not None:
+            heads_per_unit("kv_group", heads_per_layer, num_key_value_heads)
+        share_of_heads = parse_fraction(head_fraction, "head_fraction")
+        pruned = lowest_heads(head_rows or [], share_of_heads, share, layout=layout, groups=num_key_value_heads)
         return cls(
             num_hidden_layers=num_layers,
             num_attention_heads=heads_per_layer,
-            pruned_heads={layer: tuple(heads) for layer, heads in pruned.items()},
+            pruned_heads=pruned,
             pruned_ffns=tuple(lowest(ffn_row or [], parse_fraction(ffn_fraction, "ffn_fraction"))),
             provenance={**_told(head_scores, head_fraction, ffn_scores, ffn_fraction), **(provenance or {})},
         )

@@ -50,6 +50,7 @@ def select_mask(
     normalisation: str = "none",
     seed: int = 1234,
     unit: str = "head",
+    layout: str = "global",
     num_key_value_heads: int | Callable[[], int] | None = None,
     shape: Shape | Callable[[], Shape] | None = None,
     without_importance: FilePath | None = None,
@@ -72,8 +73,9 @@ def select_mask(
             if file is not None or share is not None:
                 given = name if share is not None else f"{kind}_importance"
                 raise ArgumentError(f"mask={mask} and {given}=... exclude one another; give one of the two")
-        if unit != "head":
-            raise ArgumentError(f"mask={mask} and unit=... exclude one another; a mask is of query heads")
+        if unit != "head" or layout != "global":
+            given = "unit" if unit != "head" else "layout"
+            raise ArgumentError(f"mask={mask} and {given}=... exclude one another; a mask is of query heads")
         return read_mask_file(mask, shape)
     arguments: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
@@ -112,11 +114,14 @@ def select_mask(
         raise MaskShapeError(f"importance files of different models: {described}")
     _, heads = next(iter(shapes.values()))
     choice: dict[str, Any] = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
-    if unit != "head":
+    if layout != "global":
+        choice["layout"] = layout
+    if unit != "head" or layout != "global":
         groups = num_key_value_heads() if callable(num_key_value_heads) else num_key_value_heads
         choice |= {"unit": unit, "num_key_value_heads": groups}
     mask_made = ranked_mask(**arguments, num_attention_heads=heads, **choice)
     defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
+    defaults["unit"] = "head"
     unusual = {key: value for key, value in choice.items() if value != defaults.get(key)}
     return replace(mask_made, provenance={**provenance, **unusual})
 
@@ -153,6 +158,7 @@ def ranked_mask(
     normalisation: str = "none",
     seed: int = 1234,
     unit: str = "head",
+    layout: str = "global",
     num_key_value_heads: int | None = None,
     without_scores: Tensor | None = None,
     leave_out: Share = LEFT_OUT,
@@ -161,7 +167,8 @@ def ranked_mask(
 
     head_scores: (num_hidden_layers, num_attention_heads), normalised within layers first (`importance.aggregate`);
     ffn_scores: (num_hidden_layers,). `layers` is the first and the last layer to prune in: ranks and fractions are
-    then among those. With `unit="kv_group"`, groups are ranked, as `PruningMask.from_importance` does.
+    then among those. With `unit="kv_group"`, groups are ranked, and with `layout="uniform"` each layer apart, as
+    `PruningMask.from_importance` does.
     Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores. With
     `order="most"`, the heads of the top share `leave_out` by `without_scores` are not pruned (`importance.exclusion`).
     Raises ArgumentError, and what `PruningMask.from_importance` raises.
@@ -175,6 +182,8 @@ def ranked_mask(
         raise ArgumentError("no scores to rank; expected those of heads, of FFNs or both")
     if order not in ORDERS:
         raise ArgumentError(f"order {order!r}: unknown; expected one of {', '.join(ORDERS)}")
+    if without_scores is not None and layout != "global":
+        raise ArgumentError(f"layout={layout} and without_importance exclude one another: the share is of the whole model")
     first, last = _layer_range(layers, len(given))
     generator = torch.Generator().manual_seed(seed)
 
@@ -197,6 +206,7 @@ def ranked_mask(
         ffn_fraction=ffn_fraction,
         num_attention_heads=num_attention_heads,
         unit=unit,
+        layout=layout,
         num_key_value_heads=num_key_value_heads,
     )
     return PruningMask(
@@ -216,6 +226,7 @@ def random_mask(
     layers: tuple[int, int] | None = None,
     seed: int = 1234,
     unit: str = "head",
+    layout: str = "global",
     num_key_value_heads: int | None = None,
 ) -> PruningMask:
     """A mask of random heads and FFNs, the same for the same arguments, which its provenance names."""
@@ -232,12 +243,15 @@ def random_mask(
         layers=layers,
         seed=seed,
         unit=unit,
+        layout=layout,
         num_key_value_heads=num_key_value_heads,
     )
     shares = {"prune_heads": float(Fraction(str(prune_heads))), "prune_ffns": float(Fraction(str(prune_ffns)))}
     chosen: dict[str, Any] = {"layers": list(layers)} if layers else {}
     if unit != "head":
         chosen |= {"unit": unit, "num_key_value_heads": num_key_value_heads}
+    if layout != "global":
+        chosen |= {"layout": layout, "num_key_value_heads": num_key_value_heads}
     return replace(mask, provenance={"order": "random", "seed": seed, **shares, **chosen})
 
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.cli.main import cli
-from lm_eval_prune.compaction import checkpoint
+from lm_eval_prune.compaction import checkpoint, shards
 from lm_eval_prune.paper import page, study, terminal  # noqa: F401
 from lm_eval_prune.report import leaderboard  # noqa: F401 (imported once, before the children)
 from lm_eval_prune.sweep import demo
@@ -79,7 +79,7 @@ def killed_compactions(source: str, mask: str, folder: Path) -> None:
         code = child(compacted(folder / f"{point}" / "out"), folder / f"{point}", point)
     assert code == 0
     (folder / "shard").mkdir()
-    checkpoint.save_file = half
+    shards.save_file = half
     assert child(compacted(folder / "shard" / "out"), folder / "shard", None) == -signal.SIGKILL
 
 

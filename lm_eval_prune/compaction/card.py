@@ -21,6 +21,7 @@ from lm_eval_prune.text import markdown_text
 
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.compacted_config import CompactedConfig
+    from lm_eval_prune.decoders.stock import StockLayout
 
 __all__ = ["model_card"]
 
@@ -36,8 +37,10 @@ def model_card(
     results: Sequence[str | os.PathLike[str]] = (),
     *,
     zeroed: bool = False,
+    stock: StockLayout | None = None,
 ) -> str:
-    """The card in Markdown; names from files are text in it. `zeroed`: of a checkpoint with zeros, not a smaller one.
+    """The card in Markdown; names from files are text in it. `zeroed`: of a checkpoint with zeros, not a smaller one;
+    `stock`: of a smaller one of the stock class.
 
     `results` are results files of the harness; of another mask they are refused. Raises FileFormatError, ArgumentError.
     """
@@ -50,17 +53,17 @@ def model_card(
     sections = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {shown}, {'with zeros' if zeroed else 'pruned'}",
-        f"{shown} {_what(mask, zeroed)} The outputs are those of the original model with the pruned components "
+        f"{shown} {_what(mask, zeroed, stock)} The outputs are those of the original model with the pruned components "
         + ("masked." if config.pruning_means is None else "at their mean outputs (mean ablation), as biases."),
         _parameters(mask, num_before, num_left, "in use" if zeroed else "after"),
-        _usage_of_zeroed() if zeroed else _usage(),
+        _usage_of_plain() if zeroed or stock else _usage(),
         *([_evaluation(mask, results)] if results else []),
-        _removed(config, mask, zeroed),
+        _removed(config, mask, zeroed, stock),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _what(mask: PruningMask, zeroed: bool) -> str:
+def _what(mask: PruningMask, zeroed: bool, stock: StockLayout | None) -> str:
     components = (
         f"{mask.num_pruned_heads} of its {mask.num_heads} attention heads and {mask.num_pruned_ffns} of its "
         f"{mask.num_hidden_layers} feed-forward networks (FFNs)"
@@ -69,6 +72,13 @@ def _what(mask: PruningMask, zeroed: bool) -> str:
         return (
             f"with {components} set to zero: a plain checkpoint, of the original's size and speed, for programs "
             "that know no smaller layers."
+        )
+    if stock is not None:
+        zeros = stock.zeros
+        left = f"{zeros.num_pruned_heads} heads and {zeros.num_pruned_ffns} FFNs of these are there as zeros"
+        return (
+            f"without {components}: a plain checkpoint of the original's own class, of {len(stock.kept_layers)} layers "
+            f"of {zeros.num_attention_heads} heads. {'All of it is gone' if zeros.is_dense else left}."
         )
     return f"without {components}. What was pruned is not in the weights."
 
@@ -83,7 +93,7 @@ def _parameters(mask: PruningMask, num_before: int, num_left: int, left_column: 
     return "\n".join([f"| | before | {left_column} | left |", "|---|---:|---:|---:|", *rows])
 
 
-def _usage_of_zeroed() -> str:
+def _usage_of_plain() -> str:
     return """## Use
 
 As the original: `AutoModelForCausalLM.from_pretrained("path/to/this/folder")`, `lm_eval --model hf`, vLLM, converters.
@@ -151,7 +161,7 @@ def _decimal(value: object) -> str:
     return ""
 
 
-def _removed(config: CompactedConfig, mask: PruningMask, zeroed: bool) -> str:
+def _removed(config: CompactedConfig, mask: PruningMask, zeroed: bool, stock: StockLayout | None) -> str:
     content = mask.to_dict()
     # Neither the end of this block nor HTML comes out of a text in it.
     texts = {key: json.dumps(value).replace("<", "\\u003c").replace("`", "\\u0060") for key, value in content.items()}
@@ -159,6 +169,8 @@ def _removed(config: CompactedConfig, mask: PruningMask, zeroed: bool) -> str:
     same = (
         "`zeroed_mask`" if zeroed else "`pruning_mask`; a further mask for this model is written in these numbers too"
     )
+    if stock is not None:
+        same = "`pruned_from`"
     return "\n".join(
         [
             f"## What was {'set to zero' if zeroed else 'removed'}",

@@ -6,27 +6,23 @@ holds one new shard and one weight.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.compaction.card import model_card
+from lm_eval_prune.compaction.shards import NewWeight, write_shards
 from lm_eval_prune.compaction.sources import copy_kept_files, require_own
 from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
 from lm_eval_prune.compaction.zeroed import zeroed_weights
 from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters, shape_of
+from lm_eval_prune.decoders.compacted_config import LAYOUTS
 from lm_eval_prune.decoders.configuration import find_file, read_configuration
-from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.folders import appearing, require_new
-from lm_eval_prune.progress import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +47,8 @@ class Compaction(NamedTuple):
     num_bytes_before: int
     """Size of the weights' files that were read."""
     num_bytes: int
+    zeros: PruningMask | None = None
+    """What a smaller model of the stock class has as zeros, in its own numbers; None in other forms."""
 
 
 def compact_checkpoint(
@@ -63,18 +61,22 @@ def compact_checkpoint(
     results: Sequence[str | os.PathLike[str]] = (),
     name: str | None = None,
     zeroed: bool = False,
+    layout: str = "ragged",
     means: Means | None = None,
     progress: bool = False,
 ) -> Compaction:
     """Write what `mask` leaves of the checkpoint `model` (a folder, or a Hub id) to the new folder `output_path`.
 
     With `zeroed` the new checkpoint is a plain one of the stock class and of the original's size, for every other tool:
-    what the mask prunes is zero in it, also what a compacted `model` lacks already. With `means`, what is pruned gives
+    what the mask prunes is zero in it, also what a compacted `model` lacks already. With a `layout` of
+    "kv-groups", "uniform" or "layers" it is a smaller model of the stock class (`decoders/stock.py`), in which what
+    that class cannot lack is zero. With `means`, what is pruned gives
     these (mean ablation), as biases of the new checkpoint.
     Weights keep their dtypes and are written as safetensors in shards of at most `max_shard_size`; the tokenizer is
     copied, and a model card written, with the harness's `results` files of this mask. `name` is what the card calls the
     original. The folder appears whole or not at all. Raises PruneError: for a folder that is not empty, a mask or
-    results that do not fit, weights that are missing, cut short or of the wrong shape, files that are links out of the
+    results that do not fit, a mask that is not of the layout, a class that has no such model,
+    weights that are missing, cut short or of the wrong shape, files that are links out of the
     checkpoint's folder.
     """
     output_path = Path(output_path)
@@ -83,11 +85,12 @@ def compact_checkpoint(
     if (found := find_file(model, "config.json", revision)) is not None:
         require_own(found)
     check_fits(mask, *shape_of(config), where=os.fspath(model))
-    if zeroed and (means is not None or getattr(config, "pruning_means", None) is not None):
-        raise ArgumentError("zeroed and means exclude one another: the stock class has no place for constants")
+    _require_one_form(zeroed, layout, means is not None or getattr(config, "pruning_means", None) is not None)
     if means is not None:
         _check_means(means, config, model)
-    from lm_eval_prune.decoders.compacted import compacted_config, plain_config
+    from lm_eval_prune.compaction.stock import require_stock, stock_weights
+    from lm_eval_prune.decoders.compacted import compacted_config, plain_config, pruned_from
+    from lm_eval_prune.decoders.cuts import named_on_disk
     from lm_eval_prune.decoders.skeleton import skeleton_of
 
     weights = Weights.of(model, revision)
@@ -95,24 +98,45 @@ def compact_checkpoint(
     removed = num_removed_parameters(smaller)
     if smaller.pruning_means is None:
         assert num_pruned_parameters(config, mask) == removed - num_removed_parameters(config)
-    new_config = plain_config(smaller) if zeroed else smaller
-    new_config.dtype = weights.dtype
     new_weights: Mapping[str, NewWeight]
-    if zeroed:
+    stock = None
+    if layout != "ragged":
+        stock = require_stock(config, smaller.removed, layout)
+        new_config, in_model = stock.config, stock.model
+        new_config.pruned_from = pruned_from(smaller, layout)
+        new_weights = stock_weights(weights, config, smaller.removed, stock, model)
+    elif zeroed:
+        new_config, in_model = plain_config(smaller), skeleton_of(config).model
         new_weights = zeroed_weights(weights, config, smaller.removed, model)
     else:
+        new_config, in_model = smaller, None
         new_weights = located(weights, config, smaller, model, means)
+    if in_model is not None:
+        new_weights = {key: new_weights[name] for name, key in named_on_disk(in_model, new_weights).items()}
+    new_config.dtype = weights.dtype
     num_before = skeleton_of(config).model.num_parameters()
-    card = model_card(smaller, num_before, num_before - removed, results, zeroed=zeroed)
+    num_left = num_before - removed if stock is None else stock.model.num_parameters()
+    card = model_card(smaller, num_before, num_left, results, zeroed=zeroed, stock=stock)
     with appearing(output_path) as folder:
-        _write_shards(folder, new_weights, max_shard_size, progress)
+        write_shards(folder, new_weights, max_shard_size, progress)
         new_config.save_pretrained(folder)
         for file in folder.glob("*.safetensors"):  # safetensors lets nobody else read what it writes
             shutil.copymode(folder / "config.json", file)
         copy_kept_files(model, revision, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return Compaction(output_path, smaller.removed, num_before, num_before - removed, weights.num_bytes, written)
+    zeros = None if stock is None else stock.zeros
+    return Compaction(output_path, smaller.removed, num_before, num_left, weights.num_bytes, written, zeros)
+
+
+def _require_one_form(zeroed: bool, layout: str, has_means: bool) -> None:
+    if layout not in ("ragged", *LAYOUTS):
+        raise ArgumentError(f"layout={layout}: unknown; expected ragged, {', '.join(LAYOUTS)}")
+    if zeroed and layout != "ragged":
+        raise ArgumentError(f"zeroed and layout={layout} exclude one another: a zeroed checkpoint has the original's")
+    if has_means and (zeroed or layout != "ragged"):
+        form = "zeroed" if zeroed else f"layout={layout}"
+        raise ArgumentError(f"{form} and means exclude one another: the stock class has no place for constants")
 
 
 def original_config(model: str | os.PathLike[str], revision: str | None = None) -> Any:
@@ -120,18 +144,6 @@ def original_config(model: str | os.PathLike[str], revision: str | None = None) 
     config = read_configuration(os.fspath(model), revision=revision)
     require_compactable(config)
     return config
-
-
-class NewWeight(Protocol):
-    """One weight of the new checkpoint, made when it is asked for."""
-
-    @property
-    def shape(self) -> torch.Size: ...
-
-    @property
-    def dtype(self) -> torch.dtype | None: ...
-
-    def read(self) -> torch.Tensor: ...
 
 
 class Part(NamedTuple):
@@ -200,26 +212,3 @@ def _check_means(means: Means, config: Any, where: str | os.PathLike[str]) -> No
     from lm_eval_prune.decoders.skeleton import skeleton_of
 
     means.check_fits(shape_of(config), skeleton_of(config).head_dim, text_config(config).hidden_size, os.fspath(where))
-
-
-def _write_shards(folder: Path, weights: Mapping[str, NewWeight], max_shard_size: str | int, progress: bool) -> None:
-    import torch
-
-    shapes = {name: torch.empty(weight.shape, dtype=weight.dtype, device="meta") for name, weight in weights.items()}
-    try:
-        if str(max_shard_size).startswith("-"):
-            raise ValueError
-        split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
-    except (ValueError, OverflowError) as error:
-        raise ArgumentError(f"max_shard_size={max_shard_size}: expected a size such as 5GB") from error
-    bar = Bar(split.filename_to_tensors.items(), desc="Compacting", unit="shard", disable=not progress)
-    for file, names in bar:
-        tensors = {name: weights[name].read() for name in names}
-        try:
-            save_file(tensors, folder / file, metadata={"format": "pt"})
-        except SafetensorError as error:  # of a full disk, too
-            raise FileFormatError(f"{folder / file}: cannot be written: {error}") from error
-        del tensors  # before the next shard's are read
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

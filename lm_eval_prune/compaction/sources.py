@@ -19,6 +19,8 @@ __all__ = ["copy_kept_files", "require_own", "shard_names"]
 KEPT_FILES = (
     "generation_config.json",
     "tokenizer.json",
+    "tokenizer.model",
+    "chat_template.jinja",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
-from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, named_on_disk, tensors_of
+from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, tensors_of
 from lm_eval_prune.decoders.places import places_of
 from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
 
@@ -49,7 +49,7 @@ class ZeroedWeight(NamedTuple):
 def zeroed_weights(
     weights: Weights, config: Any, mask: PruningMask, where: str | os.PathLike[str]
 ) -> Mapping[str, ZeroedWeight]:
-    """By name, every weight of the stock class under `mask`, which holds all that the source lacks already, too.
+    """By name in the model, every weight of the stock class under `mask`; that holds all that the source lacks already.
 
     `config` is the source's configuration, a compacted model's or a whole one's.
     Raises FileFormatError for weights that are missing or misshapen.
@@ -77,4 +77,4 @@ def zeroed_weights(
         else:
             part = PartialWeight(stored, of_source.get(name, WHOLE))
             found[name] = ZeroedWeight(tensor.shape, dtype, part, cut.ranges, cut.dim)
-    return {key: found[name] for name, key in named_on_disk(whole.model, found).items()}
+    return found

@@ -20,7 +20,7 @@ from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.means import Means
 
-__all__ = ["classes_of", "compacted_class", "compacted_config", "is_stock", "plain_config"]
+__all__ = ["classes_of", "compacted_class", "compacted_config", "is_stock", "plain_config", "pruned_from"]
 
 
 class _Cut:
@@ -136,6 +136,17 @@ def plain_config(config: Any) -> Any:
     content = {key: value for key, value in config.to_dict().items() if key not in (*OWN, *FOREIGN)}
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config.stock]
     return config.stock(**content, zeroed_mask=config.pruning_mask, architectures=[causal.__name__])
+
+
+def pruned_from(config: Any, layout: str) -> dict[str, Any]:
+    """What a smaller model of the stock class says of where it comes from, in the original's numbers; for readers."""
+    before = getattr(config, "pruned_from", None)
+    return {
+        "original_model": config.original_model,
+        "layout": layout,
+        "pruning_mask": config.pruning_mask,
+        **({} if before is None else {"before": before}),
+    }
 
 
 def _public(name: str | None) -> str | None:

@@ -18,10 +18,13 @@ from lm_eval_prune.decoders.family import text_config
 from lm_eval_prune.errors import MaskError
 from lm_eval_prune.masks import PruningMask
 
-__all__ = ["FOREIGN", "HOME", "OWN", "PREFIX", "CompactedConfig", "config_class"]
+__all__ = ["FOREIGN", "HOME", "LAYOUTS", "OWN", "PREFIX", "CompactedConfig", "config_class"]
 
 PREFIX = "pruned_"
 """Of model types."""
+LAYOUTS = ("kv-groups", "uniform", "layers")
+"""Of smaller models of the stock class (stock.py): whole key/value groups, as many of every layer; as many heads of
+every layer, and of each of its groups; layers."""
 HOME = "lm_eval_prune.decoders.compacted"
 """Where classes of compacted models are found by their names."""
 MODELING = '''"""The classes of this checkpoint are in the package lm-eval-prune: pip install lm-eval-prune."""
