@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_prune import PruneError, PruningMask, compact, compact_checkpoint
 from lm_eval_prune.cli.main import main
-from lm_eval_prune.compaction import checkpoint as module
+from lm_eval_prune.compaction import shards as module
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskShapeError
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.registration import register
@@ -138,7 +138,7 @@ def test_an_interrupted_compaction_leaves_nothing(checkpoint, mask, tmp_path, mo
 KILLED = """
 import os, signal, sys
 from lm_eval_prune import PruningMask, compact_checkpoint
-from lm_eval_prune.compaction import checkpoint as module
+from lm_eval_prune.compaction import shards as module
 original, calls = module.save_file, []
 def save_file(*args, **kwargs):
     original(*args, **kwargs)
