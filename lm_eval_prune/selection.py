@@ -183,7 +183,9 @@ def ranked_mask(
     if order not in ORDERS:
         raise ArgumentError(f"order {order!r}: unknown; expected one of {', '.join(ORDERS)}")
     if without_scores is not None and layout != "global":
-        raise ArgumentError(f"layout={layout} and without_importance exclude one another: the share is of the whole model")
+        raise ArgumentError(
+            f"layout={layout} and without_importance exclude one another: the share is of the whole model"
+        )
     first, last = _layer_range(layers, len(given))
     generator = torch.Generator().manual_seed(seed)
 

@@ -291,9 +291,9 @@ def test_all_three_ways_to_evaluate_a_mask_agree(checkpoints, mask, tmp_path, sh
 
 def test_loading_compact_reads_no_pruned_weight(checkpoint, mask, monkeypatch):
     read = []
-    original = module.PartialWeight.__getitem__
+    original = PartialWeight.__getitem__
     monkeypatch.setattr(
-        module.PartialWeight, "__getitem__", lambda self, index: read.append(original(self, index)) or read[-1]
+        PartialWeight, "__getitem__", lambda self, index: read.append(original(self, index)) or read[-1]
     )
     lm = build(PrunedOPT, checkpoint, mask=mask, load="compact")
     assert (
