@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from lm_eval_prune import PruneError, PruningMask, compact, compact_checkpoint
 from lm_eval_prune.cli.main import main
 from lm_eval_prune.compaction import shards as module
+from lm_eval_prune.compaction.weights import PartialWeight
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskShapeError
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.registration import register
@@ -139,6 +140,7 @@ KILLED = """
 import os, signal, sys
 from lm_eval_prune import PruningMask, compact_checkpoint
 from lm_eval_prune.compaction import shards as module
+from lm_eval_prune.compaction.weights import PartialWeight
 original, calls = module.save_file, []
 def save_file(*args, **kwargs):
     original(*args, **kwargs)
