@@ -93,12 +93,12 @@ def _study(
     study = make_study(folder, settings, unseen=unseen, num_sequences=num_sequences)
     if dry_run:
         print_estimate(study.sweeps)
-        if study.unseen:
-            print_estimate(study.unseen)
+        for config in study.unseen:
+            print_estimate([config])
         click.echo(f"Then prefix matching and copying of {num_sequences} sequences, which is not in this estimate.")
         return False
-    sweep = run_study(study, retry_failed=retry_failed, say=_failures(say), note=say)
-    return first and print_status(sweep)
+    sweeps = run_study(study, retry_failed=retry_failed, say=_failures(say), note=say)
+    return first and any([print_status(sweep) for sweep in sweeps])
 
 
 def _failures(say: Any) -> Any:

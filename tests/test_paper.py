@@ -15,10 +15,12 @@ from test_docs import require_accepted
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.paper.claims import CLAIMS, SECTIONS, Claim
+from lm_eval_prune.paper.claims import CLAIMS, SECTIONS, UNCHECKED, Claim
 from lm_eval_prune.paper.commands import command_for
 from lm_eval_prune.paper.evidence import Evidence
-from lm_eval_prune.paper.quantities import QUANTITIES, Measured, measured, middle_layers, over_pairs, over_tasks
+from lm_eval_prune.paper.measuring import Measured, over_pairs, over_tasks
+from lm_eval_prune.paper.quantities import QUANTITIES, measured
+from lm_eval_prune.paper.rankings import middle_layers
 from lm_eval_prune.paper.study import GRIDS, TASKS, make_study
 from lm_eval_prune.paper.verdicts import CANNOT_BE_TOLD, FAILS, HOLDS, finding_of, verdict_of
 from lm_eval_prune.report.score_sets import ScoreSet
@@ -30,29 +32,38 @@ GENERATOR = np.random.default_rng(7)
 SCORES = {
     (task, shots): GENERATOR.random((LAYERS, HEADS)) + np.linspace(0, 1, LAYERS)[:, None]
     for task in "abcd"
-    for shots in (0, 5)
+    for shots in (0, 1, 5)
 }
 CAPACITY = GENERATOR.random((LAYERS, HEADS)) ** 4
+MATCHING = GENERATOR.random((LAYERS, HEADS)) ** 2
 
 
 @pytest.fixture
 def evidence(tmp_path):
     variance = GENERATOR.random((LAYERS, HEADS)).tolist()
-    file = ImportanceScores(
-        component="heads",
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        scores=tuple(map(tuple, CAPACITY.tolist())),
-        settings={"method": "copying-olsson2022", "num_sequences": 50, "variance": variance},
-    )
+    induction = {
+        method: ImportanceScores(
+            component="heads",
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            scores=tuple(map(tuple, capacity.tolist())),
+            settings={"method": method, "num_sequences": 50, "variance": variance},
+        )
+        for method, capacity in (("copying-olsson2022", CAPACITY), ("prefix-matching", MATCHING))
+    }
     scores = ScoreSet("m", importance={("heads", "gradient"): dict(SCORES)})
     scores.importance["ffns", "knockout"] = {(task, 0): values[:, 0] for (task, k), values in SCORES.items() if k == 0}
-    return Evidence(tmp_path, "m", scores=scores, induction={"copying-olsson2022": file})
+    return Evidence(tmp_path, "m", scores=scores, induction=induction)
 
 
 def top(scores):
     """Flat places of the 9 of 30 that stay when floor(0.7 * 30) go."""
     return set(np.argsort(scores.ravel(), kind="stable")[21:].tolist())
+
+
+def kept(scores, capacity, pruned):
+    """The share of the capacity that is left without so many heads."""
+    return capacity.ravel()[np.argsort(scores.ravel(), kind="stable")[pruned:]].sum() / capacity.sum()
 
 
 def of(evidence, quantity, **where):
@@ -69,8 +80,22 @@ def require_t(found, values):
 def test_quantities_over_tasks_are_their_definitions(evidence):
     tasks = [SCORES[task, 5] for task in "abcd"]
     require_t(
-        of(evidence, "retained", kind="copying", num_fewshot=5),
-        [CAPACITY.ravel()[sorted(top(scores))].sum() / CAPACITY.sum() - 0.3 for scores in tasks],
+        of(evidence, "retained", kind="copying", pruned="0.7", num_fewshot=5),
+        [kept(scores, CAPACITY, 21) - 0.3 for scores in tasks],
+    )
+    rho = {
+        pair: [stats.spearmanr(*(SCORES[task, shots].ravel() for shots in pair)).statistic for task in "abcd"]
+        for pair in ((1, 5), (0, 5))
+    }
+    require_t(of(evidence, "agreement_of_shots_over", pair=(1, 5), over=(0, 5)), np.subtract(rho[1, 5], rho[0, 5]))
+    require_t(
+        of(evidence, "retained_over", pruned="0.2", num_fewshot=5),
+        [kept(scores, MATCHING, 6) - kept(scores, CAPACITY, 6) for scores in tasks],
+    )
+    require_t(of(evidence, "early_ffns", num_fewshot=0), [SCORES[task, 0][:3, 0].mean() for task in "abcd"])
+    require_t(
+        of(evidence, "agreement_with_mean", num_fewshot=5),
+        [stats.spearmanr(scores.ravel(), np.mean(tasks, axis=0).ravel()).statistic for scores in tasks],
     )
     require_t(
         of(evidence, "overlap_with_induction", kind="copying", num_fewshot=5),
@@ -108,26 +133,51 @@ def test_quantities_over_pairs_and_of_the_mean_ranking_leave_out_one_task_at_a_t
     left = [np.mean([value for pair, value in shared.items() if task not in pair]) for task in "abcd"]
     require_jackknife(of(evidence, "overlap_of_tasks", num_fewshot=5), np.mean(list(shared.values())), left)
 
-    def held(tasks):
-        mean = np.mean([SCORES[task, 5] for task in tasks], axis=0)
-        return CAPACITY.ravel()[sorted(top(mean))].sum() / CAPACITY.sum() - 0.3
+    def held(tasks, shots=5, capacity=CAPACITY, pruned=21):
+        return kept(np.mean([SCORES[task, shots] for task in tasks], axis=0), capacity, pruned)
 
-    left = [held(set("abcd") - {task}) for task in "abcd"]
-    require_jackknife(of(evidence, "retained_by_mean", kind="copying", num_fewshot=5), held("abcd"), left)
+    def require(found, value_of):
+        require_jackknife(found, value_of("abcd"), [value_of(set("abcd") - {task}) for task in "abcd"])
+
+    found = of(evidence, "retained_by_mean", kind="copying", pruned="0.7", num_fewshot=5)
+    require(found, lambda tasks: held(tasks) - 0.3)
+    found = of(evidence, "retained_by_mean_over", pruned="0.2", num_fewshot=5)
+    require(found, lambda tasks: held(tasks, capacity=MATCHING, pruned=6) - held(tasks, pruned=6))
+    found = of(evidence, "retained_by_mean_at", kind="copying", pruned="0.4", shots=5, over=0)
+    require(found, lambda tasks: held(tasks, pruned=12) - held(tasks, shots=0, pruned=12))
 
 
 def test_few_heads_is_the_least_share_that_holds_half_of_a_score(evidence):
-    held = np.cumsum(sorted(CAPACITY.ravel(), reverse=True))
-    least = next(count for count in range(1, 31) if held[count - 1] >= CAPACITY.sum() / 2)
+    def least(capacity):
+        held = np.cumsum(sorted(capacity.ravel(), reverse=True))
+        return next(count for count in range(1, 31) if held[count - 1] >= capacity.sum() / 2)
+
     found = of(evidence, "heads_for_half", kind="copying")
-    assert found.value == pytest.approx(least / 30)
-    assert (found.basis, found.count) == ("sequences", 50)
-    assert found.low < found.high
+    assert found.value == pytest.approx(least(CAPACITY) / 30)
+    over = of(evidence, "heads_for_half_over")
+    assert over.value == pytest.approx((least(CAPACITY) - least(MATCHING)) / 30)
+    for one in (found, over):
+        assert (one.basis, one.count) == ("sequences", 50)
+        assert one.low < one.high
+
+
+@pytest.mark.parametrize(("layers", "first"), [(0.5, 3), (0.375, 4), (1.0, 0)])
+def test_the_last_layers_share_of_a_score(evidence, layers, first):
+    found = of(evidence, "in_last_layers", kind="copying", layers=layers)
+    assert found.value == pytest.approx(CAPACITY[first:].sum() / CAPACITY.sum())
+    assert found.low <= found.value + 0.2
+    assert found.low <= found.high
 
 
 def test_what_is_not_there_is_no_data_and_too_few_tasks_have_no_interval(evidence):
-    assert of(evidence, "retained", kind="prefix-matching", num_fewshot=5) is None
-    assert of(evidence, "agreement_of_tasks", num_fewshot=1) is None
+    assert of(evidence, "retained", kind="prefix-matching", pruned="0.7", num_fewshot=2) is None
+    evidence.induction.pop("prefix-matching")
+    assert of(evidence, "retained", kind="prefix-matching", pruned="0.7", num_fewshot=5) is None
+    assert of(evidence, "retained_over", pruned="0.2", num_fewshot=5) is None
+    assert of(evidence, "retained_by_mean_over", pruned="0.2", num_fewshot=5) is None
+    assert of(evidence, "heads_for_half_over") is None
+    assert of(evidence, "agreement_of_shots_over", pair=(1, 2), over=(0, 2)) is None
+    assert of(evidence, "agreement_of_tasks", num_fewshot=2) is None
     assert of(evidence, "loss", part="heads", ranking="own", heads="0.7", ffns="0", num_fewshot=0) is None
     assert over_tasks([]) is None
     assert math.isnan(over_tasks([0.5]).low)
@@ -173,6 +223,8 @@ def test_claims_and_sections_are_whole():
     assert {claim.quantity for claim in CLAIMS} == set(QUANTITIES)
     numbers = {int(n) for s in SECTIONS if "Fig" in s.number for n in re.findall(r"\d+", s.number)}
     assert numbers | {13} == set(range(3, 20))  # 12 to 14
+    assert [claim.key for claim in CLAIMS if not re.fullmatch(r"[1-6A][\d.]*( and [\d.]+)?", claim.checked)] == []
+    assert UNCHECKED
 
 
 def test_the_page_of_the_docs_lists_today_s_claims():
@@ -186,14 +238,20 @@ def test_the_page_of_the_docs_lists_today_s_claims():
 
 
 def test_the_grids_are_those_of_the_settings_for_the_papers_model(tmp_path):
-    study = make_study(tmp_path, {"model_args": "pretrained=some/model"}, num_sequences=2, unseen=["mathqa"])
+    study = make_study(
+        tmp_path, {"model_args": "pretrained=some/model"}, num_sequences=2, unseen=["mathqa", "lambada_openai"]
+    )
     own, theirs = study.sweeps, load_configs("opt-66b", output_path="x")
     names = ("ranking", "prune_heads", "prune_ffns", "tasks", "num_fewshot")
     for one, other in zip(own[: len(GRIDS)], theirs, strict=True):
         assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
     assert own[-1].ranking == ("task:closest", "task:farthest")
-    (unseen,) = study.unseen
-    assert (unseen.tasks, unseen.ranking) == (("mathqa",), ("aggregate:" + "+".join(TASKS),))
+    mean = "aggregate:" + "+".join(TASKS)
+    # LAMBADA has a test split alone: no documents for importance of its own.
+    assert [(one.tasks, one.ranking) for one in study.unseen] == [
+        (("mathqa",), (mean, "own")),
+        (("lambada_openai",), (mean,)),
+    ]
 
 
 def test_a_study_of_one_task_has_nobody_to_take_scores_from(tmp_path):
@@ -208,7 +266,7 @@ def test_every_section_names_a_command_that_is_taken(evidence):
             words = shlex.split(command_for(section.key, found))
             assert words[0] == "lm-eval-prune"
             require_accepted(words[1:])
-    assert "--limit 30" in command_for("figure-4", lacking)
+    assert "--limit 30" in command_for("figure-5", lacking)
     assert "induction" in command_for("figure-18", evidence)
     assert "importance" in command_for("figure-18", lacking)
 

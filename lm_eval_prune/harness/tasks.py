@@ -31,6 +31,7 @@ from lm_eval_prune.text import message_of
 __all__ = [
     "Member",
     "Seeds",
+    "has_examples",
     "load_tasks",
     "members_of",
     "num_fewshot_of",
@@ -101,6 +102,19 @@ def require_known(names: Sequence[str], include_path: str | None = None, include
     """Raise ArgumentError for a name that `load_tasks` would not find; nothing is loaded."""
     for name in names:
         _known(_task_manager(include_path, include_defaults), name)
+
+
+def has_examples(name: str, include_path: str | None = None, include_defaults: bool = True) -> bool:
+    """Whether the name is of one task, whose settings say that it has a training or a validation split.
+
+    Nothing is loaded. Raises ArgumentError for an unknown name.
+    """
+    manager = _task_manager(include_path, include_defaults)
+    entries = [manager.task_index.get(found) for found in _known(manager, name)]
+    if len(entries) != 1 or entries[0] is None or entries[0].kind is not Kind.TASK:
+        return False
+    settings = entries[0].cfg or {}
+    return bool(settings.get("training_split") or settings.get("validation_split"))
 
 
 def num_fewshot_of(task: Task, requested: int | None) -> int:

@@ -13,7 +13,7 @@ from lm_eval_prune.text import printable
 
 __all__ = ["command_for"]
 
-OF_GRIDS = {"figure-4": HEADS, "figure-6": FFNS, "figure-7": COMBINED, "figure-9": TRANSFER}
+OF_GRIDS = {"figure-5": HEADS, "figure-6": FFNS, "figure-7": COMBINED, "figure-9": TRANSFER}
 OF_INDUCTION = ("figure-10",)
 OF_BOTH = ("figure-11", "figure-18", "figure-19")
 """Sections that take importance and induction scores."""
@@ -29,13 +29,16 @@ def command_for(section: str, evidence: Evidence) -> str:
     if section in OF_GRIDS:
         return _command("sweep", _of_sweep(settings), OF_GRIDS[section], folder)
     if section == "figure-9d":
-        tasks = "+".join(_listed(settings.get("tasks") or TASKS))
-        grid = {"ranking": (f"aggregate:{tasks}",), "prune_heads": DONOR_SHARES}
-        return _command("sweep", {**_of_sweep(settings), "tasks": OUTSIDE}, grid, folder)
+        mean = "aggregate:" + "+".join(_listed(settings.get("tasks") or TASKS))
+        lacks_own = "unseen" in evidence.boards
+        ranking = (mean, "own") if lacks_own else (mean,)
+        tasks = OUTSIDE[:1] if lacks_own else OUTSIDE  # LAMBADA has no documents for importance of its own
+        grid = {"ranking": ranking, "prune_heads": DONOR_SHARES}
+        return _command("sweep", {**_of_sweep(settings), "tasks": tasks}, grid, folder)
     own = {**_model(settings), "tasks": settings.get("tasks") or TASKS, "num_fewshot": settings.get("num_fewshot")}
     if settings.get("importance_limit"):
         own["limit"] = f"{settings['importance_limit']:g}"
-    what = {"component": ("ffns",), "method": ("knockout",)} if section == "figure-5" else {"component": ("heads",)}
+    what = {"component": ("ffns",), "method": ("knockout",)} if section == "figure-4" else {"component": ("heads",)}
     return _command("importance", own, what, folder / "importance")
 
 

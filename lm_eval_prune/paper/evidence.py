@@ -57,6 +57,8 @@ class Evidence:
     problems: list[Problem] = field(default_factory=list)
     sweep: Path | None = None
     """The folder of the sweep with the most tasks."""
+    outside: frozenset[str] = frozenset()
+    """Tasks that have no part in the study, though they may have importance of their own."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Of that sweep's grid: what commands for the rest take from it."""
 
@@ -85,6 +87,11 @@ class Evidence:
         names = sorted(method for method in self.induction if method.startswith(kind))
         preferred = next((name for name in names if name.endswith("olsson2022")), None)
         return self.induction[preferred or names[0]] if names else None
+
+    def mean_ranking(self) -> str:
+        """What the study's mean importance is called where tasks outside are pruned by it; empty without any."""
+        board = self.boards.get("unseen")
+        return next((one.ranking for one in board.entries if one.ranking.startswith(OF_TASKS)), "") if board else ""
 
     def entry(self, part: str, ranking: str, heads: str, ffns: str, num_fewshot: int) -> Entry | None:
         """The row of a board."""
@@ -115,7 +122,7 @@ def read_evidence(folder: Path) -> Evidence:
     if len(names) > 1:
         others = ", ".join(name for name in names if name != model)
         problems.append(Problem("several models", f"this report is of {model}; not of {others}"))
-    made = Evidence(folder, printable(model), problems=problems)
+    made = Evidence(folder, printable(model), problems=problems, outside=_outside(collection))
     for path, config in collection.plans:
         if _size(config) > _size(made.settings):
             made.sweep, made.settings = path.parents[1], config
@@ -126,6 +133,17 @@ def read_evidence(folder: Path) -> Evidence:
     return made
 
 
+def _outside(collection: Collection) -> frozenset[str]:
+    """Tasks of grids that prune by the mean importance of other tasks alone; none that is in a mean of its grid too."""
+    found: set[str] = set()
+    for _, config in collection.plans:
+        tasks = set(map(str, config.get("tasks") or ()))
+        named = {task for ranking in config.get("ranking") or () for task in _tasks_of(str(ranking))}
+        if named and tasks.isdisjoint(named):
+            found |= tasks
+    return frozenset(found - {run.task for run in collection.runs if run.variant.ranking == AGGREGATE})
+
+
 def _size(settings: Mapping[str, Any]) -> tuple[int, int]:
     """Tasks and numbers of shots of a grid."""
     return len(settings.get("tasks") or ()), len(settings.get("num_fewshot") or ())
@@ -133,8 +151,9 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int]:
 
 def _read_scores(made: Evidence, collection: Collection, model: str) -> None:
     """The scores of the model. Where two folders have the same, that with more files is taken."""
-    sizes = Counter(path.parent for path, _ in collection.importance)
-    ordered = sorted(collection.importance, key=lambda item: sizes[item[0].parent])
+    inside = [item for item in collection.importance if item[1].settings.get("task") not in made.outside]
+    sizes = Counter(path.parent for path, _ in inside)
+    ordered = sorted(inside, key=lambda item: sizes[item[0].parent])
     sets = {found.model: found for found in score_sets(ordered)}
     if model in sets:
         made.scores = sets[model]
@@ -154,11 +173,13 @@ def _ranks_heads(file: ImportanceScores, model: str) -> bool:
 
 def _add_board(made: Evidence, part: str, runs: Sequence[Run], collection: Collection) -> None:
     """The part's board, of the runs that were computed in the way that most of its own were."""
-    ways: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    ways: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        ways[run.model, run.backend, run.apart].append(run)
+        ways.setdefault((run.model, run.backend, run.apart), []).append(run)
     studied = {run.task for run in runs if run.variant.ranking == "own"}
-    defining = {way: [run for run in own if _defines(part, run, studied)] for way, own in ways.items()}
+    if part != "unseen":
+        ways = {way: [run for run in own if run.task not in made.outside] for way, own in ways.items()}
+    defining = {way: [run for run in own if _defines(part, run, studied - made.outside)] for way, own in ways.items()}
     defining = {way: own for way, own in defining.items() if own}
     if not defining:
         return
@@ -170,11 +191,14 @@ def _add_board(made: Evidence, part: str, runs: Sequence[Run], collection: Colle
             f"Shown is {said}, which has the most cells of {len(defining)} ways in which the model was evaluated"
         )
     shots = {run.num_fewshot for run in defining[way]}
+    rankings = {run.variant.ranking for run in defining[way]}
     kept = [
         run
         for run in ways[way]
         if run.task in tasks and run.num_fewshot in shots and (run.is_dense or _belongs(part, run.variant))
     ]
+    if part == "combined":  # heads or FFNs alone too, by the rankings that both were pruned by
+        kept = [run for run in kept if run.is_dense or run.variant.ranking in rankings]
     if missing := sum(_belongs(part, cell.variant) and cell.task in tasks for cell in collection.missing):
         notes.append(f"{missing} of its cells are missing")
     board = compare(Collection(runs=kept), BoardConfig(tasks=tuple(tasks)))
@@ -200,7 +224,8 @@ def _defines(part: str, run: Run, studied: Container[str]) -> bool:
     if part == "transfer":
         return _belongs(part, variant) and variant.ranking.startswith(DONORS)
     if part == "unseen":
-        return _belongs(part, variant) and run.task not in _tasks_of(variant.ranking) and run.task not in studied
+        tasks = _tasks_of(variant.ranking)
+        return _belongs(part, variant) and bool(tasks) and run.task not in tasks and run.task not in studied
     return _belongs(part, variant)
 
 
@@ -209,11 +234,11 @@ def _belongs(part: str, variant: Variant) -> bool:
     heads, ffns, ranking = float(variant.prune_heads), float(variant.prune_ffns), variant.ranking
     named = bool(_tasks_of(ranking))
     if part == "combined":
-        return bool(heads or ffns) and ranking == "own"
+        return bool(heads or ffns) and ranking in ("own", AGGREGATE)
     if part == "transfer":
         return bool(heads) and not ffns and (ranking in ("own", AGGREGATE) or ranking.startswith(DONORS))
     if part == "unseen":
-        return bool(heads) and not ffns and named
+        return bool(heads) and not ffns and (named or ranking == "own")
     alone = bool(heads) and not ffns if part == "heads" else bool(ffns) and not heads
     return alone and ranking.startswith(("own", AGGREGATE)) and not named
 

@@ -11,10 +11,9 @@ import numpy as np
 from lm_eval_prune.analysis import retained_capacity
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.paper.evidence import Evidence
-from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures.curves import curve_figures
-from lm_eval_prune.report.figures.form import Figure, in_words, unique_names
-from lm_eval_prune.report.figures.marks import Axis, Colour, heat, lines, panels, rounded
+from lm_eval_prune.report.figures.form import Figure, unique_names
+from lm_eval_prune.report.figures.marks import lines, panels, rounded
 from lm_eval_prune.report.figures.scores import score_figures
 from lm_eval_prune.report.runs import shots_name
 
@@ -38,11 +37,11 @@ def paper_figures(evidence: Evidence) -> dict[str, list[Figure]]:
 def _curves(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
     """Accuracy against what is pruned."""
     wanted = {
-        "heads": ("figure-4", ("heads-rankings", "heads-tasks-own")),
+        "heads": ("figure-5", ("heads-rankings", "heads-tasks-own")),
         "ffns": ("figure-6", ("ffns-rankings", "ffns-tasks-own")),
-        "combined": ("figure-7", ("combined-own",)),
+        "combined": ("figure-7", ("combined-",)),
         "transfer": ("figure-9", ("heads-transfer",)),
-        "unseen": ("figure-9d", ("heads-tasks-aggregate",)),
+        "unseen": ("figure-9d", ("heads-tasks-",)),
     }
     for part, (section, names) in wanted.items():
         board = evidence.boards.get(part)
@@ -51,38 +50,6 @@ def _curves(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
         for figure in curve_figures(board, board.entries):
             if figure.name.startswith(names):
                 yield section, figure
-        if part == "combined":
-            yield from ((section, figure) for figure in _combined_by_task(board))
-
-
-def _combined_by_task(board: Board) -> Iterator[Figure]:
-    """A map a task, of accuracy without shares of heads and FFNs."""
-    both = [entry for entry in board.entries if float(entry.prune_heads) and float(entry.prune_ffns)]
-    heads = sorted({0.0, *(float(entry.prune_heads) for entry in both)})
-    ffns = sorted({0.0, *(float(entry.prune_ffns) for entry in both)}, reverse=True)
-    for shots in board.shots:
-        grids = {str(column): np.full((len(ffns), len(heads)), np.nan) for column in board.columns}
-        for entry in board.entries:
-            place = float(entry.prune_heads), float(entry.prune_ffns)
-            if entry.num_fewshot == shots and place[0] in heads and place[1] in ffns:
-                for column, cell in entry.cells.items():
-                    grids[str(column)][ffns.index(place[1]), heads.index(place[0])] = cell.value
-        grids = {name: grid for name, grid in grids.items() if not np.isnan(grid).all()}
-        if len(grids) < 2:
-            continue
-        chart = heat(
-            grids,
-            Axis("heads pruned (%)", [round(100 * share, 4) for share in heads]),
-            Axis("FFNs pruned (%)", [round(100 * share, 4) for share in ffns]),
-            Colour(in_words(column.metric for column in board.columns)),
-            text=".2f",
-        )
-        caption = (
-            f"Each task at {shots_name(shots)} with that share of heads and of FFNs pruned at once by its own "
-            "importance; the lower left corner is the dense model. One scale for all tasks."
-        )
-        name = f"combined-tasks-{shots}shot"
-        yield Figure(name, f"Heads and FFNs pruned together, by task, {shots_name(shots)}", caption, chart)
 
 
 def _maps(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
@@ -91,7 +58,7 @@ def _maps(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
     tasks = list(dict.fromkeys(task for number in shots for task in evidence.by_task("heads", number)))
     sections = {
         "importance-heads-gradient": "figure-3",
-        "importance-ffns-knockout": "figure-5",
+        "importance-ffns-knockout": "figure-4",
         "induction": "figure-10",
         "retained-capacity-gradient": "figure-11",
     }

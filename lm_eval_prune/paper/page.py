@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from lm_eval_prune.paper.claims import UNCHECKED
 from lm_eval_prune.paper.report import PaperReport, Part
 from lm_eval_prune.paper.tables import Table
 from lm_eval_prune.paper.verdicts import Finding
@@ -78,6 +79,7 @@ def _claim(finding: Finding) -> dict[str, str]:
         "key": finding.claim.key,
         "text": claim_text(finding.claim),
         "ours": finding.claim.ours,
+        "checked": f"section {finding.claim.checked}" if finding.claim.checked else UNCHECKED,
         "number": f"{number_of(found)} {finding.quantity}" if found else "",
         "note": found.note if found else "",
         "verdict": finding.verdict,

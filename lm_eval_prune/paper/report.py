@@ -12,7 +12,7 @@ from typing import Any
 
 from lm_eval_prune.errors import ChartError
 from lm_eval_prune.files import write_bytes, write_json
-from lm_eval_prune.paper.claims import SECTIONS, Section
+from lm_eval_prune.paper.claims import SECTIONS, UNCHECKED, Section
 from lm_eval_prune.paper.commands import command_for
 from lm_eval_prune.paper.evidence import Evidence, read_evidence
 from lm_eval_prune.paper.tables import Table, paper_tables
@@ -27,7 +27,7 @@ from lm_eval_prune.report.vega import start_bundling, why_no_charts
 __all__ = ["FORMAT", "PaperReport", "Part", "paper_report"]
 
 FORMAT = "lm-eval-prune-paper"
-OF_PARTS = {"figure-4": "heads", "figure-6": "ffns", "figure-7": "combined", "figure-9": "transfer",
+OF_PARTS = {"figure-5": "heads", "figure-6": "ffns", "figure-7": "combined", "figure-9": "transfer",
             "figure-9d": "unseen"}  # fmt: skip
 """Section -> the board whose notes are its own."""
 
@@ -166,6 +166,8 @@ def _nested_finding(finding: Finding) -> dict[str, Any]:
         "where": dict(claim.where),
         "relation": claim.relation,
         "threshold": claim.threshold,
+        "checked": claim.checked or UNCHECKED,
+        "not_the_papers": claim.ours or None,
         "value": found and _clean(found.value),
         "low": found and _clean(found.low),
         "high": found and _clean(found.high),

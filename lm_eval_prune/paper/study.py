@@ -48,13 +48,14 @@ def _tenths(first: int, last: int, step: int = 1) -> tuple[str, ...]:
 
 HEADS = {"ranking": ("own", "aggregate"), "prune_heads": _tenths(0, 9)}
 FFNS = {"ranking": ("own",), "prune_ffns": _tenths(1, 9)}
-COMBINED = {"ranking": ("own",), "prune_heads": _tenths(1, 7), "prune_ffns": _tenths(1, 5)}
+COMBINED = {"ranking": ("aggregate",), "prune_heads": _tenths(0, 7), "prune_ffns": _tenths(1, 5)}
 DONOR_SHARES = _tenths(1, 9, 2)
 """Of heads, for transfer between tasks: those of the research code."""
 TRANSFER = {"ranking": ("task:closest", "task:farthest"), "prune_heads": DONOR_SHARES}
 GRIDS: tuple[dict[str, tuple[str, ...]], ...] = (HEADS, FFNS, COMBINED)
-"""Heads by the task's own and by the mean importance, FFNs by knockout, and both together: as in configs/opt-66b.yaml.
-With them TRANSFER: heads by the scores of the task that agrees most, and least."""
+"""Heads by the task's own and by the mean importance, FFNs by knockout, and both together by the mean importance of
+each (the paper's Figure 7): as in configs/opt-66b.yaml. With them TRANSFER: heads by the scores of the task that agrees
+most, and least."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Study:
     sweeps: Sequence[SweepConfig]
     """Differ in rankings and shares alone."""
     unseen: Sequence[SweepConfig]
-    """Tasks outside the study under its tasks' mean importance; empty where none were asked for."""
+    """Tasks outside the study under its tasks' mean importance and their own; empty where none were asked for."""
     num_sequences: int
     """Of induction scores."""
 
@@ -74,19 +75,34 @@ def make_study(folder: Path, settings: Mapping[str, Any], *, unseen: Sequence[st
     """The study under these settings of a sweep (`SweepConfig`), without its grid. Raises PruneError.
 
     The tasks are the paper's 14 unless `settings` names others; the bundled model's are its own. `unseen`: tasks that
-    are evaluated under the mean importance of these, and have no part in it.
+    are evaluated under the mean importance of these, in which they have no part, and under their own.
     """
     common: dict[str, Any] = {"num_fewshot": SHOTS, **settings, "output_path": folder / SWEEP}
     if not common.get("tasks"):
         common |= _default_tasks(common)
     grids = [*GRIDS, TRANSFER] if _has_several_tasks(common) else GRIDS
     sweeps = [make_config({**common, **grid}) for grid in grids]
-    others = []
-    if unseen:
-        grid = {"ranking": ("aggregate:" + "+".join(common["tasks"]),), "prune_heads": ("0", *DONOR_SHARES)}
-        others = [make_config({**common, **grid, "tasks": tuple(unseen)})]
-        _require_known(others[0])  # told before hours of work, not after them
-    return Study(folder, sweeps, others, num_sequences)
+    return Study(folder, sweeps, _unseen(common, unseen), num_sequences)
+
+
+def _unseen(common: Mapping[str, Any], unseen: Sequence[str]) -> list[SweepConfig]:
+    """Sweeps of the tasks outside, told to be unknown before hours of work and not after them.
+
+    By their own importance too, but for groups, and for tasks that have no documents beside those that are evaluated
+    (the harness's LAMBADA has a test split alone).
+    """
+    from lm_eval_prune.harness.tasks import has_examples
+
+    config = make_config(dict(common))
+    place = config.include_path, config.include_defaults
+    own = [task for task in unseen if has_examples(task, *place)]
+    mean = "aggregate:" + "+".join(config.tasks)
+    found = []
+    for ranking, tasks in (((mean, "own"), own), ((mean,), [task for task in unseen if task not in own])):
+        if tasks:
+            grid = {"ranking": ranking, "prune_heads": ("0", *DONOR_SHARES)}
+            found.append(make_config({**common, **grid, "tasks": tuple(tasks)}))
+    return found
 
 
 def _default_tasks(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +111,6 @@ def _default_tasks(settings: Mapping[str, Any]) -> dict[str, Any]:
     from lm_eval_prune.harness.registration import tasks_folder
 
     return {"tasks": (BUNDLED_GROUP,), "include_path": str(tasks_folder()), "include_defaults": False}
-
-
-def _require_known(config: SweepConfig) -> None:
-    from lm_eval_prune.harness.tasks import require_known
-
-    require_known(list(config.tasks), config.include_path, config.include_defaults)
 
 
 def _has_several_tasks(settings: Mapping[str, Any]) -> bool:
@@ -122,8 +132,8 @@ def run_study(
     say: Callable[[str], None] = lambda line: None,
     note: Callable[[str], None] = lambda line: None,
     progress: bool = True,
-) -> Sweep:
-    """Compute what is missing, and return the sweep. Start it again after any interruption; arguments as `run_sweep`.
+) -> list[Sweep]:
+    """Compute what is missing, and return the sweeps: the study's, and those of tasks outside. Start it again after any interruption; arguments as `run_sweep`.
 
     Induction scores are computed by this process (and those launched with it), wherever the sweep's cells are.
     """
@@ -131,12 +141,10 @@ def run_study(
 
     require_writable(study.folder)
     settings: dict[str, Any] = {"retry_failed": retry_failed, "say": say, "note": note, "progress": progress}
-    sweep = run_sweeps(study.sweeps, **settings)
-    if study.unseen:
-        run_sweeps(study.unseen, **settings)
+    sweeps = [run_sweeps(study.sweeps, **settings), *(run_sweeps([config], **settings) for config in study.unseen)]
     for path, computed in _induction(study):
         note(f"{path}" + ("" if computed else " (there already)"))
-    return sweep
+    return sweeps
 
 
 def _induction(study: Study) -> list[tuple[Path, bool]]:

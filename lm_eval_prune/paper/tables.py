@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_eval_prune.agreement import cross_shot
-from lm_eval_prune.analysis import paper_correlation, retained_capacity
+from lm_eval_prune.analysis import paper_correlation, rank_agreement, retained_capacity
 from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.intervals import holm
 from lm_eval_prune.paper.evidence import Evidence
-from lm_eval_prune.paper.quantities import agreement_of_shots
+from lm_eval_prune.paper.rankings import agreement_of_shots
 from lm_eval_prune.report.agreement import LEVEL, Family
 from lm_eval_prune.report.board import Board
 
@@ -35,13 +36,13 @@ def paper_tables(evidence: Evidence) -> dict[str, list[Table]]:
     """Key of a section -> its tables; sections without data are absent."""
     makers: dict[str, Callable[[Evidence], Iterator[Table]]] = {
         "figure-3": _important_heads,
-        "figure-4": lambda found: _rows(found.boards.get("heads")),
-        "figure-5": _ffns_by_layer,
+        "figure-4": _ffns_by_layer,
+        "figure-5": lambda found: _rows(found.boards.get("heads")),
         "figure-6": lambda found: _rows(found.boards.get("ffns")),
         "figure-7": lambda found: _rows(found.boards.get("combined")),
         "figure-8": _agreement,
-        "section-6-1-1": _overlap,
-        "figure-9": lambda found: _rows(found.boards.get("transfer")),
+        "section-6-1-2": _overlap,
+        "figure-9": lambda found: itertools.chain(_rows(found.boards.get("transfer")), _donors(found)),
         "figure-9d": lambda found: _rows(found.boards.get("unseen")),
         "table-1": _between_shots,
         "figure-10": lambda found: itertools.chain(_induction_heads(found), _overlap_with_induction(found)),
@@ -73,6 +74,21 @@ def _rows(board: Board | None) -> Iterator[Table]:
         place: list[Value] = [entry.num_fewshot, entry.ranking, float(entry.prune_heads), float(entry.prune_ffns)]
         rows.append([*place, *shown, entry.num_documents, *cells])
     yield Table("Averages over the tasks, and each task", header, rows)
+
+
+def _donors(evidence: Evidence) -> Iterator[Table]:
+    """Whose importance a task was pruned by, where a ranking chose that."""
+    board, rows = evidence.boards.get("transfer"), dict[tuple[Value, ...], float]()
+    for entry in board.entries if board else ():
+        scores = evidence.by_task("heads", entry.num_fewshot)
+        for column, cell in entry.cells.items():
+            if cell.donor:
+                both = column.task in scores and cell.donor in scores
+                rho = rank_agreement(scores[column.task], scores[cell.donor]).rho if both else float("nan")
+                rows[entry.num_fewshot, column.task, entry.ranking, cell.donor] = rho
+    order = sorted(rows, key=lambda row: tuple(map(str, row)))
+    header = ["shots", "task", "ranking", "pruned by the importance to", "rho"]
+    yield Table("Which task agrees most and least", header, [[*row, rows[row]] for row in order])
 
 
 def _aggregate(evidence: Evidence, component: str, num_fewshot: int) -> np.ndarray | None:
@@ -113,6 +129,11 @@ def _agreement(evidence: Evidence) -> Iterator[Table]:
             paper = paper_correlation(scores[pair.first], scores[pair.second])
             numbers = [pair.rho, pair.p_holm, pair.rho_within_layers, pair.p_within_layers_holm, paper]
             rows.append([shots, pair.first, pair.second, *numbers])
+        mean = np.sum(list(scores.values()), axis=0)  # ranks as the mean does
+        for task, own in scores.items():
+            both = rank_agreement(own, mean)
+            paper = paper_correlation(own, mean)
+            rows.append([shots, task, "mean of all tasks", both.rho, None, both.rho_within_layers, None, paper])
     header = ["shots", "task", "other task", "rho", "Holm p", "within layers", "Holm p within", "as the research code"]
     yield Table("Spearman's rho of every pair of tasks", header, rows)
 
@@ -127,11 +148,11 @@ def _overlap(evidence: Evidence) -> Iterator[Table]:
     for family in _of_kind(evidence, "tasks"):
         for place, top in enumerate(family.pairs[0].tops):
             shared, by_chance = family.shared(place)
-            below = sum(pair.tops[place].p < LEVEL for pair in family.pairs)
+            below = sum(p < LEVEL for p in holm([pair.tops[place].p for pair in family.pairs]))
             rows.append(
                 [int(family.name.partition("-")[0]), float(top.share), shared, by_chance, below, len(family.pairs)]
             )
-    header = ["shots", "top", "shared by two tasks", "by chance", f"pairs with p below {LEVEL:g}", "pairs"]
+    header = ["shots", "top", "shared by two tasks", "by chance", f"pairs with Holm p below {LEVEL:g}", "pairs"]
     yield Table("The most important heads: what two tasks share", header, rows)
 
 
@@ -161,11 +182,12 @@ def _induction_heads(evidence: Evidence) -> Iterator[Table]:
 def _overlap_with_induction(evidence: Evidence) -> Iterator[Table]:
     rows: list[list[Value]] = []
     for family in _of_kind(evidence, "induction"):
-        for pair in family.pairs:
-            for top in pair.tops:
-                place: list[Value] = [family.name, pair.second, pair.rho, float(top.share)]
-                rows.append([*place, top.shared, top.kept, top.expected, top.p])
-    header = ["score", "and", "rho", "top", "shared", "of", "by chance", "p"]
+        corrected = [holm([pair.tops[place].p for pair in family.pairs]) for place in range(len(family.pairs[0].tops))]
+        for number, pair in enumerate(family.pairs):
+            for top, ps in zip(pair.tops, corrected, strict=True):
+                shown: list[Value] = [family.name, pair.second, pair.rho, float(top.share)]
+                rows.append([*shown, top.shared, top.kept, top.expected, top.p, ps[number]])
+    header = ["score", "and", "rho", "top", "shared", "of", "by chance", "p", "Holm p"]
     yield Table("The heads that score highest, and those of highest mean importance", header, rows)
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from lm_eval_prune.paper.claims import CLAIMS, Claim
 from lm_eval_prune.paper.evidence import Evidence
-from lm_eval_prune.paper.quantities import QUANTITIES, Measured, measured
+from lm_eval_prune.paper.measuring import Measured
+from lm_eval_prune.paper.quantities import QUANTITIES, measured
 
 __all__ = ["CANNOT_BE_TOLD", "FAILS", "HOLDS", "NO_DATA", "VERDICTS", "Finding", "findings", "verdict_of"]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from lm_eval_prune.paper.claims import Claim
-from lm_eval_prune.paper.quantities import Measured
+from lm_eval_prune.paper.measuring import Measured
 from lm_eval_prune.paper.verdicts import CANNOT_BE_TOLD, FAILS, HOLDS, NO_DATA, Finding
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import fixed
