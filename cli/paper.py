@@ -98,7 +98,8 @@ def _study(
         click.echo(f"Then prefix matching and copying of {num_sequences} sequences, which is not in this estimate.")
         return False
     sweeps = run_study(study, retry_failed=retry_failed, say=_failures(say), note=say)
-    return first and any([print_status(sweep) for sweep in sweeps])
+    failed = [print_status(sweep) for sweep in sweeps] if first else []
+    return any(failed)
 
 
 def _failures(say: Any) -> Any:

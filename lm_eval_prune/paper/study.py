@@ -133,9 +133,10 @@ def run_study(
     note: Callable[[str], None] = lambda line: None,
     progress: bool = True,
 ) -> list[Sweep]:
-    """Compute what is missing, and return the sweeps: the study's, and those of tasks outside. Start it again after any interruption; arguments as `run_sweep`.
+    """Compute what is missing, and return the sweeps: the study's, and those of tasks outside.
 
-    Induction scores are computed by this process (and those launched with it), wherever the sweep's cells are.
+    Start it again after any interruption; arguments as `run_sweep`. Induction scores are computed by this process (and
+    those launched with it), wherever the sweep's cells are.
     """
     from lm_eval_prune.sweep.run import run_sweeps
 
