@@ -28,6 +28,7 @@ from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
 
 LAYERS, HEADS = 6, 6
+PLACE = {"include_path": GRID["include_path"], "include_defaults": False}
 SMALL = {"num_fewshot": [2], "ranking": ["own:rescored@0.25", "aggregate:rescored@0.4"], "limit": 4,
          "prune_heads": ["0", "0.25", "0.6"], "prune_ffns": ["0", "0.5"], "importance_limit": 5}  # fmt: skip
 
@@ -163,8 +164,7 @@ def by_hand(tasks, shares, component, method):
     for share in shares:
         lm = PrunedModel(mask=mask, device="cpu")
         asked = {"component": component, "method": method, "num_fewshot": 2, "limit": 5}
-        place = GRID["include_path"]
-        mean = np.mean([np.asarray(importance_scores(lm, [task], **asked, include_path=place)) for task in tasks], 0)
+        mean = np.asarray(importance_scores(lm, tasks, **asked, **PLACE))  # of several tasks their mean
         flat = mean.ravel()
         gone = {layer * HEADS + head for layer, head in pruned(mask)} if mean.ndim == 2 else {*mask.pruned_ffns}
         left = sorted((value, place) for place, value in enumerate(flat) if place not in gone)
@@ -193,7 +193,7 @@ def test_masks_are_those_of_a_plain_loop_over_importance_and_mask(finished, rank
         assert mask_of(finished, rows["0.6", "0.5"]) == heads[-1] | ffns[-1]
         assert pruned(mask_of(finished, rows["0.25", "0"])) <= pruned(heads[-1])
         lm = PrunedModel(mask=heads[-1] | ffns[-1], device="cpu")
-        frame = evaluate(lm, None, [evaluated], num_fewshot=2, limit=4, include_path=GRID["include_path"])
+        frame = evaluate(lm, None, [evaluated], num_fewshot=2, limit=4, **PLACE)
         content = disk.read_cell(disk.cell_path(finished, rows["0.6", "0.5"].cell))
         assert content["results"][evaluated]["acc,none"] == frame["acc"].iloc[0]
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lm_eval_prune.errors import ChartError
 from lm_eval_prune.report.agreement import Family, agreement_families, write_agreement
+from lm_eval_prune.report.areas import write_areas
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.comparison import BoardConfig, compare
 from lm_eval_prune.report.exports import require_exports, write_exports
@@ -56,8 +57,8 @@ def leaderboard(
 
     leaderboard.html, .md, .tex, .csv, .parquet and .json hold the same numbers; `sort` and `text` arrange the page, the
     Markdown and the LaTeX (see `records.arranged`). agreement.csv and .json compare the rankings themselves, where
-    there are several. `figure_formats` (svg, png, pdf) writes the figures to figures/, `exports` (see
-    `exports.EXPORTS`) what other programs read to exports/.
+    there are several; areas.csv has their areas under the curve. `figure_formats` (svg, png, pdf) writes the figures to
+    figures/, `exports` (see `exports.EXPORTS`) what other programs read to exports/.
     Without the packages of the extra `report` there are no charts, and a problem says so; figures as files need them.
     Raises PruneError.
     """
@@ -81,6 +82,7 @@ def leaderboard(
     written = write_tables(board, folder, sort=sort, text=text)
     written += write_page(folder, board, on_page, commands, agreement, sort=sort, text=text)
     written += write_agreement(agreement, folder)
+    written += write_areas(board, folder)
     if against is not None:
         written += write_against(against, folder)
     if config.flips:

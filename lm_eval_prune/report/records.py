@@ -15,6 +15,8 @@ Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, an
     findings[]       sentence, and what it is made of; the first is the headline: most shots, heads before FFNs
     declines[]       for each ranking, component and number of shots: fraction, sentence, enough
     decline_table    header[], rows[{model, ranking, component, cells[]}] one cell a number of shots, note
+    areas[]          CPR and CMD (areas.py) of each ranking, component and number of shots, on the average and on each
+                     task: cpr, cmd (null: why says why), shares[] pruned, empty and empty_by
     verdicts         {verdict: {sign, meaning}}, all there are, in order
     legend           one line: the signs that are on this board
     diluted[]        sentences on tasks where the dense model is at chance
@@ -28,6 +30,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.report.areas import area_records
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Difference, Entry
 from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
@@ -102,6 +105,7 @@ def nested(board: Board) -> dict[str, Any]:
             "rows": [row._asdict() for row in decline_rows(board)],
             "note": DECLINE_NOTE,
         },
+        "areas": list(area_records(board)),
         "verdicts": {
             verdict: {"sign": VERDICT_SIGNS[verdict], "meaning": meaning.format(margin=board.margin)}
             for verdict, meaning in VERDICT_MEANINGS.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_prune.files import write_bytes, write_json
+from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, decline_header, decline_rows, findings
@@ -84,6 +85,8 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
     if board.declines:
         parts.append(f"## {DECLINE_TITLE}\n\n{_table(*decline_table(board))}\n\n{DECLINE_NOTE}")
         parts.append(_list(decline.sentence for decline in board.declines))
+    if (listed := areas_table(board))[1]:
+        parts.append(f"## {AREAS_TITLE}\n\n{_table(*listed)}\n\n{AREAS_NOTE}")
     parts.append("## How to read it\n\n" + _list(notes_of(board)))
     parts.append("## As the harness prints it\n\n" + harness_table(board))
     return "\n\n".join(parts) + "\n"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
 from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, findings
@@ -68,6 +69,8 @@ def print_board(
         console.print(Text("; ".join(texts), style="dim"))
     if board.declines:
         _print_declines(board, console)
+    if areas_table(board)[1]:
+        _print_areas(board, console)
     if found := findings(board):
         console.print()
         for finding in found:
@@ -112,6 +115,19 @@ def _print_declines(board: Board, console: Console) -> None:
     console.print()
     console.print(_table(columns, console.width, DECLINE_TITLE, left=len(header) - len(board.shots)))
     console.print(Text(DECLINE_NOTE, style="dim"))
+
+
+def _print_areas(board: Board, console: Console) -> None:
+    """CPR and CMD; where the table is too wide, one below the other."""
+    header, rows = areas_table(board)
+    for comma in (", ", ",\n"):
+        columns = [_Column(name, [Text(row[place].replace(", CMD", f"{comma}CMD")) for row in rows])
+                   for place, name in enumerate(header)]  # fmt: skip
+        if _natural(columns) <= console.width:
+            break
+    console.print()
+    console.print(_table(columns, console.width, AREAS_TITLE, left=len(header) - len(board.shots)))
+    console.print(Text(AREAS_NOTE, style="dim"))
 
 
 def _columns(

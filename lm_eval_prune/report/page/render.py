@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.agreement import AGREEMENT_NOTE, Family, agreement_table
+from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure, main_figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
@@ -93,6 +94,9 @@ def render_page(
         decline_listing=_decline_listing(board),
         decline_title=DECLINE_TITLE,
         decline_note=DECLINE_NOTE,
+        areas=Listing(*listed) if (listed := areas_table(board))[1] else None,
+        areas_title=AREAS_TITLE,
+        areas_note=AREAS_NOTE,
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
         models=list(dict.fromkeys(entry.model for entry in board.entries)),
         left=left_names(board),
