@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import jsonschema
@@ -143,7 +144,7 @@ def test_odd_names_are_text_in_markdown_csv_and_terminal(tmp_path):
     assert "x<script>alert" in console.export_text()
     for path in (tmp_path / "board" / "exports").rglob("*.*"):
         assert len(path.name) < 120
-    for path in (tmp_path / "board" / "exports" / "every_eval_ever").glob("*.json"):
+    for path in (tmp_path / "board" / "exports" / "every_eval_ever").rglob("*.json"):
         assert json.loads(path.read_text())["model_info"]["id"] == ODD
 
 
@@ -180,7 +181,7 @@ def test_every_eval_ever_records_are_valid_and_hold_the_numbers(written, files):
     _, output = written
     schema = json.loads((Path(__file__).parent / "every_eval_ever" / "eval.schema.json").read_text())
     assert schema["version"] == SCHEMA_VERSION
-    paths = list((output / "exports" / "every_eval_ever").glob("*.json"))
+    paths = list((output / "exports" / "every_eval_ever").rglob("*.json"))
     found = {}
     for path in paths:
         record = json.loads(path.read_text())
@@ -195,6 +196,56 @@ def test_every_eval_ever_records_are_valid_and_hold_the_numbers(written, files):
             found[key] = (score["score"], uncertainty["standard_error"]["value"], uncertainty["num_samples"])
     assert found == files
     assert len(paths) == 10
+
+
+def test_every_eval_ever_has_each_documents_answer_beside_the_record(tmp_path):
+    folder = sweep(tmp_path / "sweep", VARIANTS[:1], ("piqa", "copa"), count=20, text="Is the water cold?")
+    runs = tmp_path / "runs"
+    harness_run(runs, tasks=("boolq",), count=8, identity={})
+    (samples_file,) = runs.glob("samples_*.jsonl")
+    asked = [{**json.loads(line), "arguments": {f"gen_args_{at}": {"arg_0": "Is it?", "arg_1": choice}
+              for at, choice in enumerate((" no", " yes"))}} for line in samples_file.read_text().splitlines()]  # fmt: skip
+    samples_file.write_text("".join(f"{json.dumps(line)}\n" for line in asked))
+    output = tmp_path / "board"
+    leaderboard([folder, runs], output, exports=("every_eval_ever",))
+    home = output / "exports" / "every_eval_ever"
+    schemas = Path(__file__).parent / "every_eval_ever"
+    schema, instance = (
+        json.loads((schemas / f"{name}.schema.json").read_text()) for name in ("eval", "instance_level_eval")
+    )
+    seen = {}
+    for path in home.rglob("*.json"):
+        record = json.loads(path.read_text())
+        jsonschema.validate(record, schema)
+        said = record["detailed_evaluation_results"]
+        file = home / said["file_path"]
+        assert file.parent == path.parent
+        assert sha256(file.read_bytes()).hexdigest() == said["checksum"]
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len(lines) == said["total_rows"]
+        results = {result["evaluation_result_id"]: result for result in record["evaluation_results"]}
+        for line in lines:
+            jsonschema.validate(line, instance)
+            assert (line["evaluation_id"], line["model_id"]) == (record["evaluation_id"], record["model_info"]["id"])
+            assert line["evaluation"]["is_correct"] == (line["evaluation"]["score"] == 1)
+            assert line["input"]["raw"]
+        for name, result in results.items():
+            scores = [line["evaluation"]["score"] for line in lines if line["evaluation_result_id"] == name]
+            assert sum(scores) / len(scores) == pytest.approx(result["score_details"]["score"])
+            seen[record["model_info"]["name"], name] = len(scores)
+    assert sorted(seen.values()) == [8, 20, 20, 20, 20]
+    (boolq,) = ([line for line in map(json.loads, file.read_text().splitlines())]
+                for file in home.rglob("*.jsonl") if '"boolq"' in file.read_text())  # fmt: skip
+    assert boolq[0]["input"] == {"raw": "Is it?", "reference": [" no"], "choices": [" no", " yes"]}
+    assert boolq[0]["output"] == {"raw": ["-1.5", "-2.5"]}
+    assert [one["extracted_value"] for one in boolq[0]["answer_attribution"]] == [" no"]
+
+
+def test_every_eval_ever_leaves_out_documents_whose_question_nobody_kept(written):
+    _, output = written
+    home = output / "exports" / "every_eval_ever"
+    assert not list(home.rglob("*.jsonl"))
+    assert all("detailed_evaluation_results" not in json.loads(path.read_text()) for path in home.rglob("*.json"))
 
 
 def test_the_command_writes_figures_and_exports(folder, tmp_path):

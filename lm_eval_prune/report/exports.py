@@ -5,8 +5,10 @@ One file a variant; numbers are those of the results files, unrounded.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +19,7 @@ from lm_eval_prune.file_names import numbered, slug
 from lm_eval_prune.files import write_bytes
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.grouping import NATIVE
+from lm_eval_prune.report.instances import Questions, instance_lines, result_id
 from lm_eval_prune.report.runs import Run, Value
 from lm_eval_prune.version import __version__
 
@@ -96,8 +99,8 @@ def _eval_results(board: Board) -> Iterable[tuple[str, str]]:
 
 
 def _every_eval_ever(board: Board) -> Iterable[tuple[str, str]]:
-    """One record for each variant (each seed apart) at each number of shots."""
-    now = str(int(time.time()))
+    """One record for each variant (each seed apart) at each number of shots, and its documents' beside it."""
+    now, questions = str(int(time.time())), Questions(board)
     for name, runs in _variants(board):
         record = _without_none(
             {
@@ -122,7 +125,25 @@ def _every_eval_ever(board: Board) -> Iterable[tuple[str, str]]:
                 ],
             }
         )
-        yield f"{name}.json", json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        place = _place(runs[0].model, record["evaluation_id"])
+        if lines := instance_lines(runs, questions, record):
+            text = "".join(f"{line}\n" for line in lines)
+            record["detailed_evaluation_results"] = {
+                "format": "jsonl",
+                "file_path": f"{place}_samples.jsonl",
+                "hash_algorithm": "sha256",
+                "checksum": hashlib.sha256(text.encode()).hexdigest(),
+                "total_rows": len(lines),
+            }
+            yield f"{place}_samples.jsonl", text
+        yield f"{place}.json", json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _place(model: str, evaluation: str) -> str:
+    """Where a record belongs in Every Eval Ever's repository, without its ending."""
+    developer, _, name = model.rpartition("/")
+    unique = uuid.UUID(bytes=hashlib.sha256(evaluation.encode()).digest()[:16], version=4)
+    return f"data/lm-eval-prune/{slug(developer) if developer else 'unknown'}/{slug(name)}/{unique}"
 
 
 def _model_info(run: Run) -> dict[str, Any]:
@@ -161,7 +182,7 @@ def _result(run: Run, metric: str, value: Value) -> dict[str, Any]:
     )
     return _without_none(
         {
-            "evaluation_result_id": f"{run.task}/{metric}/{run.num_fewshot}-shot/{run.fewshot_seed}",
+            "evaluation_result_id": result_id(run, metric),
             "evaluation_name": run.task,
             "source_data": _source(run),
             "evaluation_timestamp": _epoch(run.date),
