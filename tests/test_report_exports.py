@@ -203,8 +203,8 @@ def test_every_eval_ever_has_each_documents_answer_beside_the_record(tmp_path):
     runs = tmp_path / "runs"
     harness_run(runs, tasks=("boolq",), count=8, identity={})
     (samples_file,) = runs.glob("samples_*.jsonl")
-    asked = [{**json.loads(line), "arguments": {f"gen_args_{at}": {"arg_0": "Is it?", "arg_1": choice}
-              for at, choice in enumerate((" no", " yes"))}} for line in samples_file.read_text().splitlines()]  # fmt: skip
+    arguments = {f"gen_args_{at}": {"arg_0": "Is it?", "arg_1": choice} for at, choice in enumerate((" no", " yes"))}
+    asked = [{**json.loads(line), "arguments": arguments} for line in samples_file.read_text().splitlines()]
     samples_file.write_text("".join(f"{json.dumps(line)}\n" for line in asked))
     output = tmp_path / "board"
     leaderboard([folder, runs], output, exports=("every_eval_ever",))
@@ -234,8 +234,8 @@ def test_every_eval_ever_has_each_documents_answer_beside_the_record(tmp_path):
             assert sum(scores) / len(scores) == pytest.approx(result["score_details"]["score"])
             seen[record["model_info"]["name"], name] = len(scores)
     assert sorted(seen.values()) == [8, 20, 20, 20, 20]
-    (boolq,) = ([line for line in map(json.loads, file.read_text().splitlines())]
-                for file in home.rglob("*.jsonl") if '"boolq"' in file.read_text())  # fmt: skip
+    (text,) = (text for file in home.rglob("*.jsonl") if '"boolq"' in (text := file.read_text()))
+    boolq = [json.loads(line) for line in text.splitlines()]
     assert boolq[0]["input"] == {"raw": "Is it?", "reference": [" no"], "choices": [" no", " yes"]}
     assert boolq[0]["output"] == {"raw": ["-1.5", "-2.5"]}
     assert [one["extracted_value"] for one in boolq[0]["answer_attribution"]] == [" no"]

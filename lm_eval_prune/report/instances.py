@@ -1,8 +1,8 @@
 """Answers by document as instance-level records of Every Eval Ever, beside its aggregate records.
 
-A record for each document and metric that says whether its answer is right (from 0 to 1, 1 is right). Sweeps keep what was
-asked in their dense runs alone: every other run's documents are the same, by their hashes. A document of which nobody
-kept the question has no record.
+A record for each document and metric that says whether its answer is right (from 0 to 1, 1 is right). Sweeps keep what
+was asked in their dense runs alone: every other run's documents are the same, by their hashes. A document of which
+nobody kept the question has no record.
 """
 
 from __future__ import annotations
