@@ -15,6 +15,7 @@ from test_docs import require_accepted
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.paper import report
 from lm_eval_prune.paper.claims import CLAIMS, SECTIONS, UNCHECKED, Claim
 from lm_eval_prune.paper.commands import command_for
 from lm_eval_prune.paper.evidence import Evidence
@@ -287,3 +288,18 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, said):
     assert said in str(found.exception)
     assert "\n" not in str(found.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_without_charts_says_so_and_has_the_rest(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "read_evidence", lambda folder: evidence)
+    monkeypatch.setattr(report, "why_no_charts", lambda: "altair is not installed: pip install 'lm-eval-prune[report]'")
+    made = report.paper_report(tmp_path)
+    page = (tmp_path / "paper.html").read_text(encoding="utf-8")
+    assert [problem.kind for problem in made.problems] == ["no charts on the page"]
+    assert "altair is not installed" in page
+    assert 'id="data-vega"' not in page
+    assert not any(part.figures for part in made.parts)
+    for section in SECTIONS:
+        assert f'<section class="section" id="{section.key}">' in page
+    assert page.count("<table") > len(SECTIONS)
+    assert "The most important heads, by the mean over tasks" in page
