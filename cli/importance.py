@@ -32,10 +32,16 @@ from lm_eval_prune.cli.options import (
     metavar="SHOTS...",
     text="Numbers of shots, such as 0,1,5. Default: the task's own.",
 )
-@click.option("--component", type=Choice(["heads", "ffns"]), default="heads", show_default=True)
+@click.option(
+    "--component",
+    type=Choice(["heads", "ffns", "attention", "layers"]),
+    default="heads",
+    show_default=True,
+    help="attention: all heads of a layer; layers: those and its FFN.",
+)
 @click.option(
     "--method",
-    type=Choice(["gradient", "knockout", "function_vector", "magnitude", "random"]),
+    type=Choice(["gradient", "knockout", "function_vector", "block_influence", "magnitude", "random"]),
     default="gradient",
     show_default=True,
 )
@@ -61,7 +67,7 @@ from lm_eval_prune.cli.options import (
 def command(
     model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: object
 ) -> None:
-    """Score every attention head or FFN, one file a task and number of shots.
+    """Score every attention head, FFN or layer, one file a task and number of shots.
 
     \b
     lm-eval-prune importance --model_args pretrained=facebook/opt-125m --tasks piqa,copa --num_fewshot 0,1,5 \\

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 CHOICE = (
-    *("head_importance", "prune_heads", "ffn_importance", "prune_ffns"),
+    *("head_importance", "prune_heads", "ffn_importance", "prune_ffns", "layer_importance", "prune_layers"),
     *("order", "layers", "normalisation", "unit", "layout", "seed", "without_importance", "leave_out"),
 )
 """Options that say what is pruned."""
+PARTS = ("prune_heads", "prune_ffns", "prune_layers")
 
 
 def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -38,6 +39,8 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--prune_heads", help="Share of heads to prune, 0 to 1.")
 @click.option("--ffn_importance", type=click.Path(), help="Importance file of FFNs.")
 @click.option("--prune_ffns", help="Share of FFNs to prune, 0 to 1.")
+@click.option("--layer_importance", type=click.Path(), help="Importance file of layers.")
+@click.option("--prune_layers", help="Share of layers to prune whole, all heads and the FFN, 0 to 1.")
 @click.option(
     "--random", "at_random", is_flag=True, help="Prune random heads and FFNs; files then only give the shape."
 )
@@ -52,10 +55,11 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--normalisation", default="none", show_default=True, help="Within layers: none, l2, standardised.")
 @click.option(
     "--unit",
-    type=click.Choice(["head", "kv_group"]),
+    type=click.Choice(["head", "kv_group", "attention", "layer"]),
     default="head",
     show_default=True,
-    help="kv_group: the heads that share a key/value head go together; --prune_heads is a share of the groups.",
+    help="kv_group: the heads that share a key/value head go together, and --prune_heads is a share of the groups; "
+    "attention: all heads of a layer, a share of the layers; layer: those and the FFN, by --prune_layers.",
 )
 @click.option(
     "--layout",
@@ -102,7 +106,11 @@ def command(
     """
     from lm_eval_prune.files import require_no_input
 
-    names = ("head_importance", "ffn_importance", "without_importance")
+    names = ("head_importance", "ffn_importance", "layer_importance", "without_importance")
+    if choice["unit"] == "layer":
+        if given := next((name for name in PARTS[:2] if choice[name] is not None), None):
+            raise ArgumentError(f"--unit layer prunes whole layers: give --prune_layers, not --{given}")
+        choice["unit"] = "head"
     files = [path for path in (foreign, *(choice[name] for name in names)) if path is not None]
     require_no_input(output_path, files)
     shape = _shape(model_args, num_hidden_layers, num_attention_heads)
@@ -147,7 +155,8 @@ def _ranked(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
     mask = select_mask(**choice, num_key_value_heads=groups)
     if mask is None:
         raise ArgumentError(
-            "nothing to prune: give --head_importance and --prune_heads, the same for FFNs, --random or --from"
+            "nothing to prune: give --head_importance and --prune_heads, the same for FFNs or layers, --random or "
+            "--from"
         )
     return mask
 
@@ -160,10 +169,11 @@ def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
         raise ArgumentError("--random takes no scores: leave out --order and --normalisation")
     if any([choice.pop("without_importance"), choice.pop("leave_out")]):
         raise ArgumentError("--random takes no scores: leave out --without_importance and --leave_out")
-    files = [path for path in (choice.pop("head_importance"), choice.pop("ffn_importance")) if path is not None]
+    names = ("head_importance", "ffn_importance", "layer_importance")
+    files = [path for path in map(choice.pop, names) if path is not None]
     if (shape is None) == (not files):
         raise ArgumentError("--random needs the model's shape: from --model_args pretrained=..., or an importance file")
-    shares = {key: 0 if (given := choice.pop(key)) is None else given for key in ("prune_heads", "prune_ffns")}
+    shares = {key: 0 if (given := choice.pop(key)) is None else given for key in PARTS}
     shapes = {ImportanceScores.load(path).shape for path in files} if shape is None else {shape}
     if len(shapes) > 1:
         raise ArgumentError(f"importance files of different models: {' and '.join(map(str, files))}")

@@ -41,14 +41,19 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="SHARE...",
     text="Shares of all FFNs; every share of heads is combined with each.",
 )
+@several(
+    "--prune_layers",
+    metavar="SHARE...",
+    text="Shares of all layers, pruned whole, for rankings such as layer:block_influence.",
+)
 @click.option(
     "--ranking",
     multiple=True,
     help="own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK@5 (of these tasks), task:NAME, task:closest, "
     "task:farthest, induction, function_vector, random:0+1+2 (seeds), or an importance file (two with + between); "
     ":rescored@0.1 behind own, aggregate and task:NAME computes scores again after each tenth; most: before it prunes "
-    "the most important first; most-without:induction, most-without:function_vector; kv_group: before all that whole "
-    "groups of heads. May be given several times.",
+    "the most important first; most-without:induction, most-without:function_vector; block_influence; before all that "
+    "kv_group: or attention: whole groups of heads, layer: whole layers. May be given several times.",
 )
 @sweep_options(
     click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")

@@ -9,19 +9,21 @@ from lm_eval_prune.files import json_line
 
 __all__ = ["MAX_COMPONENTS", "UNITS", "checked_components", "heads_per_unit", "require_possible"]
 
-UNITS = ("head", "kv_group")
-"""What of attention is ranked and pruned: query heads, or those that share a key/value head together."""
+UNITS = ("head", "kv_group", "attention")
+"""What of attention is ranked and pruned: query heads, those that share a key/value head, or all those of a layer."""
 MAX_LAYERS, MAX_HEADS, MAX_COMPONENTS = 10_000, 10_000, 1_000_000
 """Layers, heads of a layer, and their product. Beyond is a mistake in a file, not a model: the largest have some
 hundred of each, and masks take time and memory for every one."""
 
 
 def heads_per_unit(unit: str, num_attention_heads: int, num_key_value_heads: int | None) -> int:
-    """Query heads that go together: 1, or those of a key/value head. Raises MaskError, MaskShapeError."""
+    """Query heads that go together: 1, those of a key/value head, or a layer's. Raises MaskError, MaskShapeError."""
     if unit not in UNITS:
-        raise MaskError(f"unit={unit}: unknown; expected {' or '.join(UNITS)}")
+        raise MaskError(f"unit={unit}: unknown; expected {', '.join(UNITS[:-1])} or {UNITS[-1]}")
     if unit == "head":
         return 1
+    if unit == "attention":
+        return num_attention_heads
     if num_key_value_heads is None:
         raise MaskError(f"unit={unit} needs num_key_value_heads, the model's number of key/value heads in a layer")
     if num_key_value_heads < 1 or num_attention_heads % num_key_value_heads:

@@ -111,7 +111,8 @@ class PruningMask:
         `ImportanceScores` bring their number of heads along; the shares, and the tasks on which they are an oracle, are
         then in the mask's provenance.
         With `unit="kv_group"` the query heads that share a key/value head go together: a group's score is the sum of
-        its heads', and the fraction is of the `num_key_value_heads` groups of all layers.
+        its heads', and the fraction is of the `num_key_value_heads` groups of all layers. With `unit="attention"` all
+        heads of a layer go together, by the sum of their scores, and the fraction is of the layers.
         With `layout="uniform"` heads are ranked within their layers, and every layer loses the same number: of its
         heads, of its groups with `unit="kv_group"`, or of the heads of each group where `num_key_value_heads` is given.
         Raises FractionError, MaskShapeError for scores of the wrong shape, MaskError for scores that are not finite.

@@ -15,13 +15,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.components import UNITS, require_possible
-from lm_eval_prune.errors import ArgumentError, MaskShapeError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskShapeError
 from lm_eval_prune.files import sha256_of
 from lm_eval_prune.foreign_masks import Shape, read_mask
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.exclusion import LEFT_OUT, places_without
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.scores import lowest
 from lm_eval_prune.text import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     FilePath = str | os.PathLike[str]
     Share = str | int | float | Decimal | Fraction
 
-__all__ = ["ORDERS", "random_mask", "ranked_mask", "read_mask_file", "select_mask"]
+__all__ = ["ORDERS", "component_scores", "random_mask", "ranked_mask", "read_mask_file", "select_mask"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +56,26 @@ def select_mask(
     shape: Shape | Callable[[], Shape] | None = None,
     without_importance: FilePath | None = None,
     leave_out: Share | None = None,
+    layer_importance: FilePath | None = None,
+    prune_layers: Share | None = None,
 ) -> PruningMask | None:
     """The mask that the arguments ask for; None where they ask for none (a dense model).
 
     Either `mask`, a file of ours or of another project (`foreign_masks`; some need the model's `shape`), or
-    `prune_heads` with `head_importance` and `prune_ffns` with `ffn_importance`; the other arguments are those of
+    `prune_heads` with `head_importance`, `prune_ffns` with `ffn_importance` and `prune_layers` with `layer_importance`;
+    with `unit="attention"` the scores of heads may be those of each layer's attention. The other arguments are those of
     `ranked_mask`. With `order="most"`, `without_importance` is a file of heads' scores whose top share, `leave_out`
     (0.02), is left out. The mask's provenance names the files with their SHA-256, and as `oracle_on` the tasks whose
     scores were taken from other than training documents.
     Raises ArgumentError, FractionError, FileFormatError, MaskError.
     """
-    pairs = (("head", "prune_heads", head_importance, prune_heads), ("ffn", "prune_ffns", ffn_importance, prune_ffns))
+    pairs = (
+        ("head", "prune_heads", head_importance, prune_heads),
+        ("ffn", "prune_ffns", ffn_importance, prune_ffns),
+        ("layer", "prune_layers", layer_importance, prune_layers),
+    )
     if unit not in UNITS:
-        raise ArgumentError(f"unit={unit}: unknown; expected {' or '.join(UNITS)}")
+        raise ArgumentError(f"unit={unit}: unknown; expected {', '.join(UNITS[:-1])} or {UNITS[-1]}")
     if mask is not None:
         for kind, name, file, share in pairs:
             if file is not None or share is not None:
@@ -88,8 +96,9 @@ def select_mask(
         if file is not None and share is None:
             raise ArgumentError(f"{kind}_importance={file} needs {name}=FRACTION, such as {name}=0.2")
         if file is not None and share is not None:
-            scores = ImportanceScores.load(file, "heads" if kind == "head" else "ffns")
-            arguments[f"{kind}_scores"], arguments[f"{kind}_fraction"] = scores.tensor(), share
+            scores = ImportanceScores.load(file)
+            arguments[f"{kind}_scores"] = component_scores(scores, f"{kind}s", unit, where=str(file))
+            arguments[f"{kind}_fraction"] = share
             shapes[str(file)] = (scores.num_hidden_layers, scores.num_attention_heads)
             provenance |= {name: float(share), f"{kind}_importance": _file_record(file)}
             if scores.oracle_on and order != "random":
@@ -146,6 +155,21 @@ def read_mask_file(
     return replace(loaded, provenance={**loaded.provenance, **form, "mask_file": _file_record(path)})
 
 
+def component_scores(scores: ImportanceScores, component: str, unit: str = "head", *, where: str) -> Tensor:
+    """The scores by which `component` goes, of heads (num_hidden_layers, num_attention_heads).
+
+    Where whole layers of attention are the `unit`, scores of those are taken too, for each of their heads.
+    Raises FileFormatError, which begins with `where`, for scores of another component.
+    """
+    tensor = scores.tensor()
+    if component == "heads" and scores.component == "attention" and unit == "attention":
+        return tensor[:, None].expand(scores.shape) / scores.num_attention_heads
+    if scores.component != component:
+        hint = "; for those give unit=attention" if (component, scores.component) == ("heads", "attention") else ""
+        raise FileFormatError(f"{where}: holds scores of {scores.component}; expected scores of {component}{hint}")
+    return tensor
+
+
 def ranked_mask(
     *,
     num_attention_heads: int,
@@ -162,24 +186,26 @@ def ranked_mask(
     num_key_value_heads: int | None = None,
     without_scores: Tensor | None = None,
     leave_out: Share = LEFT_OUT,
+    layer_scores: Tensor | None = None,
+    layer_fraction: Share = 0,
 ) -> PruningMask:
     """The mask that prunes the components which come first in `order`.
 
     head_scores: (num_hidden_layers, num_attention_heads), normalised within layers first (`importance.aggregate`);
-    ffn_scores: (num_hidden_layers,). `layers` is the first and the last layer to prune in: ranks and fractions are
-    then among those. With `unit="kv_group"`, groups are ranked, and with `layout="uniform"` each layer apart, as
-    `PruningMask.from_importance` does.
-    Of equal scores the lower (layer, head) goes. `random` draws with `seed` and ignores the scores. With
-    `order="most"`, the heads of the top share `leave_out` by `without_scores` are not pruned (`importance.exclusion`).
+    ffn_scores, layer_scores: (num_hidden_layers,); of a pruned layer all heads and the FFN go. `layers` is the first
+    and the last layer to prune in: ranks and fractions are then among those. With another `unit` than `"head"`, groups
+    are ranked, and with `layout="uniform"` each layer apart, as `PruningMask.from_importance` does. Of equal scores the
+    lower (layer, head) goes. `random` draws with `seed` and ignores the scores. With `order="most"`, the heads of the
+    top share `leave_out` by `without_scores` are not pruned (`importance.exclusion`).
     Raises ArgumentError, and what `PruningMask.from_importance` raises.
     """
     import torch
 
     from lm_eval_prune.importance.aggregate import normalised
 
-    given = head_scores if head_scores is not None else ffn_scores
+    given = next((each for each in (head_scores, ffn_scores, layer_scores) if each is not None), None)
     if given is None:
-        raise ArgumentError("no scores to rank; expected those of heads, of FFNs or both")
+        raise ArgumentError("no scores to rank; expected those of heads, of FFNs, of layers or of several")
     if order not in ORDERS:
         raise ArgumentError(f"order {order!r}: unknown; expected one of {', '.join(ORDERS)}")
     if without_scores is not None and layout != "global":
@@ -201,16 +227,21 @@ def ranked_mask(
         scores = scores[first : last + 1]
         return -scores if order == "most" else scores
 
-    part = PruningMask.from_importance(
-        head_scores=ranked(head_scores),
-        head_fraction=head_fraction,
-        ffn_scores=ranked(ffn_scores),
-        ffn_fraction=ffn_fraction,
-        num_attention_heads=num_attention_heads,
-        unit=unit,
-        layout=layout,
-        num_key_value_heads=num_key_value_heads,
-    )
+    part = PruningMask.dense(last + 1 - first, num_attention_heads)
+    if head_scores is not None or ffn_scores is not None:
+        part = PruningMask.from_importance(
+            head_scores=ranked(head_scores),
+            head_fraction=head_fraction,
+            ffn_scores=ranked(ffn_scores),
+            ffn_fraction=ffn_fraction,
+            num_attention_heads=num_attention_heads,
+            unit=unit,
+            layout=layout,
+            num_key_value_heads=num_key_value_heads,
+        )
+    of_layers = ranked(layer_scores)
+    for layer in lowest([] if of_layers is None else of_layers.tolist(), parse_fraction(layer_fraction)):
+        part = part.prune_layer(layer)
     return PruningMask(
         num_hidden_layers=len(given),
         num_attention_heads=num_attention_heads,
@@ -225,13 +256,14 @@ def random_mask(
     *,
     prune_heads: Share = 0,
     prune_ffns: Share = 0,
+    prune_layers: Share = 0,
     layers: tuple[int, int] | None = None,
     seed: int = 1234,
     unit: str = "head",
     layout: str = "global",
     num_key_value_heads: int | None = None,
 ) -> PruningMask:
-    """A mask of random heads and FFNs, the same for the same arguments, which its provenance names."""
+    """A mask of random heads, FFNs and whole layers, the same for the same arguments, which its provenance names."""
     import torch
 
     require_possible(num_hidden_layers, num_attention_heads)
@@ -241,6 +273,8 @@ def random_mask(
         head_fraction=parse_fraction(prune_heads, "prune_heads"),
         ffn_scores=torch.zeros(num_hidden_layers),
         ffn_fraction=parse_fraction(prune_ffns, "prune_ffns"),
+        layer_scores=torch.zeros(num_hidden_layers),
+        layer_fraction=parse_fraction(prune_layers, "prune_layers"),
         order="random",
         layers=layers,
         seed=seed,
@@ -250,6 +284,8 @@ def random_mask(
     )
     shares = {"prune_heads": float(Fraction(str(prune_heads))), "prune_ffns": float(Fraction(str(prune_ffns)))}
     chosen: dict[str, Any] = {"layers": list(layers)} if layers else {}
+    if whole := Fraction(str(prune_layers)):
+        chosen["prune_layers"] = float(whole)
     if unit != "head":
         chosen |= {"unit": unit, "num_key_value_heads": num_key_value_heads}
     if layout != "global":

@@ -10,7 +10,8 @@ def logits(model, ids, mask, instead=None, seen=None):
     """(tokens, vocabulary) of one sequence under a mask.
 
     `instead` is (heads (layers, heads, width), FFNs (layers, hidden)): what pruned ones give in the place of nothing.
-    Into `seen`, what each head gives, (tokens, width) at (layer, head), and each FFN, (tokens, hidden) at layer.
+    Into `seen`, what each head gives, (tokens, width) at (layer, head), and each FFN, (tokens, hidden) at layer; and
+    the residual stream, (tokens, hidden), at ("before" the layer, "between" attention and FFN, "after" it; layer).
     """
     weights = {name: each.double() for name, each in model.state_dict().items()}
     kind = model.config.model_type
@@ -65,6 +66,7 @@ def _llama_like(config, weights, ids, mask, instead, seen):
     for layer in range(config.num_hidden_layers):
         at = f"model.layers.{layer}"
         window = config.sliding_window if gemma and config.layer_types[layer] == "sliding_attention" else None
+        seen["before", layer] = x
         read = norm(x, f"{at}.input_layernorm")
         q, k, v = (_linear(weights, read, f"{at}.self_attn.{each}_proj") for each in "qkv")
         outputs = torch.zeros(len(ids), heads * width, dtype=torch.float64)
@@ -81,6 +83,7 @@ def _llama_like(config, weights, ids, mask, instead, seen):
             seen[layer, head] = outputs[:, own] = _attended(query, key, v[:, shared], scale, window, cap)
         attended = _linear(weights, outputs, f"{at}.self_attn.o_proj")
         x = x + (norm(attended, f"{at}.post_attention_layernorm") if gemma else attended)
+        seen["between", layer] = x
         if layer in mask.pruned_ffns:
             x = x + (instead[1][layer] if instead else 0)
             continue
@@ -89,7 +92,7 @@ def _llama_like(config, weights, ids, mask, instead, seen):
         gate = F.gelu(gate, approximate="tanh") if gemma else F.silu(gate)
         added = _linear(weights, gate * _linear(weights, read, f"{at}.mlp.up_proj"), f"{at}.mlp.down_proj")
         seen[layer] = norm(added, f"{at}.post_feedforward_layernorm") if gemma else added
-        x = x + seen[layer]
+        seen["after", layer] = x = x + seen[layer]
     found = _linear(weights, norm(x, "model.norm"), "lm_head")
     final = config.final_logit_softcapping if gemma else None
     return found if final is None else final * (found / final).tanh()
@@ -103,6 +106,7 @@ def _gpt_neox(config, weights, ids, mask, instead, seen):
     x = weights["gpt_neox.embed_in.weight"][ids]
     for layer in range(config.num_hidden_layers):
         at = f"gpt_neox.layers.{layer}"
+        seen["before", layer] = x
         read = _layer_norm(weights, x, f"{at}.input_layernorm", config.layer_norm_eps)
         qkv = _linear(weights, read, f"{at}.attention.query_key_value").view(len(ids), heads, 3, width)
         outputs = torch.zeros(len(ids), heads, width, dtype=torch.float64)
@@ -115,12 +119,12 @@ def _gpt_neox(config, weights, ids, mask, instead, seen):
             seen[layer, head] = outputs[:, head] = _attended(q, k, v, width**-0.5)
         attended = _linear(weights, outputs.flatten(1), f"{at}.attention.dense")
         read = x if config.use_parallel_residual else x + attended
-        x = x + attended
+        seen["between", layer] = x = x + attended
         if layer not in mask.pruned_ffns:
             read = _layer_norm(weights, read, f"{at}.post_attention_layernorm", config.layer_norm_eps)
             inner = F.gelu(_linear(weights, read, f"{at}.mlp.dense_h_to_4h"))
             seen[layer] = _linear(weights, inner, f"{at}.mlp.dense_4h_to_h")
-            x = x + seen[layer]
+            seen["after", layer] = x = x + seen[layer]
         elif instead:
             x = x + instead[1][layer]
     x = _layer_norm(weights, x, "gpt_neox.final_layer_norm", config.layer_norm_eps)
@@ -136,6 +140,7 @@ def _gpt2(config, weights, ids, mask, instead, seen):
     x = weights["transformer.wte.weight"][ids] + weights["transformer.wpe.weight"][: len(ids)]
     for layer in range(config.n_layer):
         at = f"transformer.h.{layer}"
+        seen["before", layer] = x
         q, k, v = conv(_layer_norm(weights, x, f"{at}.ln_1"), f"{at}.attn.c_attn").split(hidden, -1)
         outputs = torch.zeros_like(q)
         for head in range(heads):
@@ -144,11 +149,11 @@ def _gpt2(config, weights, ids, mask, instead, seen):
                 outputs[:, own] = instead[0][layer, head] if instead else 0
                 continue
             seen[layer, head] = outputs[:, own] = _attended(q[:, own], k[:, own], v[:, own], width**-0.5)
-        x = x + conv(outputs, f"{at}.attn.c_proj")
+        seen["between", layer] = x = x + conv(outputs, f"{at}.attn.c_proj")
         if layer not in mask.pruned_ffns:
             inner = conv(_layer_norm(weights, x, f"{at}.ln_2"), f"{at}.mlp.c_fc")
             seen[layer] = conv(F.gelu(inner, approximate="tanh"), f"{at}.mlp.c_proj")
-            x = x + seen[layer]
+            seen["after", layer] = x = x + seen[layer]
         elif instead:
             x = x + instead[1][layer]
     return _linear(weights, _layer_norm(weights, x, "transformer.ln_f"), "lm_head")

@@ -21,9 +21,14 @@ GRID = {
 }
 BEYOND = {
     "num_fewshot": [2],
-    "ranking": ["own", "own:rescored@0.25", "most:function_vector", "most-without:induction:0.2", "random:0"],
+    "prune_layers": ["0.34"],
+    "ranking": [
+        *("own:rescored@0.25", "most:function_vector", "most-without:induction:0.2"),
+        *("layer:block_influence", "random:0"),
+    ],
 }
-"""Changes to it: rankings that need more than one kind of score, or scores that are known to be needed step by step."""
+"""Changes to it: rankings that need more than one kind of score, scores that are known to be needed step by step, and
+whole layers."""
 NUM_CELLS = 2 * 2 * (1 + 1 + 2)
 """Dense, own, and random with two seeds, on two tasks at two numbers of shots."""
 

@@ -22,7 +22,7 @@ from lm_eval_prune.intervals import documents_needed
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.selection import read_mask_file
 from lm_eval_prune.sweep.config import load_configs
-from lm_eval_prune.sweep.ranking import parse_ranking
+from lm_eval_prune.sweep.ranking import of_layers, parse_ranking
 from lm_eval_prune.version import __version__
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ DEFAULTS: dict[str, Any] = {
     "num_fewshot": (0, 1, 5),
     "prune_heads": ("0", "0.7"),
     "prune_ffns": ("0", "0.2"),
+    "prune_layers": ("0",),
     "ranking": ("own",),
     "scorer": "packed",
     "importance_limit": 200,
 }
-OF_GRIDS = ("ranking", "prune_heads", "prune_ffns")
+OF_GRIDS = ("ranking", "prune_heads", "prune_ffns", "prune_layers")
 THE_STUDYS = "facebook/opt-66b"
 SHORTEST = 2
 """Tokens that an input must have at least."""
@@ -140,10 +141,13 @@ def _masks(grids: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all grids prune: a mask that two of them have is one."""
     found: dict[tuple[str, str, str], None] = {}
     for grid in grids:
-        parts = [
-            dict.fromkeys(str(parse_fraction(s, name)) for s in grid[name]) for name in ("prune_heads", "prune_ffns")
-        ]
-        found |= dict.fromkeys(itertools.product(dict.fromkeys(grid["ranking"]), *parts))
+        heads, ffns, layers = (
+            dict.fromkeys(str(parse_fraction(s, name)) for s in grid[name])
+            for name in ("prune_heads", "prune_ffns", "prune_layers")
+        )
+        for text in grid["ranking"]:
+            pairs = zip(layers, layers, strict=True) if of_layers(text) else itertools.product(heads, ffns)
+            found |= dict.fromkeys((text, *pair) for pair in pairs)
     masks: Counter[tuple[str, str]] = Counter()
     for text, heads, ffns in found:
         masks[heads, ffns] += len(parse_ranking(text).seeds) or 1

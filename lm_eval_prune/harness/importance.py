@@ -29,7 +29,7 @@ from lm_eval_prune.harness.results import package_versions
 from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.harness.wearing import wearing
 from lm_eval_prune.importance.files import ImportanceScores
-from lm_eval_prune.importance.methods import COMPONENTS, Inputs, method_named
+from lm_eval_prune.importance.methods import Inputs, method_for, method_named
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.mask_files import mask_digest
@@ -46,7 +46,7 @@ class ImportanceConfig:
     """What to compute; checked when made. Raises ArgumentError."""
 
     component: str
-    """`"heads"` or `"ffns"`."""
+    """One of `importance.methods.COMPONENTS`."""
     method: str
     """A name of `importance.methods.METHODS`."""
     tasks: tuple[str | Member, ...] = ()
@@ -82,12 +82,8 @@ class ImportanceConfig:
     """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
 
     def __post_init__(self) -> None:
-        if self.component not in COMPONENTS:
-            raise ArgumentError(f"component {self.component!r}: unknown; expected {' or '.join(COMPONENTS)}")
-        if method_named(self.method).uses != "weights" and not self.tasks:
+        if method_for(self.component, self.method).uses != "weights" and not self.tasks:
             raise ArgumentError(f"method {self.method} needs tasks, such as --tasks piqa")
-        if self.method == "function_vector" and self.component != "heads":
-            raise ArgumentError("method function_vector scores heads; for FFNs take gradient or knockout")
         if self.metric is not None and self.method != "knockout":
             raise ArgumentError(f"metric={self.metric} is for knockout, not for {self.method}")
         if self.split is not None and self.split not in SPLITS:
@@ -170,7 +166,9 @@ def _computed(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> Impo
         scores, settings = _scores(config, cell, lm)
     if processes_of(lm).rank > 0:
         return None
-    return ImportanceScores.from_tensor(scores, num_attention_heads=lm.mask.num_attention_heads, settings=settings)
+    return ImportanceScores.from_tensor(
+        scores, num_attention_heads=lm.mask.num_attention_heads, settings=settings, component=config.component
+    )
 
 
 def _scores(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -198,7 +196,7 @@ def _scores(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> tuple[
             if config.metric != "loss":
                 inputs["objective"] = TaskObjective(lm, documents, config.metric)
     # Knockouts compute under the model's mask by themselves.
-    compute = method.heads if config.component == "heads" else method.ffns
+    compute: Callable[[Inputs], torch.Tensor] = getattr(method, config.component)
     autocast = lm.mixed_precision_dtype
     with (
         masked(lm.model, lm.mask if "scorer" not in inputs else PruningMask.dense(*lm.mask.shape), lm.means),

@@ -7,7 +7,7 @@ import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import lm_eval.evaluator
 import torch
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskCost", "importance_documents", "importance_flops", "prefix_matching_cost", "task_cost"]
 
-FORWARDS = {"means": 1, "function_vector": 2}
+FORWARDS = {"means": 1, "function_vector": 2, "block_influence": 2}
 """Methods without gradients: how often they see each prompt."""
 PROBED_SEQUENCES = 6
 
@@ -115,10 +115,13 @@ def importance_flops(config: ImportanceConfig | MeansConfig, lm: PrunedModel) ->
         return math.fsum(map(operator.mul, costs, times)), len(documents.doc_ids)
     assert not isinstance(config, MeansConfig)
     trie = build_trie(TaskObjective(lm, documents, config.metric).requests, lm.max_length)
-    one: dict[str, Any] = {"num_hidden_layers": layers, "num_attention_heads": heads}
-    masks = [PruningMask(**one, pruned_ffns=(layer,)) for layer in range(layers)]
-    if config.component == "heads":
-        masks = [PruningMask(**one, pruned_heads={layer: (head,)}) for layer in range(layers) for head in range(heads)]
+    knocked_out = {
+        "heads": lambda layer: [dense.prune_head(layer, head) for head in range(heads)],
+        "ffns": lambda layer: [dense.prune_ffn(layer)],
+        "attention": lambda layer: [dense.prune_layer(layer) - dense.prune_ffn(layer)],
+        "layers": lambda layer: [dense.prune_layer(layer)],
+    }
+    masks = [mask for layer in range(layers) for mask in knocked_out[config.component](layer)]
     return shared_flops(lm.config, _packs(lm, trie), [dense, *masks]), len(documents.doc_ids)
 
 

@@ -46,8 +46,8 @@ def importance_scores(
     `save` writes the commands' file.
 
     `model_or_lm`, `tokenizer`, `model_args`, `batch_size` (8, if not said) and `device` are those of `harness_model`;
-    a mask of the harness model stays on. `component` is `"heads"` or `"ffns"`, `method` `"gradient"`, `"knockout"`,
-    `"magnitude"` or `"random"`; the latter two need no tasks. `num_fewshot` None is the task's own. `limit` is a number
+    a mask of the harness model stays on. `component` and `method` are of `importance.methods`: `"magnitude"` and
+    `"random"` need no tasks. `num_fewshot` None is the task's own. `limit` is a number
     of documents a task, or a share below 1, of `split`: `"training"` (the default where there is one), `"validation"`
     or `"test"`. `metric` is knockout's: one of the task, or `"loss"`.
     Raises PruneError, ArgumentError also in all but the first of several launched processes, where there are no scores.

@@ -83,6 +83,12 @@ def batches(examples: Sequence[TokenizedExample], batch_size: int) -> Iterator[B
         yield _batch(tuple(ordered[start : start + batch_size]))
 
 
+def real_tokens(batch: Batch) -> Tensor:
+    """bool (batch, tokens): the tokens of `input_ids` that are no padding."""
+    lengths = torch.tensor([len(example.tokens) - 1 for example in batch.examples])
+    return torch.arange(batch.input_ids.shape[1]) < lengths[:, None]
+
+
 def continuation_rows(hidden: Tensor, batch: Batch) -> Tensor:
     """(predictions, width): from `hidden` (batch, tokens, width) the positions that predict continuation tokens."""
     return hidden.flatten(0, 1)[batch.rows.to(hidden.device)]

@@ -46,7 +46,9 @@ class ImportanceFile(BaseModel):
 
     format: Literal["lm-eval-prune-importance"]
     version: Literal[1]
-    component: Literal["heads", "ffns"] = Field(description='"heads" or "ffns"')
+    component: Literal["heads", "ffns", "attention", "layers"] = Field(
+        description='"heads", "ffns", "attention" or "layers"'
+    )
     num_hidden_layers: int = Field(ge=1, description="an integer from 1")
     num_attention_heads: int = Field(ge=1, description="an integer from 1")
     scores: list[Any] = Field(description="a list with one row a layer")
@@ -73,19 +75,25 @@ class ImportanceScores:
     """Scores of one component kind over a whole model; larger is more important."""
 
     component: str
-    """`"heads"` or `"ffns"`."""
+    """`"heads"`, `"ffns"`, `"attention"` (all heads of a layer) or `"layers"` (those and its FFN)."""
     num_hidden_layers: int
     num_attention_heads: int
     scores: tuple[tuple[float, ...], ...] | tuple[float, ...]
-    """For heads one row a layer with one score a head; for FFNs one score a layer."""
+    """For heads one row a layer with one score a head; for all else one score a layer."""
     settings: dict[str, Any] = field(default_factory=dict)
     """How they were made: method, model, task, num_fewshot, num_examples, seed and more, as in the file."""
 
     @classmethod
     def from_tensor(
-        cls, scores: Tensor, *, num_attention_heads: int, settings: Mapping[str, Any] | None = None
+        cls,
+        scores: Tensor,
+        *,
+        num_attention_heads: int,
+        settings: Mapping[str, Any] | None = None,
+        component: str = "ffns",
     ) -> ImportanceScores:
-        """Scores of heads from (num_hidden_layers, num_attention_heads), of FFNs from (num_hidden_layers,).
+        """Scores of heads from (num_hidden_layers, num_attention_heads), of another `component` from
+        (num_hidden_layers,).
 
         Raises ScoreError naming the component whose score is not finite.
         """
@@ -95,7 +103,7 @@ class ImportanceScores:
         of_heads = scores.dim() == 2
         rows: Any = tuple(map(tuple, scores.tolist())) if of_heads else tuple(scores.tolist())
         return cls(
-            component="heads" if of_heads else "ffns",
+            component="heads" if of_heads else component,
             num_hidden_layers=scores.shape[0],
             num_attention_heads=num_attention_heads,
             scores=rows,
@@ -123,7 +131,7 @@ class ImportanceScores:
         return np.asarray(self.scores, dtype=dtype or np.float64)
 
     def tensor(self) -> Tensor:
-        """A new float64 tensor: (num_hidden_layers, num_attention_heads) for heads, (num_hidden_layers,) for FFNs."""
+        """A new float64 tensor: (num_hidden_layers, num_attention_heads) for heads, else (num_hidden_layers,)."""
         import torch
 
         return torch.tensor(self.scores, dtype=torch.float64)

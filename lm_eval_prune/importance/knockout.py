@@ -97,6 +97,30 @@ def head_knockout(
     return knockout(model, objective, masks, batch_size=batch_size, **settings).view(shape)
 
 
+def attention_knockout(
+    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
+) -> Tensor:
+    """The same of all heads of a layer together, float32 (num_hidden_layers,)."""
+    return knockout(model, objective, _of_layers(model, ffns=False), batch_size=batch_size, **settings)
+
+
+def layer_knockout(
+    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
+) -> Tensor:
+    """The same of all heads and the FFN of a layer together, float32 (num_hidden_layers,)."""
+    return knockout(model, objective, _of_layers(model, ffns=True), batch_size=batch_size, **settings)
+
+
+def _of_layers(model: nn.Module, *, ffns: bool) -> list[PruningMask]:
+    """For each layer the mask without its heads, and without its FFN where that goes too."""
+    decoder = decoder_of(model)
+    dense = PruningMask.dense(decoder.num_hidden_layers, decoder.num_attention_heads)
+    return [
+        mask if ffns else replace(mask, pruned_ffns=())
+        for mask in (dense.prune_layer(layer) for layer in range(decoder.num_hidden_layers))
+    ]
+
+
 def knockout(
     model: nn.Module,
     objective: Sequence[Example] | Objective,

@@ -11,7 +11,7 @@ import torch
 
 from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
 from lm_eval_prune.errors import ScoreError
-from lm_eval_prune.importance.examples import Batch, Example, batches, checked
+from lm_eval_prune.importance.examples import Batch, Example, batches, checked, real_tokens
 from lm_eval_prune.importance.gradient import frozen
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.means import Means
@@ -75,7 +75,5 @@ def _add_output(sums: Tensor, batch: Batch, module: nn.Module, args: tuple[Any, 
 
 def _total(values: Tensor, batch: Batch) -> Tensor:
     """(width,), float64: the sum over the batch's tokens that are no padding, of values in rows of tokens."""
-    lengths = torch.tensor([len(example.tokens) - 1 for example in batch.examples])
-    real = torch.arange(batch.input_ids.shape[1]) < lengths[:, None]
-    rows = values.detach().flatten(0, -2)[real.flatten().to(values.device)]
+    rows = values.detach().flatten(0, -2)[real_tokens(batch).flatten().to(values.device)]
     return (rows.cpu() if rows.device.type == "mps" else rows).double().sum(0).cpu()

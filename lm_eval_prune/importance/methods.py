@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,10 +15,18 @@ import torch
 from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.magnitude import squared_weights
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.importance.block_influence import block_influence
 from lm_eval_prune.importance.examples import Example
 from lm_eval_prune.importance.function_vectors import function_vector_scores
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
-from lm_eval_prune.importance.knockout import MaskScorer, Objective, ffn_importance, head_knockout
+from lm_eval_prune.importance.knockout import (
+    MaskScorer,
+    Objective,
+    attention_knockout,
+    ffn_importance,
+    head_knockout,
+    layer_knockout,
+)
 from lm_eval_prune.importance.processes import Processes
 
 if TYPE_CHECKING:
@@ -25,9 +34,10 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.means import Means
 
-__all__ = ["COMPONENTS", "METHODS", "Inputs", "Method", "magnitude", "method_named", "random_scores"]
+__all__ = ["COMPONENTS", "METHODS", "Inputs", "Method", "magnitude", "method_for", "method_named", "random_scores"]
 
-COMPONENTS = ("heads", "ffns")
+COMPONENTS = ("heads", "ffns", "attention", "layers")
+"""Each head, each FFN; all of a layer's heads together; those and its FFN together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +64,12 @@ class Inputs:
     """What a pruned component gives, for gradients; knockouts have it of `scorer`. None: nothing."""
 
 
+def _not_scored(inputs: Inputs) -> Tensor:
+    raise AssertionError("a component that the method does not score was asked for")
+
+
 class Method(NamedTuple):
-    """How one method scores either component."""
+    """How one method scores each kind of component; `scores` says which it does."""
 
     heads: Callable[[Inputs], Tensor]
     """-> (num_hidden_layers, num_attention_heads), larger is more important."""
@@ -64,6 +78,15 @@ class Method(NamedTuple):
     uses: str
     """`"examples"` (gold answers), `"prompts"` (those, and again with shuffled labels), `"objective"` (a metric or the
     examples' loss), or `"weights"` (no task at all)."""
+    attention: Callable[[Inputs], Tensor] = _not_scored
+    """-> (num_hidden_layers,)"""
+    layers: Callable[[Inputs], Tensor] = _not_scored
+    """-> (num_hidden_layers,)"""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Those of `COMPONENTS` that it scores."""
+        return tuple(component for component in COMPONENTS if getattr(self, component) is not _not_scored)
 
 
 def magnitude(model: nn.Module, component: str) -> Tensor:
@@ -87,6 +110,19 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         raise ArgumentError(f"method {name!r}: unknown; expected one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def method_for(component: str, name: str) -> Method:
+    """The method of this name, which scores `component`. Raises ArgumentError."""
+    if component not in COMPONENTS:
+        raise ArgumentError(f"component {component!r}: unknown; expected {', '.join(COMPONENTS[:-1])} or layers")
+    method = method_named(name)
+    if component not in method.scores:
+        others = [other for other, each in METHODS.items() if component in each.scores]
+        raise ArgumentError(
+            f"method {name} scores {', '.join(method.scores)}; for {component} take {', '.join(others)}"
+        )
+    return method
 
 
 def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
@@ -130,14 +166,34 @@ def _function_vectors(inputs: Inputs) -> Tensor:
     )
 
 
-def _of_heads_alone(inputs: Inputs) -> Tensor:
-    raise ArgumentError("method function_vector scores heads; for FFNs take gradient or knockout")
+def _influence(inputs: Inputs, part: str) -> Tensor:
+    return block_influence(
+        inputs.model,
+        inputs.examples,
+        part,
+        batch_size=inputs.batch_size,
+        processes=inputs.processes,
+        progress=inputs.progress,
+    )
 
 
 METHODS = {
     "gradient": Method(_gradient(head_importance), _gradient(ffn_gradient_importance), "examples"),
-    "knockout": Method(_knockout(head_knockout), _knockout(ffn_importance), "objective"),
-    "function_vector": Method(_function_vectors, _of_heads_alone, "prompts"),
+    "knockout": Method(
+        _knockout(head_knockout),
+        _knockout(ffn_importance),
+        "objective",
+        _knockout(attention_knockout),
+        _knockout(layer_knockout),
+    ),
+    "function_vector": Method(_function_vectors, _not_scored, "prompts"),
+    "block_influence": Method(
+        _not_scored,
+        partial(_influence, part="ffns"),
+        "examples",
+        partial(_influence, part="attention"),
+        partial(_influence, part="layers"),
+    ),
     "magnitude": Method(
         lambda inputs: magnitude(inputs.model, "heads"), lambda inputs: magnitude(inputs.model, "ffns"), "weights"
     ),
@@ -145,5 +201,7 @@ METHODS = {
         lambda inputs: random_scores(inputs.model, "heads", inputs.seed),
         lambda inputs: random_scores(inputs.model, "ffns", inputs.seed),
         "weights",
+        lambda inputs: random_scores(inputs.model, "attention", inputs.seed),
+        lambda inputs: random_scores(inputs.model, "layers", inputs.seed),
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.strict_yaml import read_yaml
-from lm_eval_prune.sweep.ranking import parse_ranking
+from lm_eval_prune.sweep.ranking import OF_HEADS, of_layers, parse_ranking
 from lm_eval_prune.variants import LARGEST
 
 __all__ = ["READY", "READY_FOLDER", "SweepConfig", "common_settings", "load_config", "load_configs"]
@@ -35,7 +36,7 @@ READY = ("bundled", "opt-66b")
 """Grids that come with the package: the study's in small for the bundled model, and the paper's own."""
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
-GRID = ("ranking", "prune_heads", "prune_ffns")
+GRID = ("ranking", "prune_heads", "prune_ffns", "prune_layers")
 """Settings in which the grids of one folder that are computed together may differ."""
 MOST_GRIDS = 100
 """In one file."""
@@ -59,11 +60,14 @@ class SweepConfig(BaseModel):
     """Shares of all heads, exact decimals."""
     prune_ffns: tuple[str, ...] = Field(("0",), min_length=1)
     """Shares of all FFNs; every share of heads is combined with every one of these."""
+    prune_layers: tuple[str, ...] = Field(("0",), min_length=1)
+    """Shares of all layers, of which all heads and the FFN go; for rankings that begin with `layer:` alone."""
     ranking: tuple[str, ...] = Field(("own",), min_length=1)
     """`own`, `aggregate`, `aggregate:SHOTS`, `aggregate:TASK+TASK@SHOTS`, `task:NAME`, `task:closest`, `task:farthest`,
     `induction`, `function_vector@SHOTS`, `random:SEEDS`, FILE, or HEADS_FILE+FFNS_FILE; `most:` before it turns the
-    order round; `most-without:induction:SHARE@SHOTS`, `most-without:function_vector:SHARE@SHOTS`; `kv_group:` ranks and
-    prunes the heads that share a key/value head together."""
+    order round; `most-without:induction:SHARE@SHOTS`, `most-without:function_vector:SHARE@SHOTS`;
+    `block_influence`; `kv_group:` and `attention:` rank and prune the heads that share a key/value head, or all those
+    of a layer, together; `layer:block_influence`, `layer:random:SEEDS`, `layer:FILE` whole layers."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = None
     """Documents a task, or their share below 1."""
@@ -116,7 +120,9 @@ class SweepConfig(BaseModel):
                 raise ValueError("holds the character NUL")
         return value
 
-    @field_validator("tasks", "num_fewshot", "prune_heads", "prune_ffns", "ranking", "fewshot_seeds", mode="before")
+    @field_validator(
+        "tasks", "num_fewshot", "prune_heads", "prune_ffns", "prune_layers", "ranking", "fewshot_seeds", mode="before"
+    )
     @classmethod
     def _listed(cls, value: Any) -> Any:
         """A single value stands for a list of one; a text for its parts between commas."""
@@ -155,7 +161,7 @@ class SweepConfig(BaseModel):
         except ArgumentError as error:
             raise ValueError(str(error).partition(": ")[2]) from None
 
-    @field_validator("prune_heads", "prune_ffns", mode="before")
+    @field_validator("prune_heads", "prune_ffns", "prune_layers", mode="before")
     @classmethod
     def _decimals(cls, value: Any) -> list[str]:
         parts = cls._listed(value)
@@ -166,13 +172,13 @@ class SweepConfig(BaseModel):
 
     @field_validator("head_method", "ffn_method")
     @classmethod
-    def _method(cls, value: str) -> str:
-        from lm_eval_prune.importance.methods import method_named  # imports torch
+    def _method(cls, value: str, info: ValidationInfo) -> str:
+        from lm_eval_prune.importance.methods import method_for  # imports torch
 
         try:
-            method_named(value)
+            method_for("heads" if info.field_name == "head_method" else "ffns", value)
         except ArgumentError as error:
-            raise ValueError(str(error).partition(": ")[2]) from None
+            raise ValueError(str(error).removeprefix(f"method {value!r}: ")) from None
         return value
 
     @field_validator("ranking")
@@ -188,23 +194,43 @@ class SweepConfig(BaseModel):
     @model_validator(mode="after")
     def _bounded(self) -> SweepConfig:
         require_rows(self, len(self.tasks))
-        alone = next((text for text in self.ranking if parse_ranking(text).kind == "method"), None)
+        layers = [text for text in self.ranking if of_layers(text)]
+        if bool(layers) != any(share != "0" for share in self.prune_layers):
+            given = f"ranking {layers[0]}: give prune_layers" if layers else "prune_layers: give a ranking"
+            raise ArgumentError(f"{given}, such as layer:block_influence with prune_layers 0.25")
+        alone = next((text for text in self.ranking if parse_ranking(text).method in OF_HEADS), None)
         if alone is not None and any(share != "0" for share in self.prune_ffns):
             raise ArgumentError(
                 f"ranking {alone}: ranks heads, but prune_ffns is {', '.join(self.prune_ffns)}; expected 0"
             )
         return self
 
+    @property
+    def pruned(self) -> list[tuple[str, tuple[str, str]]]:
+        """Each ranking with each pair of shares, of heads and of FFNs, that it prunes; of layers both are the same."""
+        pairs = list(itertools.product(self.prune_heads, self.prune_ffns))
+        whole = [(share, share) for share in self.prune_layers]
+        return [
+            (text, pair)
+            for text in self.ranking
+            for pair in (whole if of_layers(text) else pairs)
+            if pair != ("0", "0")
+        ]
+
     def grid(self) -> dict[str, Any]:
         """What decides the cells, as JSON values: all but where and how fast they are computed."""
         left_out = PLACES | ({"ablation"} if self.ablation == "zero" else set())
+        left_out |= {"prune_layers"} if self.prune_layers == ("0",) else set()
         return self.model_dump(mode="json", exclude=left_out)
 
 
 def require_rows(config: SweepConfig, num_tasks: int) -> None:
     """Raise ArgumentError for a grid of more rows than anybody computes."""
     shares = len(set(config.prune_heads)) * len(set(config.prune_ffns))
-    variants = 1 + shares * sum(max(1, len(parse_ranking(text).seeds)) for text in config.ranking)
+    layers = len(set(config.prune_layers))
+    variants = 1 + sum(
+        max(1, len(parse_ranking(text).seeds)) * (layers if of_layers(text) else shares) for text in config.ranking
+    )
     rows = num_tasks * len(set(config.num_fewshot)) * len(set(config.fewshot_seeds)) * variants
     if rows > MOST_ROWS:
         raise ArgumentError(f"a grid of {rows:,} rows (tasks x shots x draws x masks); expected at most {MOST_ROWS:,}")

@@ -180,7 +180,9 @@ def _made_up(config: SweepConfig, job: ImportanceJob, shape: tuple[int, int], li
     settings = {"method": method, **like, "task": job.task, "num_fewshot": job.num_fewshot, "num_examples": 0}
     if job.under is not None:
         settings["mask"] = job.under.to_dict()
-    return ImportanceScores.from_tensor(values, num_attention_heads=shape[1], settings=settings)
+    return ImportanceScores.from_tensor(
+        values, num_attention_heads=shape[1], settings=settings, component=job.component
+    )
 
 
 def _importance(config: SweepConfig, worker: Worker, job: ImportanceJob) -> Part:

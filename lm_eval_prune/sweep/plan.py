@@ -17,7 +17,7 @@ from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.means import Means
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
-from lm_eval_prune.sweep.ranking import GROUPS, Ranking, parse_ranking
+from lm_eval_prune.sweep.ranking import Ranking, parse_ranking, unit_prefix
 from lm_eval_prune.sweep.rankings import Chosen, Donor, Masks
 from lm_eval_prune.sweep.schema import VERSION, Row
 from lm_eval_prune.sweep.setup import Setup
@@ -97,7 +97,6 @@ def make_plan(
     importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
     if config.knockout_metric is not None:
         importance_settings["knockout_metric"] = config.knockout_metric
-    shares = [pair for pair in itertools.product(config.prune_heads, config.prune_ffns) if pair != ("0", "0")]
     for task, fewshot_seed in itertools.product(tasks, config.fewshot_seeds):
         if task.num_fewshot == 0 and fewshot_seed != config.fewshot_seeds[0]:
             continue  # nothing is drawn
@@ -113,7 +112,7 @@ def make_plan(
             **({"metadata": grid["metadata"]} if config.metadata else {}),
         }
         _add(plan, task, base, {}, DENSE, lambda: Chosen(PruningMask.dense(*setup.shape)))
-        for text, (heads, ffns) in itertools.product(config.ranking, shares):
+        for text, (heads, ffns) in config.pruned:
             ranking = parse_ranking(text)
             asked = {"ranking": text, **importance_settings}
             if ranking.of_the_grid:
@@ -177,12 +176,12 @@ def _row_names(rankings: Sequence[str]) -> dict[str, str]:
 
 def _short(ranking: Ranking) -> str:
     if ranking.kind == "random":
-        return f"{GROUPS if ranking.unit == 'kv_group' else ''}random"
+        return f"{unit_prefix(ranking.text)}random"
     if ranking.kind != "files":
         return ranking.text
     names = "+".join(map(file_name, ranking.files))
     names = names if ranking.order == "least" else f"most:{names}"
-    return f"{GROUPS}{names}" if ranking.unit == "kv_group" else names
+    return f"{unit_prefix(ranking.text)}{names}"
 
 
 def _branching(mask: PruningMask) -> tuple[Any, ...]:

@@ -13,14 +13,17 @@ from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.exclusion import LEFT_OUT
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["DONORS", "GROUPS", "OF_HEADS", "Ranking", "of_groups", "parse_ranking"]
+__all__ = ["DONORS", "OF_HEADS", "Ranking", "of_groups", "of_layers", "parse_ranking", "unit_prefix"]
 
-GROUPS = "kv_group:"
+Unit = Literal["head", "kv_group", "attention", "layer"]
+PREFIXES: dict[str, Unit] = {"kv_group:": "kv_group", "attention:": "attention", "layer:": "layer"}
+"""What goes together: the heads that share a key/value head, all of a layer, or those and the layer's FFN."""
+INFLUENCE = "block_influence"
 DONORS = ("task:closest", "task:farthest")
 """By the scores of the other task of the grid that agrees most, or least, with the evaluated one."""
 OF_HEADS = ("induction", "function_vector")
 """By what heads do, measured beside importance: prefix matching, and the task's function-vector scores."""
-BY_METHOD = re.compile(r"(?P<method>induction|function_vector)(?:@(?P<shots>[0-9]{1,4}))?")
+BY_METHOD = re.compile(r"(?P<method>induction|function_vector|block_influence)(?:@(?P<shots>[0-9]{1,4}))?")
 WITHOUT = re.compile(
     r"most-without:(?P<method>induction|function_vector)(?::(?P<share>[^@]+))?(?:@(?P<shots>[0-9]{1,4}))?"
 )
@@ -33,11 +36,11 @@ RESCORED = re.compile(r"(?P<scored>.+):rescored@(?P<step>[^:@]*)")
 SMALLEST_STEP = Fraction(1, 1000)
 EXPECTED = (
     "expected own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK (of these tasks; @5 behind it: of 5 "
-    "shots), task:NAME, task:closest, task:farthest, induction, function_vector, random:0+1+2 (seeds), or an "
-    "importance file (two with + between: heads' and FFNs'), with :rescored@0.1 behind own, aggregate or task:NAME for "
-    "scores computed again after each tenth, and most: before it for the most important first; "
-    "most-without:induction, most-without:function_vector:0.05 (the share left out); and kv_group: before all that for "
-    "whole groups of heads"
+    "shots), task:NAME, task:closest, task:farthest, induction, function_vector, block_influence, random:0+1+2 "
+    "(seeds), or an importance file (two with + between: heads' and FFNs'), with :rescored@0.1 behind own, aggregate or "
+    "task:NAME for scores computed again after each tenth, and most: before it for the most important first; "
+    "most-without:induction, most-without:function_vector:0.05 (the share left out); before all that kv_group: or "
+    "attention: for whole groups of heads, or layer: for whole layers (block_influence, random: or a file)"
 )
 
 
@@ -49,15 +52,15 @@ class Ranking(BaseModel):
     text: str
     kind: Literal["own", "aggregate", "task", "donor", "method", "random", "files"]
     order: Literal["least", "most"] = "least"
-    unit: Literal["head", "kv_group"] = "head"
+    unit: Unit = "head"
     task: str | None = None
     """Of `task`: whose scores. Of `donor`: `closest` or `farthest`, by agreement with the evaluated task's."""
     tasks: tuple[str, ...] = ()
     """That an aggregate is taken over, groups too; none are the grid's."""
     num_fewshot: int | None = None
     """Of the importance that an aggregate is taken over, and of function-vector scores; None is each cell's own."""
-    method: Literal["", "induction", "function_vector"] = ""
-    """Whose scores are taken, whatever the sweep's own; of heads alone."""
+    method: Literal["", "induction", "function_vector", "block_influence"] = ""
+    """Whose scores are taken, whatever the sweep's own; the first two are of heads alone."""
     left_out: Literal["", "induction", "function_vector"] = ""
     """Whose top `share_left_out` is not pruned."""
     share_left_out: str = LEFT_OUT
@@ -74,10 +77,8 @@ class Ranking(BaseModel):
 
 def parse_ranking(text: str) -> Ranking:
     """The ranking that `text` describes. Raises ArgumentError."""
-    if of_groups(text):
-        of_heads = parse_ranking(text.removeprefix(GROUPS))
-        if not of_groups(of_heads.text):
-            return of_heads.model_copy(update={"text": text, "unit": "kv_group"})
+    if prefix := unit_prefix(text):
+        return _of_unit(text, parse_ranking(text.removeprefix(prefix)), PREFIXES[prefix])
     if (again := RESCORED.fullmatch(text)) is not None:
         return _rescored(text, again["scored"], again["step"])
     if (without := WITHOUT.fullmatch(text)) is not None:
@@ -93,9 +94,28 @@ def parse_ranking(text: str) -> Ranking:
     return found
 
 
+def unit_prefix(text: str) -> str:
+    """What of the ranking says which components go together; empty where each is alone."""
+    return next((prefix for prefix in PREFIXES if text.startswith(prefix)), "")
+
+
 def of_groups(text: str) -> bool:
     """Whether a ranking is of the groups of heads that share a key/value head."""
-    return text.startswith(GROUPS)
+    return unit_prefix(text) == "kv_group:"
+
+
+def of_layers(text: str) -> bool:
+    """Whether a ranking is of whole layers: `prune_layers` are its shares, and no other's."""
+    return unit_prefix(text) == "layer:"
+
+
+def _of_unit(text: str, each: Ranking, unit: Unit) -> Ranking:
+    """The ranking of `each` component alone, by units. Raises ArgumentError where those have no such scores."""
+    influence = each.method == INFLUENCE
+    layers_have = influence or each.kind == "random" or (each.kind == "files" and len(each.files) == 1)
+    if unit_prefix(each.text) or (unit == "layer" and not layers_have) or (unit == "kv_group" and influence):
+        raise ArgumentError(f"ranking {text[:200]!r}: {EXPECTED}")
+    return each.model_copy(update={"text": text, "unit": unit})
 
 
 def _rescored(text: str, scored: str, step: str) -> Ranking:
@@ -119,8 +139,9 @@ def _scored(text: str, rest: str, kind: str, argument: str, order: Any) -> Ranki
     if kind == "aggregate":
         return _aggregate(text, argument, order)
     if (by := BY_METHOD.fullmatch(rest)) is not None and (by["shots"] is None or by["method"] != "induction"):
-        shots = int(by["shots"]) if by["shots"] else None
-        return Ranking(text=text, kind="method", order=order, method=by["method"], num_fewshot=shots)  # type: ignore[arg-type]
+        shots, method = int(by["shots"]) if by["shots"] else None, by["method"]
+        unit: Any = "attention" if method == INFLUENCE else "head"
+        return Ranking(text=text, kind="method", order=order, method=method, unit=unit, num_fewshot=shots)  # type: ignore[arg-type]
     if rest in DONORS:
         return Ranking(text=text, kind="donor", order=order, task=argument)
     if kind == "task" and argument:

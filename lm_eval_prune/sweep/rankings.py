@@ -19,7 +19,7 @@ from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.selection import random_mask, ranked_mask
+from lm_eval_prune.selection import component_scores, random_mask, ranked_mask
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
@@ -99,6 +99,11 @@ class Masks:
     def of(self, ranking: Ranking, variant: Variant, task: PlannedTask) -> Chosen:
         """The mask of `variant` for `task`. Raises PruneError where scores are missing."""
         unit: Any = {"unit": ranking.unit, "num_key_value_heads": self.num_key_value_heads}
+        parts = [("heads", variant.prune_heads), ("ffns", variant.prune_ffns)]
+        if ranking.unit == "layer":
+            unit, parts = {"unit": "head"}, [("layers", variant.prune_heads)]
+        if ranking.kind == "random" and ranking.unit == "layer":
+            return Chosen(random_mask(*self.shape, seed=variant.seed or 0, prune_layers=variant.prune_heads))
         if ranking.kind == "random":
             unit |= {"prune_heads": variant.prune_heads, "prune_ffns": variant.prune_ffns}
             return Chosen(random_mask(*self.shape, seed=variant.seed or 0, **unit))
@@ -106,7 +111,7 @@ class Masks:
         parts: list[PruningMask] = []
         used: list[ImportanceScores] = []
         donors: dict[str, None] = {}
-        for component, share in (("heads", variant.prune_heads), ("ffns", variant.prune_ffns)):
+        for component, share in parts:
             if share == "0":
                 continue
             if ranking.step is not None:
@@ -117,7 +122,8 @@ class Masks:
             scores, *looked_at = self._scores(ranking, component, task)
             _require_shape(scores, self.shape, f"ranking {ranking.text}")
             kind = component.removesuffix("s")
-            arguments |= {f"{kind}_scores": scores.tensor(), f"{kind}_fraction": share}
+            own = component_scores(scores, component, ranking.unit, where=f"ranking {ranking.text}")
+            arguments |= {f"{kind}_scores": own, f"{kind}_fraction": share}
             if ranking.left_out:
                 arguments |= {"without_scores": looked_at[0].tensor(), "leave_out": ranking.share_left_out}
             used += [scores, *looked_at]
@@ -159,7 +165,7 @@ class Masks:
         """The scores that `ranking` goes by, and then those that it was chosen with, or leaves out by."""
         if ranking.kind == "files":
             for file in ranking.files:
-                if self.files[file].component == component:
+                if self.files[file].component in _taken_for(component, ranking):
                     return [self.files[file]]
             raise ArgumentError(f"ranking {ranking.text}: no scores of {component} in it, but the grid prunes them")
         if ranking.kind == "aggregate":
@@ -230,6 +236,11 @@ class Masks:
         for task in self.tasks if ranking.of_the_grid else ():
             if task.error is not None:
                 raise task.error
+
+
+def _taken_for(component: str, ranking: Ranking) -> tuple[str, ...]:
+    """The components whose scores a ranking takes to prune this one."""
+    return (component, "attention") if (component, ranking.unit) == ("heads", "attention") else (component,)
 
 
 def _require_shape(scores: ImportanceScores, shape: tuple[int, int], where: str) -> None:

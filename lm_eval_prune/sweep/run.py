@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -191,9 +190,8 @@ def _header(configs: Sequence[SweepConfig], tasks: Sequence[PlannedTask], files:
     variants = {DENSE} | {
         Variant(text, heads, ffns, seed)
         for config in configs
-        for text, heads, ffns in itertools.product(config.ranking, config.prune_heads, config.prune_ffns)
+        for text, (heads, ffns) in config.pruned
         for seed in parse_ranking(text).seeds or (None,)
-        if (heads, ffns) != ("0", "0")
     }
     draws = len(configs[0].fewshot_seeds)
     cells = len(variants) * sum(draws if task.num_fewshot else 1 for task in tasks)

@@ -90,7 +90,7 @@ def needed_importance(config: SweepConfig, tasks: Sequence[PlannedTask]) -> list
         _require_its_tasks(config, ranking, tasks)
         if ranking.kind == "donor" and len({task.name for task in tasks}) < 2:
             raise ArgumentError(f"ranking {ranking.text}: the grid has one task; expected others to choose from")
-        for component in pruned_components(config):
+        for component in pruned_components(config, ranking):
             _require_changing(config, ranking, component)
             for task in tasks:
                 if task.error is None:
@@ -156,19 +156,23 @@ def sources_of(
 
 
 def _by_method(config: SweepConfig, method: str, own: ImportanceJob) -> ImportanceJob:
-    """Scores of the task's heads by this method; one file where the sweep's own importance is by it too."""
+    """Scores by this method; one file where the sweep's own importance is by it too."""
     if method == INDUCTION:
         return ImportanceJob(NO_TASK, "heads", 0, method=INDUCTION)
-    return own._replace(method=None if method == config.head_method else method)
+    component = "attention" if (own.component, method) == ("heads", "block_influence") else own.component
+    ours = component in ("heads", "ffns") and method == _method(config, component)
+    return own._replace(component=component, method=None if ours else method)
 
 
 def _method(config: SweepConfig, component: str) -> str:
     return config.head_method if component == "heads" else config.ffn_method
 
 
-def pruned_components(config: SweepConfig) -> list[str]:
-    """`heads`, `ffns` or both: of which the grid prunes any."""
+def pruned_components(config: SweepConfig, ranking: Ranking) -> list[str]:
+    """`heads`, `ffns` or both, or `layers`: of which the grid prunes any by the ranking."""
     shares = {"heads": config.prune_heads, "ffns": config.prune_ffns}
+    if ranking.unit == "layer":
+        shares = {"layers": config.prune_layers}
     return [component for component, values in shares.items() if any(share != "0" for share in values)]
 
 

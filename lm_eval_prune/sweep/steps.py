@@ -64,7 +64,7 @@ def _chains(config: SweepConfig, tasks: Sequence[PlannedTask]) -> Iterator[tuple
     for ranking in map(parse_ranking, config.ranking):
         if ranking.step is None:
             continue
-        for component in pruned_components(config):
+        for component in pruned_components(config, ranking):
             largest = max(shares[component], key=parse_fraction)
             for task in tasks:
                 if task.error is None:

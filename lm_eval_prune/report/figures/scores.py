@@ -35,7 +35,7 @@ def score_figures(found: ScoreSet, tasks: Sequence[str], shots: Sequence[int], o
             yield _maps(found.aggregates(component, method), method, measured, of)
             yield from _task_maps(found.importance[component, method], method, measured, tasks, shots, of)
         else:
-            yield _by_layer(found, method, of)
+            yield _by_layer(found, component, method, of)
     for component, method in found.importance:
         if len(found.importance[component, method]) > 1:
             yield _agreement(found, component, method, of)
@@ -99,23 +99,26 @@ def _task_maps(
         yield Figure(name, f"Importance of heads by task, {shots_name(number)}: {method}{of}", caption, chart)
 
 
-def _by_layer(found: ScoreSet, method: str, of: str) -> Figure:
-    by_name = found.importance["ffns", method]
-    means = found.aggregates("ffns", method)
+def _by_layer(found: ScoreSet, component: str, method: str, of: str) -> Figure:
+    by_name = found.importance[component, method]
+    means = found.aggregates(component, method)
     tasks = list(dict.fromkeys(task for task, _ in by_name if not is_aggregate(task)))
     grids = {}
     layers = len(next(iter(by_name.values())))
     for shots, mean in means.items():
         rows = [by_name.get((task, shots), np.full(layers, np.nan)) for task in tasks]
         grids[_shots_of(shots)] = np.array([mean, *rows])
-    caption = (
-        f"Importance of each layer's FFN ({method}): {_measured(found, 'ffns', method)} alone. Below 0 the model is "
-        "better without it. The first row is the mean over tasks."
+    one, many = {"ffns": ("layer's FFN", "FFNs"), "attention": ("layer's attention", "attention")}.get(
+        component, ("layer", "layers")
     )
+    measured = _measured(found, component, method)
+    below = " alone. Below 0 the model is better without it" if method.startswith("knockout") else ""
+    caption = f"Importance of each {one} ({method}): {measured}{below}. The first row is the mean over tasks."
     axes = Axis("layer", range(layers)), Axis("", [AGGREGATE, *tasks])
-    colour = Colour(_measured(found, "ffns", method), "diverging")
+    colour = Colour(measured, "diverging")
     chart = heat(grids, *axes, colour, text=".2f")
-    return Figure(f"importance-ffns-{slug(method)}", f"Importance of FFNs by layer: {method}{of}", caption, chart)
+    title = f"Importance of {many} by layer: {method}{of}"
+    return Figure(f"importance-{component}-{slug(method)}", title, caption, chart)
 
 
 def _agreement(found: ScoreSet, component: str, method: str, of: str) -> Figure:
@@ -134,7 +137,7 @@ def _agreement(found: ScoreSet, component: str, method: str, of: str) -> Figure:
         grids[f"within layers (at random ±{null_reach(shape, within_layers=True):.2f})"] = within
     axis = Axis("", list(rows))
     chart = heat(grids, axis, axis, Colour("Spearman's rho", "diverging", (-1, 1)), text=".2f", digits=3, columns=2)
-    noun = "heads" if component == "heads" else "FFNs"
+    noun = "FFNs" if component == "ffns" else component
     caption = (
         f"Spearman's rank correlation between the scores ({method}) of all {noun}, for every pair of tasks and numbers "
         "of shots, with their mean. Within layers, the mean over layers: what is left without the depth profile. "
