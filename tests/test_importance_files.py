@@ -37,8 +37,8 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 WRONG = [
-    ({"component": "layers"}, '"component" is "layers"; expected "heads" or "ffns"'),
-    ({"component": ["heads"]}, '"component" is ["heads"]; expected "heads" or "ffns"'),
+    ({"component": "experts"}, '"component" is "experts"; expected "heads", "ffns", "attention" or "layers"'),
+    ({"component": ["heads"]}, '"component" is ["heads"]; expected "heads", "ffns", "attention" or "layers"'),
     ({"num_hidden_layers": 0}, '"num_hidden_layers" is 0; expected an integer from 1'),
     ({"num_hidden_layers": True}, '"num_hidden_layers" is true; expected an integer from 1'),
     ({"num_attention_heads": 3.0}, '"num_attention_heads" is 3.0; expected an integer from 1'),

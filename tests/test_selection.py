@@ -108,7 +108,7 @@ def test_contradictions_are_one_clear_line(heads, ffns, arguments, error, messag
     ("changes", "message"),
     [
         ({"version": 3}, "reads version 1"),
-        ({"component": "layers"}, 'expected "heads" or "ffns"'),
+        ({"component": "experts"}, 'expected "heads", "ffns", "attention" or "layers"'),
         ({"scores": [[0.1, 0.2, 0.3]]}, "1 layers; expected 2"),
         ({"scores": [[0.1, 0.2], [0.1, 0.2]]}, "expected a list of 3 numbers"),
         ({"scores": [[0.1, 0.2, True], [1, 2, 3]]}, "true is not a finite number"),

@@ -37,8 +37,8 @@ SMALLEST_STEP = Fraction(1, 1000)
 EXPECTED = (
     "expected own, aggregate, aggregate:5 (of 5 shots), aggregate:TASK+TASK (of these tasks; @5 behind it: of 5 "
     "shots), task:NAME, task:closest, task:farthest, induction, function_vector, block_influence, random:0+1+2 "
-    "(seeds), or an importance file (two with + between: heads' and FFNs'), with :rescored@0.1 behind own, aggregate or "
-    "task:NAME for scores computed again after each tenth, and most: before it for the most important first; "
+    "(seeds), or an importance file (two with + between: heads' and FFNs'), with :rescored@0.1 behind own, aggregate "
+    "or task:NAME for scores computed again after each tenth, and most: before it for the most important first; "
     "most-without:induction, most-without:function_vector:0.05 (the share left out); before all that kv_group: or "
     "attention: for whole groups of heads, or layer: for whole layers (block_influence, random: or a file)"
 )

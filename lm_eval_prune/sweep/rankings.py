@@ -99,9 +99,9 @@ class Masks:
     def of(self, ranking: Ranking, variant: Variant, task: PlannedTask) -> Chosen:
         """The mask of `variant` for `task`. Raises PruneError where scores are missing."""
         unit: Any = {"unit": ranking.unit, "num_key_value_heads": self.num_key_value_heads}
-        parts = [("heads", variant.prune_heads), ("ffns", variant.prune_ffns)]
+        shares = [("heads", variant.prune_heads), ("ffns", variant.prune_ffns)]
         if ranking.unit == "layer":
-            unit, parts = {"unit": "head"}, [("layers", variant.prune_heads)]
+            unit, shares = {"unit": "head"}, [("layers", variant.prune_heads)]
         if ranking.kind == "random" and ranking.unit == "layer":
             return Chosen(random_mask(*self.shape, seed=variant.seed or 0, prune_layers=variant.prune_heads))
         if ranking.kind == "random":
@@ -111,7 +111,7 @@ class Masks:
         parts: list[PruningMask] = []
         used: list[ImportanceScores] = []
         donors: dict[str, None] = {}
-        for component, share in parts:
+        for component, share in shares:
             if share == "0":
                 continue
             if ranking.step is not None:
