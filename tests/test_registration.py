@@ -1,9 +1,11 @@
 """The start-up hook, seen from fresh interpreters: what a stock `lm_eval` finds, and what it costs."""
 
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import entry_points
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -77,6 +79,47 @@ def test_a_harness_that_discovers_entry_points_is_left_alone():
     registry.model_registry = SimpleNamespace(register=lambda *names, **_: registered.append(names))
     registration.register_model(registry)
     assert registered == []
+
+
+class _Manager:
+    def __init__(self, *given):
+        self.given = given
+
+
+@pytest.mark.parametrize("name", ["load_plugins", "entry_points"])
+def test_a_harness_that_discovers_tasks_is_left_alone_and_still_told_of_the_models(name):
+    manager, original = ModuleType("manager"), _Manager.__init__
+    manager.TaskManager = _Manager
+    setattr(manager, name, lambda *_: [])
+    registration.add_tasks(manager)
+    assert _Manager.__init__ is original
+    told = []
+    registry = ModuleType("registry")
+    parts = {"__contains__": lambda *_: False, "register": lambda _, *names, **__: told.extend(names)}
+    registry.model_registry = type("Registry", (), parts)()
+    registration.register_model(registry)
+    assert sorted(told) == ["pruned-hf", "pruned-opt"]
+
+
+def test_a_harness_that_discovers_models_alone_is_still_told_of_the_tasks():
+    class Manager(_Manager):
+        def __init__(self, *given):
+            super().__init__(*given)
+
+    manager, original = ModuleType("manager"), Manager.__init__
+    manager.TaskManager = Manager
+    registration.add_tasks(manager)
+    assert Manager.__init__ is not original
+    assert Manager(None, "mine").given[1] == [registration.tasks_folder(), "mine"]
+
+
+def test_both_kinds_of_entry_points_are_declared_and_lead_somewhere():
+    found = {group: entry_points(group=group) for group in ("lm_eval.models", "lm_eval.tasks")}
+    models = {each.name: each.load().__name__ for each in found["lm_eval.models"] if "lm_eval_prune" in each.value}
+    assert models == {"pruned-hf": "PrunedModel", "pruned-opt": "PrunedOPT"}
+    (tasks,) = (each for each in found["lm_eval.tasks"] if "lm_eval_prune" in each.value)
+    (folder,) = importlib.import_module(tasks.value).__path__
+    assert registration.tasks_folder().samefile(folder)
 
 
 def test_the_task_manager_keeps_its_own_arguments(tmp_path):

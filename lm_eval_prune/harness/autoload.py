@@ -6,8 +6,8 @@ manager have been imported. Neither lm_eval nor torch is imported here. `LM_EVAL
 
 Results say which model they are of, also those of the harness's own `hf` model: `recording.py`.
 
-To be deleted: the model half once the oldest supported harness discovers the entry point group `lm_eval.models` (the
-main branch does, by `load_plugins`; the hook already stands back there), the task half once it discovers tasks too.
+To be deleted: the model half once the oldest supported harness discovers the entry point group `lm_eval.models`, the
+task half once it discovers `lm_eval.tasks`; this package declares both. Each stands back by itself where that is so.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.chance import chance_levels
 from lm_eval_prune.harness.metrics import finite, guarded, is_number, take_failed
 from lm_eval_prune.harness.quiet import git_commit, quiet_harness
+from lm_eval_prune.harness.releases import sample_size
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.harness.task_identity import fresh_task
 from lm_eval_prune.harness.tasks import (
@@ -87,7 +88,7 @@ class TaskRun:
             self.task = fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults, metadata)
             with quiet_harness():
                 self.task.build_all_requests(
-                    limit=lm_eval.evaluator.get_sample_size(self.task, self.limit),
+                    limit=sample_size(self.task, self.limit),
                     rank=lm.rank,
                     world_size=lm.world_size,
                 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.task import ConfigurableTask, Task
 
+from lm_eval_prune.harness.releases import answer_prefix
+
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
@@ -52,7 +54,7 @@ def _generated_pair(task: Task, doc: Any, context: str) -> tuple[str, str] | Non
     text = str(target)
     if not isinstance(task, ConfigurableTask):
         return context, text
-    if task.doc_to_prefix(doc):
+    if answer_prefix(task, doc):
         delimiter = "" if context[-1:].isspace() or text[0].isspace() else " "
     else:
         delimiter = task.config.target_delimiter

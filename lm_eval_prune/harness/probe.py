@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import lm_eval.evaluator
 import torch
 
 from lm_eval_prune.decoders.forward import forward_of
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.induction import InductionConfig, prefix_matching_of, sequence_lengths
 from lm_eval_prune.harness.means import MeansConfig
+from lm_eval_prune.harness.releases import sample_size
 from lm_eval_prune.harness.requests import (
     TaskObjective,
     build_documents,
@@ -71,7 +71,7 @@ class TaskCost(NamedTuple):
 def task_cost(run: TaskRun, limit: float | None) -> TaskCost:
     """Measure `run`, built with few documents, for an evaluation of `limit` of them."""
     lm = run.lm
-    asked = lm_eval.evaluator.get_sample_size(run.task, limit)
+    asked = sample_size(run.task, limit)
     total = len(run.task.eval_docs)
     dense = PruningMask.dense(*lm.mask.shape)
 

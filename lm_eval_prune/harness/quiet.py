@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lm_eval.api.task
 import lm_eval.evaluator
@@ -20,14 +21,15 @@ __all__ = ["git_commit", "git_without_errors", "quiet_harness"]
 def quiet_harness() -> Iterator[None]:
     """The harness logs a dozen lines an evaluation and shows a bar a task; here only errors are said."""
     logger = logging.getLogger("lm_eval")
-    level, bar = logger.level, lm_eval.api.task.tqdm
+    module: Any = getattr(lm_eval.api.task, "_task", lm_eval.api.task)  # 0.5 has a package
+    level, bar = logger.level, module.tqdm
     logger.setLevel(logging.ERROR)
-    lm_eval.api.task.tqdm = functools.partial(bar, disable=True)
+    module.tqdm = functools.partial(bar, disable=True)
     try:
         yield
     finally:
         logger.setLevel(level)
-        lm_eval.api.task.tqdm = bar
+        module.tqdm = bar
 
 
 def git_commit() -> str | None:

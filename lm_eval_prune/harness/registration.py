@@ -49,7 +49,12 @@ def register_model(registry: ModuleType) -> None:
 
 
 def add_tasks(manager: ModuleType) -> None:
-    """Let `lm_eval.tasks.manager.TaskManager` index our folder between its own tasks and the user's include_path."""
+    """Let `lm_eval.tasks.manager.TaskManager` index our folder between its own tasks and the user's include_path.
+
+    Unless that harness discovers the entry points `lm_eval.tasks` itself, which this package declares.
+    """
+    if any(hasattr(manager, name) for name in ("load_plugins", "entry_points")):
+        return
     with _ONE_AT_A_TIME:
         if not hasattr(manager.TaskManager.__init__, "lm_eval_prune"):
             manager.TaskManager.__init__ = _indexing_ours(manager.TaskManager.__init__)

@@ -24,6 +24,7 @@ from lm_eval.api.task import Task
 from lm_eval_prune.errors import ArgumentError, ExampleError, PruneError
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
+from lm_eval_prune.harness.releases import answer_prefix
 from lm_eval_prune.harness.shuffling import shuffled_answers
 from lm_eval_prune.limits import checked_limit, number_limited
 from lm_eval_prune.text import message_of
@@ -217,7 +218,7 @@ def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int, sh
 
     def prompt() -> Any:
         with _own_fewshot(task, doc, num_fewshot, own_seed):
-            return task.fewshot_context(doc, num_fewshot=num_fewshot, gen_prefix=task.doc_to_prefix(doc))
+            return task.fewshot_context(doc, num_fewshot=num_fewshot, gen_prefix=answer_prefix(task, doc))
 
     try:
         context = shuffled_answers(task, num_fewshot, own_seed, prompt) if shuffled else prompt()

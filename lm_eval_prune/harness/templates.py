@@ -18,6 +18,6 @@ MOST = 1024
 
 def compile_once() -> None:
     """From now on in this process; twice is once."""
-    environment = lm_eval.utils.env
-    if not hasattr(environment.from_string, "cache_info"):
+    environment = getattr(lm_eval.utils, "env", None)  # 0.5 has none
+    if environment is not None and not hasattr(environment.from_string, "cache_info"):
         environment.from_string = functools.lru_cache(MOST)(environment.from_string)
