@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -404,7 +405,7 @@ def test_a_grid_counts_its_cells():
         workloads=tuple(workloads(["piqa", "copa"], (0, 5))),
         prune_heads=("0", "0.3", "0.7", "0.3"),
         prune_ffns=("0", "0.2"),
-        variants=4,
+        masks=dict.fromkeys(itertools.product(("0", "0.3", "0.7"), ("0", "0.2")), 4),
         fewshot_seeds=2,
     )
     assert grid.cells_per_task == (1 + 4 * 5) * 2

@@ -22,6 +22,8 @@ from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from transformers import PreTrainedModel
 
     from lm_eval_prune.decoders import LinearWeights
@@ -115,12 +117,9 @@ class Dimensions:
         """All of them."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    @property
-    def num_groups(self) -> int:
-        """Key/value heads that are there."""
-        share = self.num_attention_heads // self.num_key_value_heads
-        layers = range(self.num_hidden_layers)
-        return sum(len({head // share for head in self.lacking.kept_heads(layer)}) for layer in layers)
+    def num_groups(self, layers: Iterable[int]) -> int:
+        """Key/value heads that are there in these layers."""
+        return sum(len(set(map(self.places.group_of, self.lacking.kept_heads(layer)))) for layer in layers)
 
     @property
     def parameters_per_head(self) -> int:
@@ -135,7 +134,8 @@ class Dimensions:
     @property
     def parameters_in_heads(self) -> int:
         """Of all heads that are there, with their keys and values."""
-        return self.num_heads * self.parameters_per_head + self.num_groups * self.parameters_per_group
+        groups = self.num_groups(range(self.num_hidden_layers))
+        return self.num_heads * self.parameters_per_head + groups * self.parameters_per_group
 
     @cached_property
     def parameters_in_ffns(self) -> int:

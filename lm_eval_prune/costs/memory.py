@@ -39,9 +39,7 @@ def stream(model: Dimensions, tokens: int, dtype: str) -> int:
 def keys_and_values(model: Dimensions, layers: Iterable[int], tokens: int, dtype: str) -> int:
     """What these layers add to the cache, key/value heads that are there alone: transformers keeps it during an
     evaluation, too. Sliding windows are not taken off."""
-    share = model.num_attention_heads // model.num_key_value_heads
-    groups = sum(len({head // share for head in model.lacking.kept_heads(layer)}) for layer in layers)
-    return 2 * groups * model.head_dim * tokens * bytes_of(dtype)
+    return 2 * model.num_groups(layers) * model.head_dim * tokens * bytes_of(dtype)
 
 
 def layer_activations(model: Dimensions, tokens: int, dtype: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,9 @@ class Grid:
     prune_heads: tuple[str, ...] = ("0", "0.7")
     """Shares of all heads, each combined with each of `prune_ffns`."""
     prune_ffns: tuple[str, ...] = ("0", "0.2")
-    variants: int = 1
-    """Masks at each pair of shares: a ranking makes one, a random ranking one a seed."""
-    masks: Mapping[tuple[str, str], int] | None = None
-    """Masks at each pair of shares (heads, FFNs) of several grids together: instead of `variants` at every pair."""
+    masks: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Masks at each pair of shares (heads, FFNs): a ranking makes one, a random ranking one a seed. Empty: one at each
+    pair."""
     fewshot_seeds: int = 1
     limit: float | None = None
     """Documents a task that are evaluated, or their share below 1; None is all."""
@@ -49,7 +48,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
             raise ArgumentError(f"scorer={self.scorer}: unknown; expected {' or '.join(SCORERS)}")
-        for name in ("variants", "fewshot_seeds", "batch_size"):
+        for name in ("fewshot_seeds", "batch_size"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)}; expected at least 1")
         for name in ("limit", "importance_limit"):
@@ -61,11 +60,8 @@ class Grid:
     @cached_property
     def pruned_masks(self) -> dict[tuple[Fraction, Fraction], int]:
         """Masks at each pair (heads, FFNs) but the dense one."""
-        if self.masks is not None:
-            given = {(Fraction(heads), Fraction(ffns)): count for (heads, ffns), count in self.masks.items()}
-        else:
-            heads, ffns = (dict.fromkeys(map(Fraction, shares)) for shares in (self.prune_heads, self.prune_ffns))
-            given = dict.fromkeys(itertools.product(heads, ffns), self.variants)
+        masks = self.masks or dict.fromkeys(itertools.product(self.prune_heads, self.prune_ffns), 1)
+        given = {(Fraction(heads), Fraction(ffns)): count for (heads, ffns), count in masks.items()}
         return {pair: count for pair, count in given.items() if any(pair)}
 
     @property

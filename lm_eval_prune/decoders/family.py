@@ -17,7 +17,17 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["POSITIONS", "Family", "family_of", "is_known", "is_proven", "model_type_of", "submodule", "text_config"]
+__all__ = [
+    "POSITIONS",
+    "Family",
+    "family_of",
+    "is_known",
+    "is_proven",
+    "length_dependent",
+    "model_type_of",
+    "submodule",
+    "text_config",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,8 @@ DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
 NORMS_BEHIND_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
 BEHIND_ATTENTION = "post_self_attn_layernorm"
 """Names that the common shape goes by, the usual one first."""
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+"""Kinds of rotary positions that change with the length of an input."""
 POSITIONS = ("embed_positions", "wpe", "positions_embed")
 """Names of a table of learned positions, beside the layers; most families compute theirs."""
 
@@ -88,6 +100,13 @@ def text_config(config: Any) -> Any:
     """The configuration of the text decoder: `config` itself but for models of text and more."""
     nested = getattr(config, "get_text_config", None)
     return config if nested is None else nested(decoder=True)
+
+
+def length_dependent(config: Any) -> str:
+    """The kind of rotary positions that depends on the longest input of a batch, padding included; "" for others."""
+    rotary = getattr(text_config(config), "rope_parameters", None) or {}
+    kinds = [each.get("rope_type") for each in (rotary, *rotary.values()) if isinstance(each, dict)]
+    return next((kind for kind in kinds if kind in LENGTH_DEPENDENT), "")
 
 
 def model_type_of(config: Any) -> str:

@@ -13,7 +13,7 @@ import torch
 from lm_eval_prune.decoders import removed_from, unwrapped
 from lm_eval_prune.decoders.attention import Attention, Handler, attending
 from lm_eval_prune.decoders.constant import Constant
-from lm_eval_prune.decoders.family import submodule, text_config
+from lm_eval_prune.decoders.family import length_dependent, submodule, text_config
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import fast, narrowed
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from lm_eval_prune.means import Means
 
 __all__ = ["DecoderForward", "forward_of", "why_not"]
-
-LENGTH_DEPENDENT = {"dynamic", "longrope"}
-"""Kinds of rotary positions that depend on the longest input beside."""
 
 
 class DecoderForward:
@@ -156,10 +153,8 @@ def why_not(model: nn.Module) -> str | None:
     for name, part in model.named_modules():
         if reason := oddity(part):
             return f"{name or 'the model'} {reason}"
-    rotary = getattr(text_config(model.config), "rope_parameters", None) or {}
-    kinds = {each.get("rope_type") for each in (rotary, *rotary.values()) if isinstance(each, dict)}
-    if found := kinds & LENGTH_DEPENDENT:
-        return f"its rotary positions ({found.pop()}) depend on what else is in the input"
+    if kind := length_dependent(model.config):
+        return f"its rotary positions ({kind}) depend on what else is in the input"
     try:
         return why_unpacked(places_of(model))
     except UnsupportedModelError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,19 +78,19 @@ class _Proof(Specimen):
             return Findings("its layers are not its whole forward pass")
         if not self._is_causal(expected):
             return Findings("it is not causal: a token is computed from those behind it (an encoder? is_decoder says)")
-        unwatched = self._tried(self._attention, expected)
+        unwatched = self._tried(partial(self._attention, expected))
         heads = self._rows if unwatched else self._separate
         for check in (heads, self._residual_stream, self._head, self._ffn):
-            if reason := check(expected):
+            if reason := check():
                 return Findings(reason)
         findings[self.model] = Findings(unwatched=unwatched)
-        unpacked = unwatched or self._tried(self._pack, expected)
+        unpacked = unwatched or self._tried(self._pack)
         return Findings(None, unwatched, unpacked, unpacked is None and self.divides())
 
-    def _tried(self, check: Callable[[Tensor], str | None], expected: Tensor) -> str | None:
+    def _tried(self, check: Callable[[], str | None]) -> str | None:
         """The reason that `check` gives, or what it raises."""
         try:
-            return check(expected)
+            return check()
         except UnsupportedModelError as error:
             return str(error).removeprefix(f"{type(self.model).__name__}: ")
         except Exception as error:  # of a model whose attention is called in a way of its own
@@ -132,7 +133,7 @@ class _Proof(Specimen):
             return "its attention is not softmax(queries . keys) . values of what it says"
         return None
 
-    def _separate(self, expected: Tensor) -> str | None:
+    def _separate(self) -> str | None:
         """Without one head's output, its output map reads zeros there and nothing else is changed."""
         head, columns = self.one_head()
         read = []
@@ -152,7 +153,7 @@ class _Proof(Specimen):
         whole[..., columns] = 0
         return None if self.equal(without_head, whole) else MIXED
 
-    def _rows(self, expected: Tensor) -> str | None:
+    def _rows(self) -> str | None:
         """What the output map reads of a head has a gradient in those outputs alone that its parts say are its own."""
         places, layer = self.places, self.places.layers[self.middle]
         stream, calls = self.trunk.embed(self.ids[:1])
@@ -193,7 +194,7 @@ class _Proof(Specimen):
                 rows[part.start : part.stop] = True
         return rows
 
-    def _residual_stream(self, expected: Tensor) -> str | None:
+    def _residual_stream(self) -> str | None:
         stream, calls = self.trunk.embed(self.ids)
         norms = self.places.family.norms_in_stream
         for index, layer in enumerate(self.places.layers):
@@ -210,7 +211,7 @@ class _Proof(Specimen):
             stream = self.trunk.layer(index, stream, calls)
         return None
 
-    def _head(self, expected: Tensor) -> str | None:
+    def _head(self) -> str | None:
         places = self.places
         module: Any = places.layers[self.middle].output
         if module.weight.is_meta:  # offloaded: it cannot be edited here
@@ -226,23 +227,23 @@ class _Proof(Specimen):
             module.weight.copy_(weight)
         return None if self.equal(found, edited) else "a masked head is not its output columns zeroed"
 
-    def _ffn(self, expected: Tensor) -> str | None:
+    def _ffn(self) -> str | None:
         layer = self.places.layers[self.middle]
         if layer.down is None or layer.down.weight.is_meta:  # a mixture of experts ends with no one map
             return None
         with without_ffn(layer):
             found = self.logits()
-        parameters = {name: each.detach().clone() for name, each in layer.down.named_parameters()}
+        before = [(each, each.clone()) for each in layer.down.parameters()]
         try:
-            for _, each in layer.down.named_parameters():
+            for each, _ in before:
                 each.zero_()
             edited = self.logits()
         finally:
-            for name, each in layer.down.named_parameters():
-                each.copy_(parameters[name])
+            for each, values in before:
+                each.copy_(values)
         return None if self.equal(found, edited) else "a masked FFN is not its last map zeroed"
 
-    def _pack(self, expected: Tensor) -> str | None:
+    def _pack(self) -> str | None:
         """Two texts that begin alike, as one sequence, without a head and an FFN, are the two with both masked."""
         places, half = self.places, TOKENS // 2
         mask = PruningMask(

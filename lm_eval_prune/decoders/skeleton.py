@@ -13,6 +13,7 @@ from lm_eval_prune.decoders.family import POSITIONS, submodule
 from lm_eval_prune.decoders.places import places_of, width_in, width_out
 from lm_eval_prune.decoders.slices import num_products, parts_of
 from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.places import Places
@@ -60,10 +61,9 @@ def empty_model(config: Any) -> Any:
             model.tie_weights()
             return model
     except Exception as error:  # of many kinds: an activation that does not exist, numbers that do not fit
-        reason = " ".join(str(error).split())
         raise UnsupportedModelError(
             f"{config.name_or_path or 'the model'}: model type {config.model_type!r} is not supported: "
-            f"no model can be made of its configuration: {reason}"
+            f"no model can be made of its configuration: {message_of(error)}"
         ) from error
 
 
@@ -112,7 +112,7 @@ def learned_positions_of(places: Places) -> int | None:
 
 
 def linear_weights_of(places: Places) -> LinearWeights:
-    """The same by what has them; heads of all layers are alike."""
+    """What FLOPs are counted from; heads of all layers are alike."""
     first = places.layers[0]
     output = places.model.get_output_embeddings()
     project_out = submodule(places.base, places.family.project_out or "-")

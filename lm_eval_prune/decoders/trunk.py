@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lm_eval_prune.decoders.attention import Attention, Handler, attending
-from lm_eval_prune.decoders.family import submodule, text_config
+from lm_eval_prune.decoders.family import length_dependent, submodule, text_config
 from lm_eval_prune.decoders.findings import findings
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.maps import only
@@ -128,6 +128,10 @@ class Trunk:
         call = calls[index]
         output = self.layers[index](stream, *call.args, **call.kwargs)
         return output[0] if isinstance(output, (tuple, list)) else output
+
+    def batch_size(self, asked: int) -> int:
+        """How many texts may be padded to one length: `asked`, or 1 where each one's positions depend on that."""
+        return 1 if asked > 1 and length_dependent(self.model.config) else asked
 
     @property
     def stages(self) -> tuple[Stage, ...]:

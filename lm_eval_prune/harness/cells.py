@@ -127,7 +127,7 @@ class TaskRun:
 
     def answers(
         self, masks: Sequence[PruningMask], progress: Callable[[float], None]
-    ) -> list[list[tuple[float, bool]]] | None:
+    ) -> Sequence[Sequence[tuple[float, bool]]] | None:
         """Per mask, the answer to each request; None where each mask is to be computed by the model's own methods."""
         kinds = {instance.request_type for instance in self.task.instances}
         if any((instance.repeats or 1) > 1 for instance in self.task.instances):

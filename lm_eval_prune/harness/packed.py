@@ -19,7 +19,7 @@ from lm_eval_prune.decoders.forward import forward_of, why_not
 from lm_eval_prune.importance.knockout import score_under_masks
 from lm_eval_prune.progress import Bar
 from lm_eval_prune.scoring.finite import require_finite
-from lm_eval_prune.scoring.scorer import score_packs
+from lm_eval_prune.scoring.scorer import Answer, collected, score_packs
 from lm_eval_prune.scoring.trie import TokenTrie, build_trie
 
 if TYPE_CHECKING:
@@ -90,25 +90,17 @@ def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer:
 
     def scorer(
         model: torch.nn.Module, requests: Sequence[Any], masks: Sequence[PruningMask], batch_size: int, **settings: Any
-    ) -> list[list[tuple[float, bool]]]:
-        trie = build_trie(requests, lm.max_length)
-        answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(requests) for _ in masks]
+    ) -> list[list[Answer]]:
         packs = score_packs(
             forward_of(model, lm.means),
-            trie,
+            build_trie(requests, lm.max_length),
             [lm.mask | mask for mask in masks],
             batch_size=batch_size,
             softmax_dtype=settings.get("softmax_dtype"),
         )
-        with Bar(
-            total=len(requests), desc="Knockout", unit="request", leave=None, disable=not settings.get("progress")
-        ) as bar:
-            for pack in packs:
-                for row, found in zip(answers, pack.answers, strict=True):
-                    for index, answer in zip(pack.indices, found, strict=True):
-                        row[index] = (answer.log_likelihood, answer.is_greedy)
-                bar.update(len(pack.indices))
-        return answers
+        silent = not settings.get("progress")
+        with Bar(total=len(requests), desc="Knockout", unit="request", leave=None, disable=silent) as bar:
+            return collected(packs, len(masks), len(requests), lambda pack: bar.update(len(pack.indices)))
 
     return scorer
 
@@ -121,12 +113,11 @@ def trie_of(lm: PrunedModel, instances: Sequence[Instance]) -> TokenTrie:
 
 def answers_under(
     lm: PrunedModel, trie: TokenTrie, masks: Sequence[PruningMask], progress: Callable[[float], None]
-) -> list[list[tuple[float, bool]]]:
+) -> list[list[Answer]]:
     """Per mask, the answer to every request of `trie`; the masks share what they agree on.
 
     `progress` is told, pack by pack, how many masks' worth of the work was done.
     """
-    answers: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(trie.original) for _ in masks]
     packs = score_packs(
         forward_of(lm.model, lm.means),
         trie,
@@ -135,12 +126,8 @@ def answers_under(
         softmax_dtype=lm.softmax_dtype,
         around=_around(lm),
     )
-    for pack in packs:
-        for row, found in zip(answers, pack.answers, strict=True):
-            for index, answer in zip(pack.indices, found, strict=True):
-                row[index] = (answer.log_likelihood, answer.is_greedy)
-        progress(len(masks) * len(pack.indices) / len(trie.original))
-    return answers
+    share = len(masks) / max(len(trie), 1)
+    return collected(packs, len(masks), len(trie), lambda pack: progress(share * len(pack.indices)))
 
 
 def _around(lm: PrunedModel) -> functools.partial[Any]:

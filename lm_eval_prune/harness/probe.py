@@ -23,6 +23,7 @@ from lm_eval_prune.harness.requests import (
     num_documents,
 )
 from lm_eval_prune.harness.tasks import load_tasks
+from lm_eval_prune.importance.knockout import each_alone
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.packing import Pack, build_pack
@@ -115,13 +116,7 @@ def importance_flops(config: ImportanceConfig | MeansConfig, lm: PrunedModel) ->
         return math.fsum(map(operator.mul, costs, times)), len(documents.doc_ids)
     assert not isinstance(config, MeansConfig)
     trie = build_trie(TaskObjective(lm, documents, config.metric).requests, lm.max_length)
-    knocked_out = {
-        "heads": lambda layer: [dense.prune_head(layer, head) for head in range(heads)],
-        "ffns": lambda layer: [dense.prune_ffn(layer)],
-        "attention": lambda layer: [dense.prune_layer(layer) - dense.prune_ffn(layer)],
-        "layers": lambda layer: [dense.prune_layer(layer)],
-    }
-    masks = [mask for layer in range(layers) for mask in knocked_out[config.component](layer)]
+    masks = each_alone(lm.mask.shape, config.component)
     return shared_flops(lm.config, _packs(lm, trie), [dense, *masks]), len(documents.doc_ids)
 
 

@@ -56,7 +56,7 @@ def block_influence(
     tokenized = checked(examples, trunk.max_length, trunk.vocab_size)
     sums = torch.zeros(decoder.num_hidden_layers, dtype=torch.float64)
     with frozen(model), torch.no_grad():
-        mine = list(batches(processes.share(tokenized), batch_size))
+        mine = list(batches(processes.share(tokenized), trunk.batch_size(batch_size)))
         for batch in Bar(mine, desc="Block influence", unit="batch", leave=None, disable=not progress):
             sums += _turned(model, decoder, batch, part)
     scores = processes.sum(sums) / sum(len(example.tokens) - 1 for example in tokenized)

@@ -60,7 +60,7 @@ def function_vector_scores(
     if short := next((example for example in corrupted if len(example.tokens) < 3), None):
         raise ExampleError(f"example {short.index}: a context of one token; expected a few-shot prompt")
     with frozen(model), torch.no_grad():
-        mine = list(batches(processes.share(clean), batch_size))
+        mine = list(batches(processes.share(clean), trunk.batch_size(batch_size)))
         sums = torch.zeros(
             decoder.num_hidden_layers, decoder.num_attention_heads, decoder.head_dim, dtype=torch.float64
         )

@@ -122,7 +122,7 @@ def _importance(
     tokenized = checked(examples, trunk.max_length, trunk.vocab_size)
     total = torch.zeros(len(taps.modules), taps.per_layer, dtype=torch.float64)
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
-        mine = list(batches(processes.share(tokenized), batch_size))
+        mine = list(batches(processes.share(tokenized), trunk.batch_size(batch_size)))
         for batch in Bar(mine, desc="Gradient importance", unit="batch", leave=None, disable=not progress):
             total += _summed(model, taps, batch)
     total = processes.sum(total)

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.stages import Stage
     from lm_eval_prune.means import Means
 
-__all__ = ["Answer", "LossObjective", "MaskScorer", "Objective", "ffn_importance", "head_knockout", "score_under_masks"]
+__all__ = [
+    "Answer",
+    "LossObjective",
+    "MaskScorer",
+    "Objective",
+    "each_alone",
+    "ffn_importance",
+    "head_knockout",
+    "score_under_masks",
+]
 
 Answer = tuple[float, bool]
 """A request's log-likelihood (nats), and whether its continuation is what greedy decoding gives."""
@@ -41,7 +50,7 @@ class MaskScorer(Protocol):
 
     def __call__(
         self, model: nn.Module, requests: Sequence[Example], masks: Sequence[PruningMask], batch_size: int
-    ) -> list[list[Answer]]: ...
+    ) -> Sequence[Sequence[Answer]]: ...
 
 
 class Objective(Protocol):
@@ -74,12 +83,7 @@ def ffn_importance(
     `objective` is a harness task's metric (`harness.requests.TaskObjective`), or examples: their loss then counts, and
     the importance is by how much it grows. Settings are those of `knockout`. Raises ExampleError.
     """
-    decoder = decoder_of(model)
-    shape = decoder.num_hidden_layers, decoder.num_attention_heads
-    masks = [
-        PruningMask(num_hidden_layers=shape[0], num_attention_heads=shape[1], pruned_ffns=(layer,))
-        for layer in range(shape[0])
-    ]
+    masks = each_alone(decoder_of(model).removed.shape, "ffns")
     return knockout(model, objective, masks, batch_size=batch_size, **settings)
 
 
@@ -87,38 +91,35 @@ def head_knockout(
     model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
 ) -> Tensor:
     """Knockout importance of every head, float32 (num_hidden_layers, num_attention_heads); see `ffn_importance`."""
-    decoder = decoder_of(model)
-    shape = decoder.num_hidden_layers, decoder.num_attention_heads
-    masks = [
-        PruningMask(num_hidden_layers=shape[0], num_attention_heads=shape[1], pruned_heads={layer: (head,)})
-        for layer in range(shape[0])
-        for head in range(shape[1])
-    ]
-    return knockout(model, objective, masks, batch_size=batch_size, **settings).view(shape)
+    shape = decoder_of(model).removed.shape
+    return knockout(model, objective, each_alone(shape, "heads"), batch_size=batch_size, **settings).view(shape)
 
 
 def attention_knockout(
     model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
 ) -> Tensor:
     """The same of all heads of a layer together, float32 (num_hidden_layers,)."""
-    return knockout(model, objective, _of_layers(model, ffns=False), batch_size=batch_size, **settings)
+    masks = each_alone(decoder_of(model).removed.shape, "attention")
+    return knockout(model, objective, masks, batch_size=batch_size, **settings)
 
 
 def layer_knockout(
     model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
 ) -> Tensor:
     """The same of all heads and the FFN of a layer together, float32 (num_hidden_layers,)."""
-    return knockout(model, objective, _of_layers(model, ffns=True), batch_size=batch_size, **settings)
+    masks = each_alone(decoder_of(model).removed.shape, "layers")
+    return knockout(model, objective, masks, batch_size=batch_size, **settings)
 
 
-def _of_layers(model: nn.Module, *, ffns: bool) -> list[PruningMask]:
-    """For each layer the mask without its heads, and without its FFN where that goes too."""
-    decoder = decoder_of(model)
-    dense = PruningMask.dense(decoder.num_hidden_layers, decoder.num_attention_heads)
-    return [
-        mask if ffns else replace(mask, pruned_ffns=())
-        for mask in (dense.prune_layer(layer) for layer in range(decoder.num_hidden_layers))
-    ]
+def each_alone(shape: tuple[int, int], component: str) -> list[PruningMask]:
+    """Of a model of `shape` (layers, heads), a mask for each of its components, in order, that prunes it alone."""
+    dense, (layers, heads) = PruningMask.dense(*shape), shape
+    if component == "heads":
+        return [dense.prune_head(layer, head) for layer in range(layers) for head in range(heads)]
+    if component == "ffns":
+        return [dense.prune_ffn(layer) for layer in range(layers)]
+    whole = [dense.prune_layer(layer) for layer in range(layers)]
+    return whole if component == "layers" else [replace(mask, pruned_ffns=()) for mask in whole]
 
 
 def knockout(
@@ -180,7 +181,7 @@ def score_under_masks(
         max((tokenized[index] for index in group), key=lambda one: one.num_continuation) for group in inputs.values()
     ]
     answers = torch.zeros(len(masks), len(tokenized), 2, dtype=torch.float64)
-    mine = list(batches(processes.share(longest), batch_size))
+    mine = list(batches(processes.share(longest), trunk.batch_size(batch_size)))
     bar = Bar(total=len(mine) * len(masks), desc="Knockout", unit="batch", leave=None, disable=not progress)
     with frozen(model), torch.no_grad(), bar:
         for batch in mine:

@@ -43,7 +43,7 @@ def mean_outputs(
     head_sums = torch.zeros(layers, heads, width, dtype=torch.float64)
     ffn_sums = torch.zeros(layers, trunk.hidden_size, dtype=torch.float64)
     with frozen(model), torch.no_grad():
-        mine = list(batches(processes.share(tokenized), batch_size))
+        mine = list(batches(processes.share(tokenized), trunk.batch_size(batch_size)))
         for batch in Bar(mine, desc="Mean outputs", unit="batch", leave=None, disable=not progress):
             with ExitStack() as hooks:
                 for layer in range(layers):

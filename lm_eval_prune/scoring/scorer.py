@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.means import Means
 
-__all__ = ["Answer", "PackScore", "score", "score_packs"]
+__all__ = ["Answer", "PackScore", "collected", "score", "score_packs"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +69,21 @@ def score(
     """
     trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model, means)
     masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
-    results: list[list[Answer]] = [[Answer(0.0, False)] * len(requests) for _ in masks]
-    for pack in score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype):
-        for row, answers in zip(results, pack.answers, strict=True):
+    packs = score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype)
+    return collected(packs, len(masks), len(requests))
+
+
+def collected(
+    packs: Iterable[PackScore], num_masks: int, num_requests: int, done: Callable[[PackScore], object] = lambda _: None
+) -> list[list[Answer]]:
+    """Per mask, one answer for each request in the caller's order; `done` is told of each pack as it comes."""
+    rows: list[list[Answer]] = [[Answer(0.0, False)] * num_requests for _ in range(num_masks)]
+    for pack in packs:
+        for row, answers in zip(rows, pack.answers, strict=True):
             for index, answer in zip(pack.indices, answers, strict=True):
                 row[index] = answer
-    return results
+        done(pack)
+    return rows
 
 
 def score_packs(
