@@ -194,7 +194,7 @@ _ENVIRONMENT: dict[str, Any] = {}
 class _Replay(LM):
     """A harness model whose log-likelihoods have been computed; other requests go to the model itself."""
 
-    def __init__(self, lm: PrunedModel, answers: list[tuple[float, bool]] | None) -> None:
+    def __init__(self, lm: PrunedModel, answers: Sequence[tuple[float, bool]] | None) -> None:
         super().__init__()
         self._lm, self._answers = lm, answers
 
