@@ -223,7 +223,7 @@ class _Replay(LM):
             with _in_step(self._lm):
                 return self._lm.loglikelihood(requests, disable_tqdm=True)
         # With several processes the harness repeats the last request, so that all have as many.
-        return self._answers + [self._answers[-1]] * (len(requests) - len(self._answers))
+        return [*self._answers, *[self._answers[-1]] * (len(requests) - len(self._answers))]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         return self._lm.loglikelihood_rolling(requests, disable_tqdm=True)
