@@ -149,8 +149,8 @@ def _masks(grids: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             pairs = zip(layers, layers, strict=True) if of_layers(text) else itertools.product(heads, ffns)
             found |= dict.fromkeys((text, *pair) for pair in pairs)
     masks: Counter[tuple[str, str]] = Counter()
-    for text, heads, ffns in found:
-        masks[heads, ffns] += len(parse_ranking(text).seeds) or 1
+    for text, *pair in found:
+        masks[pair[0], pair[1]] += len(parse_ranking(text).seeds) or 1
     every = {name: [share for grid in grids for share in grid[name]] for name in ("prune_heads", "prune_ffns")}
     return {"masks": masks, **{name: tuple(dict.fromkeys(shares)) for name, shares in every.items()}}
 
