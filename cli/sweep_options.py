@@ -29,6 +29,13 @@ SETTINGS = (
         type=Choice(["zero", "mean"]),
         help="What is pruned gives zero, or its mean output on the task. Default: zero.",
     ),
+    click.option(
+        "--decide",
+        type=Choice(["walk", "halving", "rows"]),
+        help="Take documents in batches, until it is decided how far each ranking can go (walk: from its smallest "
+        "share on; halving: from the middle), or what every row loses (rows). Default: all documents.",
+    ),
+    click.option("--margin", type=float, help="With --decide: the loss that is still acceptable. Default: 0.01."),
     click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234."),
     click.option("--batch_size", "-b", help="As for pruned-hf; a number or auto. Default: 8."),
     click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one."),

@@ -43,7 +43,7 @@ LAYERS = [
     ["importance"],
     ["sequences"],
     ["induction"],
-    ["agreement", "analysis", "intervals", "unit_intervals", "sum_intervals"],
+    ["agreement", "analysis", "intervals", "sequential", "unit_intervals", "sum_intervals"],
     ["selection"],
     ["packaged_models"],
     ["abilities", "families"],

@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
-import torch
-from lm_eval.api.model import LM
 from lm_eval.loggers.utils import add_env_info, add_tokenizer_info
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_non_serializable
 
-from lm_eval_prune.errors import ScoreError
+from lm_eval_prune.errors import ArgumentError, ScoreError
 from lm_eval_prune.files import plain_json
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.chance import chance_levels
 from lm_eval_prune.harness.metrics import finite, guarded, is_number, take_failed
 from lm_eval_prune.harness.quiet import git_commit, quiet_harness
 from lm_eval_prune.harness.releases import sample_size
+from lm_eval_prune.harness.replay import Replay, Responses, in_step
 from lm_eval_prune.harness.results import pruning_block
 from lm_eval_prune.harness.task_identity import fresh_task
 from lm_eval_prune.harness.tasks import (
@@ -36,7 +35,6 @@ from lm_eval_prune.harness.tasks import (
     set_random_state,
 )
 from lm_eval_prune.harness.wearing import wearing
-from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.questions import question_of
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["CellResult", "TaskRun"]
+__all__ = ["CellResult", "Documents", "TaskRun"]
 
 SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
 
@@ -64,6 +62,23 @@ class CellResult(NamedTuple):
     `unit` names the passage, where documents share one (`units.py`)."""
     failed_metrics: dict[str, str]
     """Metrics that are not in the results, and why: they raised, or are no finite number."""
+
+
+class Documents(NamedTuple):
+    """Some of a task's documents, by their numbers, and what is known of them already."""
+
+    wanted: Sequence[int]
+    """All that a result is to be of, sorted."""
+    known: Sequence[Mapping[int, Responses]]
+    """For each mask: a document's number -> its responses; such documents are not asked again."""
+
+    @property
+    def new(self) -> set[int]:
+        """Those of which nothing is known, the same ones under every mask. Raises ValueError where they differ."""
+        missing = {frozenset(self.wanted).difference(known) for known in self.known or ({},)}
+        if len(missing) > 1:
+            raise ValueError("masks that grow together have the same documents")
+        return set(missing.pop())
 
 
 class TaskRun:
@@ -94,56 +109,88 @@ class TaskRun:
                 )
             self._drawn = random_state()
         self.task.build_all_requests = lambda **settings: None
+        self.num_documents = len(self.task.eval_docs)
+        self._requests: list[Instance] = self.task.instances
+        self._all_documents = self.task.doc_iterator
         with _drawing_on(self._drawn), quiet_harness():
             self._chance = chance_levels(self.task, lm)
         self.fixed = _Fixed(lm)
+        self._trie: tuple[frozenset[int] | None, Any] | None = None
 
     def results(
-        self, masks: Sequence[PruningMask], progress: Callable[[float], None] = lambda share: None
+        self,
+        masks: Sequence[PruningMask],
+        progress: Callable[[float], None] = lambda share: None,
+        documents: Documents | None = None,
     ) -> Iterator[CellResult | ScoreError | None]:
         """The result of each mask, in order; None in all but the first of several launched processes.
 
+        `documents`: the result is of these alone, with the prompts that they have among all of the task's; samples then
+        hold the responses (`resps`) too, from which the result can grow on.
         `progress` is told of shares of one mask's work as they are done. A ScoreError stands where a log-likelihood is
         not a number, or no metric is. Raises in all processes what the model raises in one.
         """
-        answers = self.answers(masks, progress)
+        self._take(documents)
+        answers = self.answers(masks, progress, documents)
         for number, mask in enumerate(masks):
             start = time.time()
+            known = documents.known[number] if documents is not None and documents.known else {}
             with wearing(self.lm, mask), _drawing_on(self._drawn), quiet_harness(), guarded(self.task) as failed:
-                replay = _Replay(self.lm, answers[number] if answers is not None else None)
+                replay = Replay(self.lm, answers[number] if answers is not None else None, known)
                 for instance in self.task.instances:
                     instance.resps, instance.filtered_resps = [], {}
                 found = lm_eval.evaluator.evaluate(
                     replay,
                     {"tasks": {self.task.task_name: self.task}, "groups": {}},
-                    limit=self.limit,
+                    limit=self.limit if documents is None else len(documents.wanted),
                     bootstrap_iters=self.bootstrap_iters,
                     log_samples=True,
                 )
-                outcome = None if found is None else self._result(found, start, failed[self.task.task_name])
+                failures = failed[self.task.task_name]
+                outcome = None if found is None else self._result(found, start, failures, documents)
             if answers is None:
                 progress(1.0)
             yield outcome
 
+    def _take(self, documents: Documents | None) -> None:
+        """From now on the harness sees these documents of the task alone, under their own numbers."""
+        if documents is None:
+            self.task._instances, self.task.doc_iterator = self._requests, self._all_documents
+            return
+        if self.lm.world_size > 1:
+            raise ArgumentError("some documents of a task: not in several launched processes")
+        wanted = set(documents.wanted)
+        self.task._instances = [instance for instance in self._requests if instance.doc_id in wanted]
+        docs = self.task.eval_docs
+        self.task.doc_iterator = lambda **settings: ((number, docs[number]) for number in sorted(wanted))
+
     def answers(
-        self, masks: Sequence[PruningMask], progress: Callable[[float], None]
+        self, masks: Sequence[PruningMask], progress: Callable[[float], None], documents: Documents | None = None
     ) -> Sequence[Sequence[tuple[float, bool]]] | None:
-        """Per mask, the answer to each request; None where each mask is to be computed by the model's own methods."""
+        """Per mask, the answer to each request that is new; None where the model's own methods are to compute each
+        mask."""
         kinds = {instance.request_type for instance in self.task.instances}
         if any((instance.repeats or 1) > 1 for instance in self.task.instances):
             return None
         if kinds != {"loglikelihood"} or self.lm.scorer != "packed" or packed.why_padded(self.lm) is not None:
             return None
-        if not hasattr(self, "_trie"):
-            self._trie = packed.trie_of(self.lm, self.task.instances)
-        with _in_step(self.lm):
-            return packed.answers_under(self.lm, self._trie, masks, progress)
+        new = None if documents is None else frozenset(documents.new)
+        if new is not None and not new:
+            return [[] for _ in masks]
+        if self._trie is None or self._trie[0] != new:
+            asked = [instance for instance in self.task.instances if new is None or instance.doc_id in new]
+            self._trie = new, packed.trie_of(self.lm, asked)
+        with in_step(self.lm):
+            return packed.answers_under(self.lm, self._trie[1], masks, progress)
 
-    def _result(self, found: dict[str, Any], start: float, failed: dict[str, str]) -> CellResult | ScoreError:
+    def _result(
+        self, found: dict[str, Any], start: float, failed: dict[str, str], documents: Documents | None
+    ) -> CellResult | ScoreError:
         lm = self.lm
         field = unit_field(self.task.task_name, self.task.config.metadata)
         asked = lm.mask.is_dense  # what was asked is the same under every mask
-        samples = [_slim(sample, field, asked) for sample in found.pop("samples")[self.task.task_name]]
+        keep = ("resps",) if documents is not None else ()
+        samples = [_slim(sample, field, asked, keep) for sample in found.pop("samples")[self.task.task_name]]
         block = pruning_block(lm, self.fixed.num_parameters)
         found.pop("chance", None)  # the hook's, where it is installed
         if self._chance:
@@ -155,7 +202,7 @@ class TaskRun:
             "model_num_parameters": block["num_parameters_left"],
             "batch_size": lm.batch_size_per_gpu if lm.batch_size != "auto" else "auto",
             "device": str(lm.device),
-            "limit": self.limit,
+            "limit": self.limit if documents is None else len(documents.wanted),
             "bootstrap_iters": self.bootstrap_iters,
             "random_seed": self.seeds.python,
             "numpy_seed": self.seeds.numpy,
@@ -191,47 +238,6 @@ _ENVIRONMENT: dict[str, Any] = {}
 """The harness asks several programs for it, which takes seconds."""
 
 
-class _Replay(LM):
-    """A harness model whose log-likelihoods have been computed; other requests go to the model itself."""
-
-    def __init__(self, lm: PrunedModel, answers: Sequence[tuple[float, bool]] | None) -> None:
-        super().__init__()
-        self._lm, self._answers = lm, answers
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lm, name)
-
-    @property
-    def rank(self) -> int:
-        return self._lm.rank
-
-    @property
-    def world_size(self) -> int:
-        return self._lm.world_size
-
-    def barrier(self) -> None:
-        self._lm.barrier()
-
-    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._lm.all_gather(tensor)
-
-    def gather_object(self, obj: Any, dst: int = 0) -> Any:
-        return self._lm.gather_object(obj, dst)
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        if self._answers is None:
-            with _in_step(self._lm):
-                return self._lm.loglikelihood(requests, disable_tqdm=True)
-        # With several processes the harness repeats the last request, so that all have as many.
-        return [*self._answers, *[self._answers[-1]] * (len(requests) - len(self._answers))]
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        return self._lm.loglikelihood_rolling(requests, disable_tqdm=True)
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        return self._lm.generate_until(requests, disable_tqdm=True)
-
-
 @contextlib.contextmanager
 def _drawing_on(state: tuple[Any, ...]) -> Iterator[None]:
     """Inside, random draws go on from `state`, as they do in a run of the harness for one mask."""
@@ -243,30 +249,15 @@ def _drawing_on(state: tuple[Any, ...]) -> Iterator[None]:
         set_random_state(before)
 
 
-def _slim(sample: dict[str, Any], unit_field: str, asked: bool) -> dict[str, Any]:
+def _slim(sample: dict[str, Any], unit_field: str, asked: bool, more: Sequence[str] = ()) -> dict[str, Any]:
     """A sample as a sweep keeps it; with the end of the prompt and the choices, if `asked`."""
-    kept = {key: sample[key] for key in SAMPLE_KEYS}
+    kept = {key: sample[key] for key in (*SAMPLE_KEYS, *more)}
     if asked and (question := question_of(sample.get("arguments"))) is not None:
         kept |= question._asdict()
     if (unit := unit_of(sample["doc"], unit_field)) is not None:
         kept["unit"] = unit
     kept |= {metric: sample[metric] for metric in sample["metrics"]}
     return plain_json(kept, handle_non_serializable)
-
-
-@contextlib.contextmanager
-def _in_step(lm: PrunedModel) -> Iterator[None]:
-    """An error in one of several processes is raised in all: those without it would wait for that one for ever."""
-    error: Exception | None = None
-    try:
-        yield
-    except Exception as raised:
-        error = raised
-    failed = Processes.current().sum(torch.tensor(float(error is not None))) if lm.world_size > 1 else error is not None
-    if error is not None:
-        raise error
-    if failed:
-        raise RuntimeError("another process of this launch failed at it")
 
 
 def _not_a_number(

@@ -192,9 +192,10 @@ def _difference(made: Sequence[Made]) -> Difference | None:
 
 
 def _mean(found: Sequence[Estimate], number: int) -> Estimate | None:
-    if len(found) < number:
+    if len(found) < number or not found:
         return None
-    return Estimate([(weight / number, part) for one in found for weight, part in one.parts])
+    parts = [(weight / number, part) for one in found for weight, part in one.parts]
+    return Estimate(parts, max(one.z for one in found), max(one.factor for one in found))
 
 
 def _spread(columns: Sequence[Column], runs: Sequence[Run]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from lm_eval_prune.report.runs import Chance, Cost, Problem, Run, shots_name
+from lm_eval_prune.report.runs import Chance, Cost, Problem, Run, Sequential, shots_name
 
 if TYPE_CHECKING:
     from lm_eval_prune.report.outcomes import Outcomes
@@ -88,6 +88,8 @@ class Cell:
     """One of VERDICTS; empty without a difference or its interval."""
     donor: str = ""
     """The task whose importance the ranking chose; empty for rankings that choose none."""
+    sequential: Sequential | None = None
+    """How far a deciding sweep went; None elsewhere. Of several seeds, the one that went least far."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,7 @@ class CellMaker:
             stderr=_standard_error(runs[0].values[column.metric], table) if len(runs) == 1 else None,
             spread=stdev(values) if len(runs) > 1 else None,
             num_documents=runs[0].num_documents,
+            sequential=min((run.sequential for run in runs if run.sequential is not None), default=None),
             num_units=None if table is None or table.units is None else int(table.units.max()) + 1,
             difference=difference,
             donor=runs[0].donor,
@@ -148,7 +149,10 @@ class CellMaker:
             side.min() >= 0 and side.max() <= 1 for one in pairs for side in (one.first, one.second)
         )
         draws = [max(_draw(run), _draw(other), key=_says_more) for run, other in zip(runs, matched, strict=True)]
-        estimate = Estimate(((1.0, paired_part(table.values, draws=draws, units=table.units, bounded=bounded)),))
+        part = paired_part(table.values, draws=draws, units=table.units, bounded=bounded)
+        looks = [run.sequential for run in (*runs, *matched) if run.sequential is not None]
+        first = min(looks, default=None)  # the fewest documents, and the widest interval
+        estimate = Estimate(((1.0, part),), *((first.z, first.factor) if first is not None else ()))
         if note:  # only some documents are in both runs: the difference is theirs
             gap = estimate.value
         method = "paired score" if bounded else "paired t"
@@ -171,7 +175,9 @@ class CellMaker:
             if found is None:
                 return [], PROMPTS_DIFFER
             pairs.append(found)
-            documents = max(documents, len(first.documents), len(second.documents))
+            # Of a deciding sweep the dense model has as many documents as the row that took most.
+            beside = 0 if run.sequential is not None else len(second.documents)
+            documents = max(documents, len(first.documents), beside)
         least = min(len(found.documents) for found in pairs)
         return pairs, "" if least == documents else f"paired on {least} of {documents} documents"
 

@@ -64,12 +64,13 @@ def identified_cell(
         bos_prepended=_known(pruning.get("bos_prepended")),
         probe_token_ids=_mapping(pruning.get("probe")).get("token_ids"),
     )
-    processes = cell.get("num_processes")
+    processes, decided = cell.get("num_processes"), _mapping(_mapping(content.get("cell")).get("decide"))
     ways |= said(
         {
             "scorer": pruning.get("scorer") or cell.get("scorer"),
             "limit": cell.get("limit"),
             "num_processes": None if processes == 1 else processes,
+            "decide": f"{decided.get('mode')}, margin {decided.get('margin')}" if decided else None,
         }
     )
     return _fields(name, ANY_FAMILY, weights, identity, ways)

@@ -83,31 +83,34 @@ class OutcomeReader:
         self.problems: list[Problem] = []
         """Damaged files."""
         self._unit_fields = unit_fields or {}
-        self._read: dict[tuple[Path, str], Outcomes | None] = {}
+        self._read: dict[tuple[Path, str, int | None], Outcomes | None] = {}
         self._documents: dict[tuple[Document, ...], tuple[Document, ...]] = {}
 
     def __call__(self, run: Run) -> Outcomes | None:
         """The outcomes of `run`; None where its file has none, or is damaged, which is then a problem."""
         if run.samples is None:
             return None
-        key = (run.samples, run.task)
+        key = (run.samples, run.task, run.until_look)
         if key not in self._read:
-            self._read[key] = self._whole(run.samples, self.unit_field(run))
+            self._read[key] = self._whole(run.samples, self.unit_field(run), run.until_look)
         return self._read[key]
 
     def unit_field(self, run: Run) -> str:
         """The field that names the units of the run's documents; empty where each is its own."""
         return self._unit_fields.get(run.task, run.unit_field)
 
-    def _whole(self, path: Path, unit_field: str) -> Outcomes | None:
+    def _whole(self, path: Path, unit_field: str, until_look: int | None) -> Outcomes | None:
         try:
-            return self._outcomes(read_columns(path, unit_field))
+            columns = read_columns(path, unit_field)
+            if columns is not None and until_look is not None:
+                columns = columns.until(until_look)
+            return self._outcomes(columns)
         except PruneError as error:
             self.problems.append(Problem("damaged samples", f"{error}; left out"))
             return None
 
     def _outcomes(self, columns: Columns | None) -> Outcomes | None:
-        if columns is None:
+        if columns is None or not columns.doc_id:
             return None
         places = list(zip(columns.doc_hash, columns.prompt_hash, columns.doc_id, strict=True))
         order = sorted(set(places))

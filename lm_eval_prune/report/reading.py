@@ -24,7 +24,8 @@ from lm_eval_prune.report.harness_files import (
     versions_of,
 )
 from lm_eval_prune.report.identities import identified_cell
-from lm_eval_prune.report.runs import Missing, Problem, Run
+from lm_eval_prune.report.looks import at_common_looks
+from lm_eval_prune.report.runs import Missing, Problem, Run, Sequential
 from lm_eval_prune.report.schema import PruningBlock
 from lm_eval_prune.sweep.folder import (
     cell_path,
@@ -115,6 +116,7 @@ def _read_file(path: Path, found: Collection, *, named: bool = False) -> None:
 
 def _read_sweep(folder: Path, found: Collection) -> None:
     read: dict[str, Run | str] = {}
+    before = len(found.runs)
     for row in _rows(folder, found):
         variant = row.variant._replace(ranking=printable(row.variant.ranking))
         row = row._replace(variant=variant, donor=printable(row.donor))
@@ -125,6 +127,7 @@ def _read_sweep(folder: Path, found: Collection) -> None:
             found.missing.append(Missing(row.variant, printable(row.task), row.num_fewshot, row.fewshot_seed, cell))
         else:
             found.runs.append(_as_row(cell, row))
+    found.runs[before:] = at_common_looks(found.runs[before:])
     if not (folder / "importance").is_symlink():
         _add_importance(files_below(folder / "importance", ".json"), found)
 
@@ -198,6 +201,9 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, fo
         cost=cost_of(file),
         samples=path,
         mask=mask_text(pruning.mask),
+        sequential=None
+        if (decided := block.decide) is None
+        else Sequential(decided.look, decided.z, decided.factor, decided.documents, decided.planned),
         settings=content.get("config") or {},
         versions=versions_of(file),
     )

@@ -161,6 +161,8 @@ def _flat(board: Board, entry: Entry, has_donors: bool) -> dict[str, Any]:
         record[f"{column} stderr"] = cell.stderr if cell else None
         record[f"{column} spread"] = cell.spread if cell else None
         record[f"{column} documents"] = cell.num_documents if cell else None
+        if any(column in one.cells and one.cells[column].sequential for one in board.entries):
+            record[f"{column} documents planned"] = cell.sequential.planned if cell and cell.sequential else None
         record[f"{column} units"] = cell.num_units if cell else None
         record[f"{column} chance"] = about.chance.level if (about := board.about.get(column)) and about.chance else None
         record |= _flat_difference(str(column), cell)
@@ -193,7 +195,10 @@ def _nested_entry(board: Board, entry: Entry) -> dict[str, Any]:
 def _nested_value(holder: Cell | Average | None) -> dict[str, Any] | None:
     if holder is None:
         return None
-    values = {key: _clean(value) for key, value in vars(holder).items() if key != "difference"}
+    values = {key: _clean(value) for key, value in vars(holder).items() if key not in ("difference", "sequential")}
+    decided = holder.sequential if isinstance(holder, Cell) else None
+    if decided is not None:
+        values["decided"] = decided._asdict()
     return {**values, "difference": _nested_difference(holder.difference)}
 
 

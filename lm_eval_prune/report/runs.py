@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_prune.variants import DENSE, Variant
 
-__all__ = ["OWN_SHOTS", "Chance", "Cost", "Dataset", "Missing", "Problem", "Run", "Value", "shots_name"]
+__all__ = ["OWN_SHOTS", "Chance", "Cost", "Dataset", "Missing", "Problem", "Run", "Sequential", "Value", "shots_name"]
 
 OWN_SHOTS = -1
 """The number of shots of a row whose tasks each have a number of their own."""
@@ -70,6 +70,20 @@ class Dataset(NamedTuple):
     """The configuration of the dataset."""
     split: str = ""
     """The split that is evaluated."""
+
+
+class Sequential(NamedTuple):
+    """How a run of a deciding sweep is to be judged: its documents grew until a question was answered."""
+
+    look: int
+    """How often it had been looked at before."""
+    z: float
+    """Normal standard errors of the interval at this look: those of all looks together are one of 95 %."""
+    factor: float
+    """By which a p-value of this look is multiplied."""
+    documents: int
+    planned: int
+    """Documents that it would have had without an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +155,10 @@ class Run:
     """The task whose importance the ranking chose for this one; empty for rankings that choose none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The harness's `config`: how it was called."""
+    sequential: Sequential | None = None
+    """None where all documents were planned to be asked, and were."""
+    until_look: int | None = None
+    """Only documents of this look and those before count: the row's other cells have no more."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, where the file says."""
 

@@ -41,6 +41,8 @@ class SampleLine(TypedDict, total=False):
     filter: str
     unit: str | None
     """What a sweep says that the document was drawn with."""
+    look: int | None
+    """With which look of a deciding sweep it came."""
     metrics: list[str] | None
     """Their names; the values stand under these."""
 
@@ -58,8 +60,23 @@ class Columns(NamedTuple):
     filter: list[str]
     unit: list[str | None]
     """What the document was drawn with, such as its passage; None where it is not known."""
+    look: list[int]
+    """With which look of a deciding sweep the document came; 0 elsewhere."""
     metrics: dict[str, list[float | None]]
     """Name -> values; None where a line has none that is a number."""
+
+    def until(self, look: int) -> Columns:
+        """The lines of documents that had come by a look."""
+        kept = [place for place, own in enumerate(self.look) if own <= look]
+        return Columns(
+            doc_hash=[self.doc_hash[place] for place in kept],
+            prompt_hash=[self.prompt_hash[place] for place in kept],
+            doc_id=[self.doc_id[place] for place in kept],
+            filter=[self.filter[place] for place in kept],
+            unit=[self.unit[place] for place in kept],
+            look=[self.look[place] for place in kept],
+            metrics={name: [values[place] for place in kept] for name, values in self.metrics.items()},
+        )
 
 
 def read_columns(path: Path, unit_field: str = "") -> Columns | None:
@@ -69,7 +86,7 @@ def read_columns(path: Path, unit_field: str = "") -> Columns | None:
 
     None where lines have no hashes, as in files of old releases of the harness. Raises FileFormatError.
     """
-    columns = Columns([], [], [], [], [], {})
+    columns = Columns([], [], [], [], [], [], {})
     with contextlib.closing(lines_of(path)) as lines:
         for number, text in enumerate(lines):
             try:
@@ -84,6 +101,7 @@ def read_columns(path: Path, unit_field: str = "") -> Columns | None:
             columns.doc_id.append(doc_id)
             columns.filter.append(line.get("filter", "none"))
             columns.unit.append(_unit(line, unit_field))
+            columns.look.append(line.get("look") or 0)
             _add_metrics(columns.metrics, line, number)
             if len(columns.metrics) > MOST_METRICS:
                 raise FileFormatError(f"{path}: line {number + 1}: more than {MOST_METRICS:,} metrics; not read")

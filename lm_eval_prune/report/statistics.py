@@ -50,6 +50,10 @@ class Estimate:
 
     parts: Sequence[tuple[float, Part]]
     """(weight, part)."""
+    z: float = Z
+    """Normal standard errors of its interval: more, where it is one of several looks."""
+    factor: float = 1.0
+    """By which its p-value is multiplied, for the same reason."""
 
     @property
     def value(self) -> float:
@@ -57,16 +61,24 @@ class Estimate:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval."""
-        return self.limits(Z)
+        """The 95 % interval; of several looks, one of the intervals that all together are one of 95 %."""
+        return self.limits(self.z)
 
     def limits(self, z: float) -> tuple[float, float]:
         """Below and above, at the level of `z` normal standard errors."""
         return self.value - self._reach(z, below=True), self.value + self._reach(z, below=False)
 
-    @cached_property
+    @property
     def p(self) -> float:
-        """Two-sided p-value that the value is 0: the level at which the interval reaches it. Never quite 0."""
+        """Two-sided p-value that the value is 0: the level at which the interval reaches it. Never quite 0.
+
+        Of several looks, that of all together (Bonferroni's, each look with its share of the level).
+        """
+        return min(1.0, self.factor * self._p)
+
+    @cached_property
+    def _p(self) -> float:
+        """Of this look alone."""
         value = self.value
         if value == 0:
             return 1.0
@@ -114,7 +126,7 @@ class Estimate:
         together = 0.0
         if self._paired:
             weights, units = tuple(abs(weight) for weight, _ in self._paired), self._units
-            together = least_sum(weights, tuple(count * times for count in units))
+            together = least_sum(weights, tuple(count * times for count in units), self.z)
         return math.hypot(together, *(weight * part.least(times) for weight, part in self._others))
 
     def times_needed(self, margin: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lm_eval_prune.report.board import About, Average, Board, Cell, Column, Difference, Entry
+from lm_eval_prune.report.runs import Sequential
 
 __all__ = [
     "UNPAIRED",
@@ -15,6 +16,7 @@ __all__ = [
     "brief_cell",
     "chance_levels",
     "chance_text",
+    "decided_text",
     "describe_cell",
     "describe_difference",
     "digits_of",
@@ -52,6 +54,12 @@ VERDICT_MEANINGS = {
     "too few documents": "for the margin, even if no answer had changed",
     "dense is at chance": "the dense model is not shown to be above chance: there is nothing to lose",
 }
+DECIDED = (
+    "Documents of rows from a deciding sweep (`--decide`) grew until a question was answered; n is how many it took, "
+    "and rows that the question did not need have few. Intervals and p-values of such rows hold over all looks "
+    "together: an interval is wider than one of 95 % at a fixed number of documents, and verdicts keep their error "
+    "rates."
+)
 UNPAIRED = "*"
 """Beside the difference of runs that could not be paired."""
 
@@ -134,10 +142,20 @@ def explain_difference(holder: Cell | Average | None) -> str:
         parts.append(f"{100 * difference.draws:.0f} % of the interval's width are draws")
     if isinstance(holder, Cell) and holder.donor:
         parts.append(f"pruned by the importance to {holder.donor}")
+    if isinstance(holder, Cell) and holder.sequential is not None:
+        parts.append(decided_text(holder.sequential))
     parts += [difference.note] if difference.note else []
     if holder.verdict == "too few documents":
         parts.append(_why_too_few(difference))
     return "; ".join([*parts, *([holder.verdict] if holder.verdict else [])])
+
+
+def decided_text(sequential: Sequential) -> str:
+    """How far a deciding sweep went."""
+    return (
+        f"decided after {sequential.documents:,} of {sequential.planned:,} documents, look {sequential.look + 1}"
+        f" (interval of {sequential.z:.2f} standard errors)"
+    )
 
 
 def _why_too_few(difference: Difference) -> str:
@@ -241,4 +259,5 @@ def notes_of(board: Board) -> list[str]:
         "and the answers that changed in its rows (the median).",
         "FLOPs are those of the linear maps for one token, output layer included. An oracle was selected on the "
         "documents that it is evaluated on.",
+        *([DECIDED] if any(c.sequential for entry in board.entries for c in entry.cells.values()) else []),
     ]

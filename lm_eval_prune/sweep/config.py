@@ -71,6 +71,12 @@ class SweepConfig(BaseModel):
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = None
     """Documents a task, or their share below 1."""
+    decide: Literal["walk", "halving", "rows"] | None = None
+    """Documents are taken in batches, for as long as it takes to answer a question: `walk`, how far each ranking can
+    go, from its smallest share on; `halving`, the same from the share in the middle; `rows`, every row against dense.
+    None: all documents."""
+    margin: float = Field(0.01, gt=0, lt=1)
+    """The loss that is still acceptable, where it is decided."""
     seed: int = Field(1234, ge=0, lt=2**32)
     """Of importance's few-shot draws, NumPy and torch."""
     importance_limit: float | None = 200
@@ -221,6 +227,7 @@ class SweepConfig(BaseModel):
         """What decides the cells, as JSON values: all but where and how fast they are computed."""
         left_out = PLACES | ({"ablation"} if self.ablation == "zero" else set())
         left_out |= {"prune_layers"} if self.prune_layers == ("0",) else set()
+        left_out |= {"decide", "margin"} if self.decide is None else set()
         return self.model_dump(mode="json", exclude=left_out)
 
 

@@ -111,12 +111,16 @@ def read_plan(path: Path) -> PlanFile:
         raise FileFormatError(f"{error}; delete it, and the sweep's command writes it again") from None
 
 
-def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
-    """The rows of all plans in `folder`, equal ones once. Raises FileFormatError where there is no plan."""
+def read_rows(folder: str | os.PathLike[str], *, deciding: bool = False) -> list[Row]:
+    """The rows of all plans in `folder`, equal ones once; of `deciding` sweeps alone, or of all.
+
+    Raises FileFormatError where there is no plan.
+    """
     paths = plan_paths(folder)
     if not paths:
         raise FileFormatError(f"{folder}: no sweep; expected a folder that `lm-eval-prune sweep` wrote")
-    return list(dict.fromkeys(row for path in paths for row in read_plan(path).rows))
+    plans = [read_plan(path) for path in paths]
+    return list(dict.fromkeys(row for plan in plans if plan.config.get("decide") or not deciding for row in plan.rows))
 
 
 def replace_rows(folder: Path, rows: Mapping[str, Row]) -> None:
@@ -181,7 +185,7 @@ def write_setup(folder: Path, content: SetupFile) -> None:
     """Say what the folder is for, before there is a plan."""
     path = setup_path(folder)
     if not path.exists() or validated(SetupFile, read_json(path), path) != content:
-        write_json(path, content.model_dump())
+        write_json(path, content.model_dump(exclude={"decide"} if content.decide is None else None))
 
 
 def read_setup(folder: Path) -> SetupFile | None:

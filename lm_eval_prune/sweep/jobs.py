@@ -5,7 +5,8 @@ A job needs no folder: whoever starts it holds its claims and writes what comes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.file_names import safe_name
 from lm_eval_prune.harness.tasks import Member
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from lm_eval_prune.harness.cells import CellResult
     from lm_eval_prune.importance.files import ImportanceScores
     from lm_eval_prune.means import Means
+    from lm_eval_prune.sequential import Look
+    from lm_eval_prune.sweep.schema import DecideSettings
 
-__all__ = ["NO_TASK", "CellBatch", "Failure", "Group", "ImportanceJob", "Job", "Outcome"]
+__all__ = ["NO_TASK", "CellBatch", "Failure", "Group", "Growth", "ImportanceJob", "Job", "Outcome"]
 
 NO_TASK = Member("", "")
 
@@ -90,6 +93,16 @@ class ImportanceJob(NamedTuple):
         return [self]
 
 
+class Growth(NamedTuple):
+    """How far some cells are, and how far they are to grow."""
+
+    settings: DecideSettings
+    before: int
+    """The number of the look that they have reached; -1 for none."""
+    look: Look
+    """That they are to reach."""
+
+
 class CellBatch(NamedTuple):
     """Some masks on one task, scored together."""
 
@@ -99,6 +112,10 @@ class CellBatch(NamedTuple):
     masks: tuple[PruningMask, ...]
     means: Means | None = None
     """What is pruned gives; None: nothing."""
+    growth: Growth | None = None
+    """None: all documents."""
+    known: tuple[Mapping[int, Any], ...] = ()
+    """Of each cell that grows, what it has answered: a document's number -> its responses, one list a request."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -106,8 +123,11 @@ class CellBatch(NamedTuple):
 
     def parts(self) -> list[CellBatch]:
         """A job for each cell."""
-        pairs = zip(self.cells, self.masks, strict=True)
-        return [CellBatch(self.group, (cell,), (mask,), self.means) for cell, mask in pairs]
+        known = self.known or ({},) * len(self.cells)
+        parts = zip(self.cells, self.masks, known, strict=True)
+        return [
+            self._replace(cells=(cell,), masks=(mask,), known=(own,) if self.known else ()) for cell, mask, own in parts
+        ]
 
 
 Job = ImportanceJob | CellBatch

@@ -106,7 +106,8 @@ def make_plan(
             "num_fewshot": task.num_fewshot,
             "fewshot_seed": fewshot_seed,
             "seed": config.seed,
-            "limit": config.limit,
+            # Cells that grow are the same ones whatever they grow to.
+            **({"limit": config.limit} if config.decide is None else {"decide": True}),
             "bootstrap_iters": config.bootstrap_iters,
             "format": VERSION,
             **({"metadata": grid["metadata"]} if config.metadata else {}),

@@ -219,11 +219,15 @@ class CellQueue:
             block["donors"] = donors
         if found.failed_metrics:
             block["failed_metrics"] = found.failed_metrics
+        self.complete(cell, block, found)
         disk.write_cell(self.folder, cell, {**found.results, "cell": block}, found.samples)
         failed = "".join(f"; {name}: {why}" for name, why in found.failed_metrics.items())
         self.say(self._line(cell, found.results) + failed)
         if self.tracker is not None:
             self.tracker.log(self._named(cell), self._tracked(cell, found.results), found.results)
+
+    def complete(self, cell: str, block: dict[str, Any], found: CellResult) -> None:
+        """What is to be said of a cell beside its results, before it is written."""
 
     def _tracked(self, cell: str, results: dict[str, Any]) -> dict[str, Any]:
         """What a tracker gets as the settings of a cell's run."""

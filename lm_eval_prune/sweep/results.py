@@ -59,7 +59,8 @@ class Sweep:
 
     def status(self) -> Status:
         cells = list(dict.fromkeys(row.cell for row in self.rows))
-        done = [cell for cell in cells if self._there(cell)]
+        growing = self._growing()
+        done = [cell for cell in cells if self._there(cell) and cell not in growing]
         failed = self.failed
         settled = {*done, *failed}
         running = [cell for cell in cells if cell not in settled and is_claimed(self.folder, cell)]
@@ -70,6 +71,16 @@ class Sweep:
         ]
         missing = len(cells) - len(done) - len(failed) - len(running)
         return Status(len(done), len(running), len(failed), missing, lines, importance_at_work(self.folder))
+
+    def _growing(self) -> set[str]:
+        """Cells of a deciding sweep that are there, and need more documents."""
+        from lm_eval_prune.sweep.decisions import Decisions  # which reads cells as this module does
+
+        found = disk.read_setup(self.folder)
+        if found is None or found.decide is None:
+            return set()
+        decisions = Decisions(self.folder, disk.read_rows(self.folder, deciding=True), found.decide)
+        return {cell for cell, target in decisions.targets().items() if 0 <= decisions.look(cell) < target}
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each variant, task, shots and draw; metrics (`acc`, `acc_stderr`) are columns.

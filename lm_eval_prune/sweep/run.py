@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from lm_eval_prune.errors import FileFormatError, PruneError
+from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.harness.trackers import Tracker
 from lm_eval_prune.means import Means
 from lm_eval_prune.progress import working
@@ -18,13 +18,15 @@ from lm_eval_prune.sweep.bars import QueueBar
 from lm_eval_prune.sweep.claims import claim, clear_claims, present
 from lm_eval_prune.sweep.config import SweepConfig, common_settings, require_rows
 from lm_eval_prune.sweep.executor import Executor, follow, joined_processes, make_executor
+from lm_eval_prune.sweep.growing import GrowingQueue
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.rankings import given_importance
 from lm_eval_prune.sweep.results import Sweep
-from lm_eval_prune.sweep.setup import find_setup, require_same_setup, settle
+from lm_eval_prune.sweep.schema import DecideSettings
+from lm_eval_prune.sweep.setup import decide_settings, find_setup, require_same_setup, settle
 from lm_eval_prune.sweep.sources import (
     aggregate_path,
     importance_path,
@@ -77,6 +79,8 @@ def run_sweeps(
     """
     config = common_settings(configs)
     processes = joined_processes()
+    if config.decide is not None and processes.world_size > 1:
+        raise ArgumentError("decide: start the sweep as one process, or as several on one folder")
     if processes.rank > 0:
         follow(config)
         return Sweep(config.output_path)
@@ -93,8 +97,12 @@ def run_sweeps(
         if retry_failed:
             disk.remove_failures(config.output_path)
         process = at_work.enter_context(present(config.output_path))
-        plan = _planned(configs, executor, processes.world_size, process, bar, note)
-        cells = CellQueue(config, plan, say, tracker)
+        plan, decide = _planned(configs, executor, processes.world_size, process, bar, note)
+        cells = (
+            CellQueue(config, plan, say, tracker)
+            if decide is None
+            else GrowingQueue(config, plan, say, tracker, settings=decide)
+        )
         total = len({row.cell for row in plan.rows})
         if there := total - len(cells.missing):
             note(f"{there} of {total} cells are there already")
@@ -126,8 +134,8 @@ def _planned(
     process: str,
     bar: QueueBar,
     note: Callable[[str], None],
-) -> Plan:
-    """The plan of all grids, each written to the folder; importance that they need is computed before."""
+) -> tuple[Plan, DecideSettings | None]:
+    """The plan of all grids, each written to the folder, and how cells grow; importance is computed before."""
     config, folder = configs[0], configs[0].output_path
     rankings = tuple(dict.fromkeys(text for each in configs for text in each.ranking))
     with working("Looking at the model and the tasks", note, shown=bar.shown):
@@ -141,7 +149,7 @@ def _planned(
     with claim(folder, "plan", wait=True):
         require_same_setup(folder, setup, tasks)
         settings = {importance_path(config, job).name: importance_settings(config, job) for job in [*means_jobs, *jobs]}
-        settle(folder, setup, tasks, settings, process)
+        decide = settle(folder, setup, tasks, settings, process, decide_settings(config, tasks))
     means = ImportanceQueue(config, means_jobs, note)
     bar.over(means, len(means_jobs), "file")
     _complete(means, executor, bar)
@@ -164,7 +172,7 @@ def _planned(
     joined = functools.reduce(Plan.joined, plans)
     for line in _donor_lines(joined):
         note(line)
-    return joined
+    return joined, None if config.decide is None else decide
 
 
 def _donor_lines(plan: Plan) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lm_eval_prune.variants import LARGEST, Seed, Variant
 
-__all__ = ["VERSION", "CellFile", "FailureFile", "PlanFile", "Row", "SetupFile"]
+__all__ = ["VERSION", "CellFile", "DecideSettings", "FailureFile", "PlanFile", "Row", "SetupFile"]
 
 VERSION: Final = 1
 """Of all formats; part of a cell's identity."""
@@ -41,6 +41,19 @@ class Row(NamedTuple):
     """The task whose importance the ranking chose (`task:closest`, `task:farthest`); of heads and FFNs, with `+`."""
 
 
+class DecideSettings(_Part):
+    """How a deciding sweep's cells grow; the same for all of a folder's."""
+
+    mode: Literal["walk", "halving", "rows"]
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    seed: Count
+    """Of the documents' order."""
+    looks: Annotated[int, Field(ge=1, le=64)]
+    """For each limit."""
+    limits: Annotated[list[Annotated[int | float, Field(gt=0, le=LARGEST)] | None], Field(min_length=1, max_length=64)]
+    """Documents a task that were planned, one after another; each at least the one before."""
+
+
 class SetupFile(_Part):
     format: Literal["lm-eval-prune-sweep-setup"] = "lm-eval-prune-sweep-setup"
     version: Literal[1] = VERSION
@@ -50,6 +63,8 @@ class SetupFile(_Part):
     """The settings of each file of it."""
     tasks: dict[str, dict[str, Any]] = {}
     """Their identities."""
+    decide: DecideSettings | None = None
+    """None where all cells have all of their documents."""
 
 
 class _Fixed(_Open):
@@ -94,12 +109,26 @@ class _Identity(_Open):
     lm_eval: str | None = None
 
 
+class _Decide(_Open):
+    """What a cell that grows says of how far it is, and of what its documents say so far."""
+
+    mode: str
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    look: Count
+    z: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    documents: Count
+    planned: Count
+    verdict: str = ""
+
+
 class _Cell(_Open):
     format: Literal["lm-eval-prune-cell"]
     version: Literal[1]
     identity: _Identity
     samples: _Samples
     sha256: str
+    decide: _Decide | None = None
 
 
 class _Pruning(_Open):

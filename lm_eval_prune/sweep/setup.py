@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +13,17 @@ from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import json_line
 from lm_eval_prune.identity import MASK_ARGUMENTS, VERSION, counting_arguments, files_fingerprint, files_of_arguments
+from lm_eval_prune.limits import number_limited
 from lm_eval_prune.model_args import parse_model_args
+from lm_eval_prune.sequential import looks_for
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claimed
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.ranking import of_groups
-from lm_eval_prune.sweep.schema import SetupFile
+from lm_eval_prune.sweep.schema import DecideSettings, SetupFile
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Setup", "find_setup", "model_arguments", "require_same_setup", "settle"]
+__all__ = ["Setup", "decide_settings", "find_setup", "model_arguments", "require_same_setup", "settle"]
 
 ELSEWHERE = "give another --output_path"
 
@@ -127,19 +130,27 @@ def require_same_setup(folder: Path, setup: Setup, tasks: list[PlannedTask]) -> 
 
 
 def settle(
-    folder: Path, setup: Setup, tasks: list[PlannedTask], importance: Mapping[str, Mapping[str, Any]], process: str
-) -> None:
+    folder: Path,
+    setup: Setup,
+    tasks: list[PlannedTask],
+    importance: Mapping[str, Mapping[str, Any]],
+    process: str,
+    decide: DecideSettings | None = None,
+) -> DecideSettings | None:
     """Write down what the folder is for, before anything is computed: who comes first decides.
 
     `importance` maps each file that this sweep needs to the settings that it is computed with. What was written down is
     forgotten where nothing came of it and nobody but this `process` is at work. Raises PruneError where it is for
-    another model, or where a task or a file of importance is another one.
+    another model, or where a task or a file of importance is another one, or cells are decided otherwise.
+
+    Returns how cells grow, from the first limit that was planned on; None where they do not.
     """
     record = setup.record(tasks)
     mine = SetupFile(
         setup=setup.of_importance(),
         importance={name: dict(settings) for name, settings in importance.items()},
         tasks=record["tasks"],
+        decide=decide,
     )
     found = disk.read_setup(folder)
     if found is not None and _is_used(folder, process):
@@ -157,9 +168,48 @@ def settle(
                         f"{json_line(now)}; delete the file, or {ELSEWHERE}"
                     )
         mine = SetupFile(
-            setup=mine.setup, importance=found.importance | mine.importance, tasks=found.tasks | mine.tasks
+            setup=mine.setup,
+            importance=found.importance | mine.importance,
+            tasks=found.tasks | mine.tasks,
+            decide=_decided_alike(folder, found.decide, mine.decide, tasks),
         )
     disk.write_setup(folder, mine)
+    return mine.decide
+
+
+def decide_settings(config: SweepConfig, tasks: Sequence[PlannedTask]) -> DecideSettings | None:
+    """How the cells of a sweep grow that is the first of its folder; None where they do not."""
+    if config.decide is None:
+        return None
+    totals: dict[int, int] = defaultdict(int)
+    for task in tasks:
+        totals[task.num_fewshot] += number_limited(task.num_documents, config.limit)
+    return DecideSettings(
+        mode=config.decide,
+        margin=config.margin,
+        seed=config.seed,
+        looks=looks_for(max(totals.values(), default=0)),
+        limits=[config.limit],
+    )
+
+
+def _decided_alike(
+    folder: Path, there: DecideSettings | None, mine: DecideSettings | None, tasks: Sequence[PlannedTask]
+) -> DecideSettings | None:
+    """The folder's, with the limit of this sweep behind those that were planned before. Raises ArgumentError."""
+    if there is None or mine is None:
+        return there or mine
+    for name, option in (("mode", "decide"), ("margin", "margin"), ("seed", "seed")):
+        if (before := getattr(there, name)) != (now := getattr(mine, name)):
+            raise ArgumentError(f"{folder}: holds cells decided with {option}={before}, now {now}; {ELSEWHERE}")
+    (limit,), last = mine.limits, there.limits[-1]
+    known = [task.num_documents for task in tasks if task.error is None]
+    pairs = [(number_limited(total, last), number_limited(total, limit)) for total in known]
+    if any(now < before for before, now in pairs):
+        before, now = ("all" if one is None else f"{one:g}" for one in (last, limit))
+        raise ArgumentError(f"{folder}: holds cells decided with limit={before}, now {now}: fewer; {ELSEWHERE}")
+    grown = any(now > before for before, now in pairs)
+    return there.model_copy(update={"limits": [*there.limits, limit]}) if grown else there
 
 
 def _is_used(folder: Path, process: str) -> bool:

@@ -33,6 +33,8 @@ class PlannedTask:
     identity: dict[str, Any] = field(default_factory=dict)
     error: PruneError | None = None
     metrics: tuple[str, ...] = ()
+    num_documents: int = 0
+    """All that it has."""
 
     @property
     def name(self) -> str:
@@ -108,4 +110,6 @@ def _planned(member: Member, shots: int | None, config: SweepConfig) -> PlannedT
         "documents_hash": digest(identity["documents"]),
     }
     metrics = tuple(identity["metrics"])
-    return PlannedTask(member._replace(task=real), used, shots, hashed, metrics=metrics)
+    documents = len(identity["documents"]["docs"])
+    member = member._replace(task=real)
+    return PlannedTask(member, used, shots, hashed, metrics=metrics, num_documents=documents)

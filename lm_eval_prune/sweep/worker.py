@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
-from lm_eval_prune.harness.cells import CellResult, TaskRun
+from lm_eval_prune.harness.cells import CellResult, Documents, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, scores_of
 from lm_eval_prune.harness.induction import InductionConfig, prefix_matching_of
 from lm_eval_prune.harness.means import MeansConfig, means_of
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.tasks import Seeds, task_metadata
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.sequential import documents_at
 from lm_eval_prune.sweep.jobs import CellBatch, Failure, Group, ImportanceJob, Job, Outcome
 from lm_eval_prune.sweep.setup import model_arguments
 from lm_eval_prune.sweep.sources import INDUCTION, method_of
@@ -81,7 +82,8 @@ class Worker:
             return
         start, settled = time.perf_counter(), 0
         try:
-            for cell, found in zip(batch.cells, run.results(batch.masks, progress), strict=True):
+            results = run.results(batch.masks, progress, _documents_of(batch, run))
+            for cell, found in zip(batch.cells, results, strict=True):
                 seconds = (time.perf_counter() - start) / len(batch.cells)
                 settled += 1
                 if found is not None:
@@ -113,6 +115,15 @@ class Worker:
             return Outcome(job.name, Failure.of(error), time.perf_counter() - start)
         value = found or Failure("Elsewhere", "the first process has what was computed")
         return Outcome(job.name, value, time.perf_counter() - start)
+
+
+def _documents_of(batch: CellBatch, run: TaskRun) -> Documents | None:
+    """Which documents a batch of cells that grow is to have, and what is known of them; None for all."""
+    if batch.growth is None:
+        return None
+    settings, _, look = batch.growth
+    wanted = documents_at(run.num_documents, settings.limits, look, settings.seed, batch.group.task)
+    return Documents(wanted, batch.known)
 
 
 def importance_config(config: SweepConfig, job: ImportanceJob, folder: Path) -> ImportanceConfig:

@@ -1,0 +1,212 @@
+"""Deciding sweeps: cells grow until a question is answered, whoever computes them and however often they stop."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.harness import cells as harness_cells
+from lm_eval_prune.report.board import VERDICTS
+from lm_eval_prune.report.comparison import compare
+from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.sequential import looks
+from lm_eval_prune.sweep import folder as disk
+from lm_eval_prune.sweep import setup
+from lm_eval_prune.sweep.results import Sweep
+from lm_eval_prune.sweep.run import run_sweep
+from tests.small_sweep import cells, leftovers, samples, settings
+
+GRID = {"num_fewshot": [1], "prune_heads": ["0", "0.1", "0.3", "0.6", "0.9"], "ranking": ["random:0"], "limit": 40}
+LOOKS = 3
+
+
+@pytest.fixture(autouse=True)
+def _few_looks(monkeypatch):
+    monkeypatch.setattr(setup, "looks_for", lambda documents: LOOKS)
+
+
+def decided(folder, **changes):
+    return settings(folder, **{**GRID, "decide": "walk", "margin": 0.1, **changes})
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fixed") / "sweep"
+    run_sweep(settings(folder, **GRID), progress=False)
+    return folder
+
+
+def blocks(folder):
+    """(task, heads pruned) -> the cell's content."""
+    found = [disk.read_cell(path) for path in (folder / "cells").glob("*.json")]
+    return {(next(iter(one["results"])), one["pruning"]["heads_pruned"]): one for one in found}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Documents that a model was asked about, one entry for each mask."""
+    found = []
+    original = harness_cells.packed.answers_under
+    trie_of = harness_cells.packed.trie_of
+
+    def noted(lm, trie, masks, progress):
+        found.extend((task, mask.num_pruned_heads, number) for mask in masks for task, number in tries[id(trie)])
+        return original(lm, trie, masks, progress)
+
+    tries, kept = {}, []
+
+    def made(lm, instances):
+        trie = trie_of(lm, instances)
+        kept.append(trie)
+        tries[id(trie)] = sorted({(one.task_name, one.doc_id) for one in instances})
+        return trie
+
+    monkeypatch.setattr(harness_cells.packed, "answers_under", noted)
+    monkeypatch.setattr(harness_cells.packed, "trie_of", made)
+    return found
+
+
+def test_cells_grow_and_those_with_all_documents_are_those_of_a_sweep_without_deciding(tmp_path, fixed, asked):
+    run_sweep(decided(tmp_path / "sweep", decide="rows"), progress=False)
+    assert len(asked) == len(set(asked))  # no document twice
+    whole = blocks(fixed)
+    found = blocks(tmp_path / "sweep")
+    assert found.keys() == whole.keys()
+    grown = [key for key, one in found.items() if one["cell"]["decide"]["documents"] == GRID["limit"]]
+    assert grown
+    for key in grown:
+        task = key[0]
+        assert found[key]["results"][task] == whole[key]["results"][task]
+        assert found[key]["n-samples"] == whole[key]["n-samples"]
+    for (task, _), one in found.items():
+        block = one["cell"]["decide"]
+        number = block["documents"]
+        assert number == math.ceil(GRID["limit"] * 2.0 ** (block["look"] + 1 - LOOKS))
+        assert block["planned"] == GRID["limit"]
+        assert one["n-samples"][task]["effective"] == number
+    assert not leftovers(tmp_path / "sweep")
+
+
+def test_a_walk_ends_at_the_first_share_that_is_not_within_the_margin(tmp_path):
+    run_sweep(decided(tmp_path / "sweep"), progress=False)
+    found = blocks(tmp_path / "sweep")
+    by_share = {}
+    for (_, heads), one in found.items():
+        by_share.setdefault(heads, set()).add(one["cell"]["decide"]["look"])
+    shares = sorted(by_share)
+    assert all(len(looks_of) == 1 for looks_of in by_share.values())
+    assert Sweep(tmp_path / "sweep").status().missing == 0
+    assert by_share[shares[-1]] == {0}  # the walk has ended before
+    assert max(by_share[0]) == max(max(of) for of in by_share.values())  # the dense model is there for all
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param("walk", marks=pytest.mark.slow), pytest.param("halving", marks=pytest.mark.slow), "rows"]
+)
+def test_stopped_anywhere_and_started_again_it_ends_with_the_same_cells(tmp_path, mode):
+    run_sweep(decided(tmp_path / "whole", decide=mode), progress=False)
+
+    class StopError(Exception):
+        pass
+
+    def stopping(after):
+        left = [after]
+
+        def say(line):
+            left[0] -= 1
+            if not left[0]:
+                raise StopError
+
+        return say
+
+    for after in (1, 2, 3, 5):
+        with pytest.raises(StopError):
+            run_sweep(decided(tmp_path / "parts", decide=mode, masks_at_once=2), progress=False, say=stopping(after))
+    run_sweep(decided(tmp_path / "parts", decide=mode, masks_at_once=3), progress=False)
+    assert cells(tmp_path / "parts") == cells(tmp_path / "whole")
+    assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
+
+
+def test_a_raised_limit_grows_what_is_not_answered_and_asks_nothing_twice(tmp_path, asked):
+    folder = tmp_path / "sweep"
+    run_sweep(decided(folder, limit=20, decide="rows"), progress=False)
+    before = blocks(folder)
+    with pytest.raises(ArgumentError, match=r"decided with limit=20, now 10: fewer; give another --output_path"):
+        run_sweep(decided(folder, limit=10, decide="rows"), progress=False)
+    run_sweep(decided(folder, limit=40, decide="rows"), progress=False)
+    assert len(asked) == len(set(asked))
+    found = blocks(folder)
+    assert found.keys() == before.keys()
+    more = [key for key in found if found[key]["cell"]["decide"]["documents"] > 20]
+    assert more
+    planned = looks(LOOKS, 2)
+    for key in more:
+        assert found[key]["cell"]["decide"]["z"] == pytest.approx(planned[found[key]["cell"]["decide"]["look"]].z)
+        assert found[key]["cell"]["decide"]["look"] >= LOOKS
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"decide": "rows"}, "decide=walk, now rows"),
+        ({"margin": 0.02}, "margin=0.1, now 0.02"),
+        ({"seed": 7}, "seed=1234, now 7"),
+    ],
+)
+def test_one_folder_is_decided_in_one_way(tmp_path, change, told):
+    small = {"tasks": ["demo_recall"], "prune_heads": ["0", "0.9"], "limit": 4}
+    run_sweep(decided(tmp_path / "sweep", **small), progress=False)
+    with pytest.raises(ArgumentError, match=told):
+        run_sweep(decided(tmp_path / "sweep", **small, **change), progress=False)
+
+
+def test_the_board_judges_each_row_at_its_look_and_says_so(tmp_path, fixed):
+    folder = tmp_path / "sweep"
+    run_sweep(decided(folder, decide="rows"), progress=False)
+    board = compare(read_collection([folder]))
+    assert not board.problems
+    planned = looks(LOOKS)
+    for entry in board.entries:
+        for column, cell in entry.cells.items():
+            own = blocks(folder)[column.task, entry.cost.heads_pruned]["cell"]["decide"]
+            assert cell.sequential[1:] == (own["z"], own["factor"], own["documents"], own["planned"])
+            assert cell.num_documents == own["documents"]
+            assert own["z"] == planned[own["look"]].z
+            assert own["verdict"] in (*VERDICTS, "")
+            if not entry.is_dense:
+                assert cell.difference.paired == own["documents"]
+                assert cell.difference.low <= cell.difference.value <= cell.difference.high
+    both = compare(read_collection([folder, fixed]))
+    names = {entry.label for entry in both.entries}
+    assert sum("decide=rows, margin 0.1" in name for name in names) == len(board.entries)
+    assert len(both.entries) == 2 * len(board.entries)
+
+
+def test_several_processes_launched_together_are_refused(tmp_path, monkeypatch):
+    from lm_eval_prune.sweep import run
+
+    class Two:
+        rank, world_size = 0, 2
+
+    monkeypatch.setattr(run, "joined_processes", lambda: Two)
+    with pytest.raises(ArgumentError, match="decide: start the sweep as one process, or as several on one folder"):
+        run_sweep(decided(tmp_path / "sweep"), progress=False)
+
+
+def test_a_folder_may_hold_both_kinds_of_cells(tmp_path):
+    folder, small = tmp_path / "sweep", {"tasks": ["demo_recall"], "prune_heads": ["0", "0.9"], "limit": 4}
+    run_sweep(settings(folder, **{**GRID, **small}), progress=False)
+    run_sweep(decided(folder, **small), progress=False)
+    run_sweep(settings(folder, **{**GRID, **small}), progress=False)
+    found = [disk.read_cell(path) for path in (folder / "cells").glob("*.json")]
+    assert sorted("decide" in one["cell"] for one in found) == [False, False, True, True]
+    status = Sweep(folder).status()
+    assert (status.done, status.missing, status.failed) == (4, 0, 0)
+
+
+def test_a_folder_without_deciding_says_nothing_of_it(fixed):
+    assert "decide" not in json.loads((fixed / "setup.json").read_text())
+    assert all("decide" not in one["cell"] for one in blocks(fixed).values())
