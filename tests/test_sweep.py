@@ -164,10 +164,10 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path, monke
 
     original = harness_cells.TaskRun.results
 
-    def results(self, masks, progress):
+    def results(self, masks, progress, documents=None):
         if any(mask.num_pruned_heads for mask in masks) and self.task.task_name == "demo_facts":
             raise RuntimeError("CUDA out of memory")
-        return original(self, masks, progress)
+        return original(self, masks, progress, documents)
 
     monkeypatch.setattr(harness_cells.TaskRun, "results", results)
     shutil.copytree(tasks_folder() / "demo", tmp_path / "tasks" / "demo")
