@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,13 +63,16 @@ def command(model_types: tuple[str, ...], everything: bool, output_path: Path | 
 
 
 def _tables(rows: list[FamilyRow]) -> list[Table]:
-    from rich.table import Table
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
     from lm_eval_prune.abilities import ABILITIES
     from lm_eval_prune.families import MARK
 
-    supported = Table("type", "status", *ABILITIES, title="Supported", title_justify="left")
-    refused = Table("type", "status", "why", title="Not supported", title_justify="left")
+    style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    names = Column("type", no_wrap=True), Column("status", no_wrap=True)  # whole, on 80 columns too
+    supported = Table(*names, *(Column(name, overflow="fold") for name in ABILITIES), title="Supported", **style)
+    refused = Table("type", "status", "why", title="Not supported", **style)
     for row in rows:
         if row.works:
             supported.add_row(row.model_type, row.status, *(MARK[row.works[name]] for name in ABILITIES))

@@ -1,15 +1,17 @@
 """`lm-eval-prune families`: every type of transformers is proven, accepted or refused in one line, by trying it."""
 
+import io
 import json
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from lm_eval_prune.abilities import ABILITIES
-from lm_eval_prune.cli.families import command
+from lm_eval_prune.cli.families import _tables, command
 from lm_eval_prune.decoders.table import PROVEN
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.families import _Worker, as_markdown, survey, try_type
+from lm_eval_prune.families import FamilyRow, _Worker, as_markdown, survey, try_type
 
 WHOLLY = {
     "llama": "proven",
@@ -115,6 +117,18 @@ def test_the_command_writes_what_it_shows(tmp_path, suffix):
         assert "| `rwkv` | refused | no map from its heads" in text
     assert "no map from its heads" in found.output
     assert "Taken with backend=causal alone: bart" in found.output
+
+
+@pytest.mark.parametrize("model_type", ["phi3", "modernbert-decoder", "roberta-prelayernorm"])
+def test_types_stand_whole_in_a_narrow_terminal(model_type):
+    row = FamilyRow(model_type=model_type, status="accepted", works=dict.fromkeys(ABILITIES, True))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(*_tables([row]))
+    text = console.export_text()
+    assert model_type in text
+    assert "accepted" in text
+    assert "…" not in text
+    assert text.count("yes") == len(ABILITIES)
 
 
 def test_markdown_has_a_line_for_each_type():
