@@ -26,6 +26,7 @@ LAYERS = [
         "limits",
         "budget",
         "units",
+        "splits",
         "variants",
         "questions",
         "scores",
@@ -51,7 +52,7 @@ LAYERS = [
     ["sweep"],
     ["costs"],
     ["report"],
-    ["paper"],
+    ["paper", "search"],
     ["cli", "tasks"],
 ]
 """Each may import only from the lists before it, and from its own."""

@@ -10,6 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval.evaluator
@@ -39,6 +40,7 @@ from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.questions import question_of
 from lm_eval_prune.scoring.finite import named
+from lm_eval_prune.splits import documents_of
 from lm_eval_prune.units import unit_field, unit_of
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["CellResult", "Documents", "TaskRun"]
+__all__ = ["CellResult", "Documents", "Part", "TaskRun"]
 
 SAMPLE_KEYS = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter", "filtered_resps", "metrics")
 
@@ -81,6 +83,16 @@ class Documents(NamedTuple):
         return set(missing.pop())
 
 
+class Part(NamedTuple):
+    """Which of a task's documents are evaluated (`splits.py`)."""
+
+    name: str
+    """`development` or `test`."""
+    share: str
+    """Of the documents, that is development's."""
+    seed: int
+
+
 class TaskRun:
     """One task, its requests built once. Raises PruneError for an unknown task, what the harness raises otherwise."""
 
@@ -96,14 +108,18 @@ class TaskRun:
         include_path: str | None = None,
         include_defaults: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        part: Part | None = None,
     ) -> None:
-        """`num_fewshot` None is the task's own; `metadata` is what `task_metadata` makes."""
+        """`num_fewshot` None is the task's own; `metadata` is what `task_metadata` makes; `part` of the documents."""
         self.lm, self.limit, self.seeds, self.bootstrap_iters = lm, checked_limit(limit), seeds, bootstrap_iters
         with seeded(seeds):
             self.task = fresh_task(name, num_fewshot, seeds.fewshot, include_path, include_defaults, metadata)
             with quiet_harness():
+                self._size = sample_size(self.task, self.limit)
+                self._samples = None if part is None else self._documents(part)
                 self.task.build_all_requests(
-                    limit=sample_size(self.task, self.limit),
+                    limit=self._size if part is None else None,
+                    samples=self._samples,
                     rank=lm.rank,
                     world_size=lm.world_size,
                 )
@@ -116,6 +132,14 @@ class TaskRun:
             self._chance = chance_levels(self.task, lm)
         self.fixed = _Fixed(lm)
         self._trie: tuple[frozenset[int] | None, Any] | None = None
+
+    def _documents(self, part: Part) -> list[int]:
+        """Of those within the limit. Raises ArgumentError where there are none."""
+        field = unit_field(self.task.task_name, self.task.config.metadata)
+        found = documents_of(list(self.task.eval_docs)[: self._size], field, part.name, Fraction(part.share), part.seed)
+        if not found:
+            raise ArgumentError(f"task {self.task.task_name}: none of its documents are in the {part.name} part")
+        return found
 
     def results(
         self,
@@ -142,7 +166,8 @@ class TaskRun:
                 found = lm_eval.evaluator.evaluate(
                     replay,
                     {"tasks": {self.task.task_name: self.task}, "groups": {}},
-                    limit=self.limit if documents is None else len(documents.wanted),
+                    limit=None if self._samples else self.limit if documents is None else len(documents.wanted),
+                    samples=None if self._samples is None else {self.task.task_name: self._samples},
                     bootstrap_iters=self.bootstrap_iters,
                     log_samples=True,
                 )

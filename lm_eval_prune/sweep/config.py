@@ -36,6 +36,7 @@ READY = ("bundled", "opt-66b")
 """Grids that come with the package: the study's in small for the bundled model, and the paper's own."""
 MOST_ROWS = 100_000
 """Of a grid: each is a few kilobytes of plan, and at least seconds of work."""
+SPLIT = {"part", "development_share", "split_seed"}
 GRID = ("ranking", "prune_heads", "prune_ffns", "prune_layers")
 """Settings in which the grids of one folder that are computed together may differ."""
 MOST_GRIDS = 100
@@ -68,6 +69,14 @@ class SweepConfig(BaseModel):
     order round; `most-without:induction:SHARE@SHOTS`, `most-without:function_vector:SHARE@SHOTS`;
     `block_influence`; `kv_group:` and `attention:` rank and prune the heads that share a key/value head, or all those
     of a layer, together; `layer:block_influence`, `layer:random:SEEDS`, `layer:FILE` whole layers."""
+    masks: tuple[str, ...] = ()
+    """Mask files: a row each, beside those of rankings and shares."""
+    part: Literal["all", "development", "test"] = "all"
+    """Of each task's documents: what is chosen by the one part is judged on the other, and they never meet."""
+    development_share: str = "0.5"
+    """Of the documents, about; passages stay whole."""
+    split_seed: Annotated[int, Field(ge=0, le=LARGEST)] = 1234
+    """Of the hash that decides a document's part."""
     fewshot_seeds: tuple[Seed, ...] = Field((1234,), min_length=1)
     limit: float | None = None
     """Documents a task, or their share below 1."""
@@ -127,7 +136,15 @@ class SweepConfig(BaseModel):
         return value
 
     @field_validator(
-        "tasks", "num_fewshot", "prune_heads", "prune_ffns", "prune_layers", "ranking", "fewshot_seeds", mode="before"
+        "tasks",
+        "num_fewshot",
+        "prune_heads",
+        "prune_ffns",
+        "prune_layers",
+        "ranking",
+        "masks",
+        "fewshot_seeds",
+        mode="before",
     )
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -176,6 +193,17 @@ class SweepConfig(BaseModel):
         except FractionError as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("development_share")
+    @classmethod
+    def _between(cls, value: str) -> str:
+        try:
+            share = parse_fraction(value, "development_share")
+        except FractionError as error:
+            raise ValueError(str(error)) from None
+        if not 0 < share < 1:
+            raise ValueError("expected a share between 0 and 1, such as 0.5")
+        return value
+
     @field_validator("head_method", "ffn_method")
     @classmethod
     def _method(cls, value: str, info: ValidationInfo) -> str:
@@ -200,6 +228,10 @@ class SweepConfig(BaseModel):
     @model_validator(mode="after")
     def _bounded(self) -> SweepConfig:
         require_rows(self, len(self.tasks))
+        if self.decide is not None and self.part != "all":
+            raise ArgumentError(
+                f"decide={self.decide} and part={self.part} exclude one another; leave one of the two out"
+            )
         layers = [text for text in self.ranking if of_layers(text)]
         if bool(layers) != any(share != "0" for share in self.prune_layers):
             given = f"ranking {layers[0]}: give prune_layers" if layers else "prune_layers: give a ranking"
@@ -228,6 +260,8 @@ class SweepConfig(BaseModel):
         left_out = PLACES | ({"ablation"} if self.ablation == "zero" else set())
         left_out |= {"prune_layers"} if self.prune_layers == ("0",) else set()
         left_out |= {"decide", "margin"} if self.decide is None else set()
+        left_out |= SPLIT if self.part == "all" else set()  # so that older plans are the same
+        left_out |= set() if self.masks else {"masks"}
         return self.model_dump(mode="json", exclude=left_out)
 
 
@@ -238,6 +272,7 @@ def require_rows(config: SweepConfig, num_tasks: int) -> None:
     variants = 1 + sum(
         max(1, len(parse_ranking(text).seeds)) * (layers if of_layers(text) else shares) for text in config.ranking
     )
+    variants += len(config.masks)
     rows = num_tasks * len(set(config.num_fewshot)) * len(set(config.fewshot_seeds)) * variants
     if rows > MOST_ROWS:
         raise ArgumentError(f"a grid of {rows:,} rows (tasks x shots x draws x masks); expected at most {MOST_ROWS:,}")

@@ -15,10 +15,10 @@ from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.means import Means
-from lm_eval_prune.sweep.config import SweepConfig
+from lm_eval_prune.sweep.config import SPLIT, SweepConfig
 from lm_eval_prune.sweep.jobs import Group, ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking, unit_prefix
-from lm_eval_prune.sweep.rankings import Chosen, Donor, Masks
+from lm_eval_prune.sweep.rankings import Chosen, Donor, Masks, given_masks, mask_variant
 from lm_eval_prune.sweep.schema import VERSION, Row
 from lm_eval_prune.sweep.setup import Setup
 from lm_eval_prune.sweep.sources import Aggregate
@@ -97,6 +97,7 @@ def make_plan(
     importance_settings = {key: grid[key] for key in IMPORTANCE_SETTINGS}
     if config.knockout_metric is not None:
         importance_settings["knockout_metric"] = config.knockout_metric
+    given = given_masks(config, setup.shape)
     for task, fewshot_seed in itertools.product(tasks, config.fewshot_seeds):
         if task.num_fewshot == 0 and fewshot_seed != config.fewshot_seeds[0]:
             continue  # nothing is drawn
@@ -111,6 +112,7 @@ def make_plan(
             "bootstrap_iters": config.bootstrap_iters,
             "format": VERSION,
             **({"metadata": grid["metadata"]} if config.metadata else {}),
+            **({} if config.part == "all" else {key: grid[key] for key in sorted(SPLIT)}),
         }
         _add(plan, task, base, {}, DENSE, lambda: Chosen(PruningMask.dense(*setup.shape)))
         for text, (heads, ffns) in config.pruned:
@@ -122,6 +124,10 @@ def make_plan(
                 variant = Variant(names[text], heads, ffns, seed)
                 own = found_means.get((task.member, task.num_fewshot))
                 _add(plan, task, base, asked, variant, partial(masks.of, ranking, variant, task), own)
+        for path, mask in given.items():
+            own = found_means.get((task.member, task.num_fewshot))
+            chosen = Chosen(mask, task.name in mask.provenance.get("oracle_on", ()))
+            _add(plan, task, base, {"mask": path}, mask_variant(path, mask), partial(Chosen, *chosen), own)
     plan.rows = list(dict.fromkeys(plan.rows))
     plan.means = {key: found for key, found in found_means.items() if isinstance(found, Means)}
     plan.aggregates, plan.donors = masks.aggregates, masks.donors

@@ -19,16 +19,16 @@ from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.selection import component_scores, random_mask, ranked_mask
+from lm_eval_prune.selection import component_scores, random_mask, ranked_mask, read_mask_file
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
 from lm_eval_prune.sweep.rescoring import grown_in_steps
 from lm_eval_prune.sweep.sources import Aggregate, importance_path, sources_of
 from lm_eval_prune.sweep.tasks import PlannedTask
-from lm_eval_prune.variants import Variant
+from lm_eval_prune.variants import Variant, file_name
 
-__all__ = ["Chosen", "Donor", "Masks", "NotComputedError", "given_importance"]
+__all__ = ["Chosen", "Donor", "Masks", "NotComputedError", "given_importance", "given_masks", "mask_variant"]
 
 DIGITS = 12
 """Of rho, when donors are compared: beyond is rounding, and equal ones go by the grid's order."""
@@ -70,6 +70,23 @@ def given_importance(config: SweepConfig, shape: tuple[int, int]) -> dict[str, I
     for name, scores in files.items():
         _require_shape(scores, shape, f"ranking {name}")
     return files
+
+
+def given_masks(config: SweepConfig, shape: tuple[int, int]) -> dict[str, PruningMask]:
+    """The mask files of the user's that the grid names. Raises PruneError for one of a model of another shape."""
+    masks = {path: read_mask_file(path, shape, say=False) for path in dict.fromkeys(config.masks)}
+    for path, mask in masks.items():
+        if mask.shape != shape:
+            raise ArgumentError(
+                "mask {}: {} layers of {} heads; the model has {} of {}".format(path, *mask.shape, *shape)
+            )
+    return masks
+
+
+def mask_variant(path: str, mask: PruningMask) -> Variant:
+    """What rows call a mask file: by its name and folder, and the shares that it prunes, to four decimals."""
+    heads, ffns = mask.num_pruned_heads / mask.num_heads, mask.num_pruned_ffns / mask.num_hidden_layers
+    return Variant(f"mask:{file_name(path)}", f"{round(heads, 4):g}", f"{round(ffns, 4):g}")
 
 
 class Masks:

@@ -17,7 +17,7 @@ from lm_eval_prune.text import spreadsheet_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Headline", "Status", "Sweep", "headline", "importance_at_work"]
+__all__ = ["METRICS", "Headline", "Status", "Sweep", "headline", "importance_at_work"]
 
 METRICS = ("acc", "em", "exact_match", "f1")
 """The first that a task has is its headline."""

@@ -23,7 +23,7 @@ from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.plan import Plan, make_plan
 from lm_eval_prune.sweep.queues import CellQueue, ImportanceQueue, Queue
 from lm_eval_prune.sweep.ranking import parse_ranking
-from lm_eval_prune.sweep.rankings import given_importance
+from lm_eval_prune.sweep.rankings import given_importance, given_masks
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.schema import DecideSettings
 from lm_eval_prune.sweep.setup import decide_settings, find_setup, require_same_setup, settle
@@ -71,11 +71,13 @@ def run_sweeps(
     say: Callable[[str], None] = lambda line: None,
     note: Callable[[str], None] = lambda line: None,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Sweep:
     """Several grids in one folder as if they were one: importance once, and cells that share requests together.
 
-    They may differ in rankings and shares alone; the rest as `run_sweep`. Raises ArgumentError where they differ in
-    more.
+    They may differ in rankings and shares alone; the rest as `run_sweep`. An `executor` that is given, for settings
+    like these but for rankings, shares and masks, stays open: the next sweep finds the model loaded. Raises
+    ArgumentError where they differ in more.
     """
     config = common_settings(configs)
     processes = joined_processes()
@@ -89,7 +91,10 @@ def run_sweeps(
         group=config.output_path.absolute().name, wandb_args=config.wandb_args, trackio_args=config.trackio_args
     )
     bar = QueueBar(shown=progress)
-    executor, at_work = make_executor(config, bar.advance), ExitStack()
+    at_work = ExitStack()
+    if executor is None:
+        executor = make_executor(config, bar.advance)
+        at_work.callback(executor.close)
     new = [path for path in (config.output_path, *config.output_path.parents) if not os.path.lexists(path)]
     try:
         with claim(config.output_path, "plan", wait=True):  # a folder that cannot be written is known at once
@@ -110,7 +115,6 @@ def run_sweeps(
         _complete(cells, executor, bar)
     finally:
         at_work.close()
-        executor.close()
         bar.close()
         _leave_no_empty_folders(config.output_path, new)
     disk.remove_left_behind(config.output_path)
@@ -143,7 +147,8 @@ def _planned(
     tasks = planned_tasks(config, shown=bar.shown)
     for each in configs:
         require_rows(each, len({task.name for task in tasks}))
-        given_importance(each, setup.shape)  # what is wrong with a file is told before hours of work
+        given_importance(each, setup.shape)
+        given_masks(each, setup.shape)  # what is wrong with a file is told before hours of work
     jobs = list({job.name: job for each in configs for job in needed_importance(each, tasks)}.values())
     means_jobs = needed_means(config, tasks, jobs)
     with claim(folder, "plan", wait=True):
@@ -202,7 +207,8 @@ def _header(configs: Sequence[SweepConfig], tasks: Sequence[PlannedTask], files:
         for seed in parse_ranking(text).seeds or (None,)
     }
     draws = len(configs[0].fewshot_seeds)
-    cells = len(variants) * sum(draws if task.num_fewshot else 1 for task in tasks)
+    masks = dict.fromkeys(path for config in configs for path in config.masks)
+    cells = (len(variants) + len(masks)) * sum(draws if task.num_fewshot else 1 for task in tasks)
     text = f"{_counted(cells, 'cell')} on {_counted(len({task.name for task in tasks}), 'task')}"
     if files:
         text += f", {_counted(files, 'importance file')}" + (f" ({there} there already)" if there else "")

@@ -23,7 +23,9 @@ from lm_eval_prune.sweep.ranking import of_groups
 from lm_eval_prune.sweep.schema import DecideSettings, SetupFile
 from lm_eval_prune.sweep.tasks import PlannedTask
 
-__all__ = ["Setup", "decide_settings", "find_setup", "model_arguments", "require_same_setup", "settle"]
+__all__ = [
+    "Setup", "decide_settings", "find_setup", "model_arguments", "model_configuration", "require_same_setup", "settle",
+]  # fmt: skip
 
 ELSEWHERE = "give another --output_path"
 
@@ -76,10 +78,24 @@ def model_arguments(config: SweepConfig) -> dict[str, Any]:
     return with_cpu_precision(arguments, "cpu" if config.num_gpus == 0 else config.device or "cuda")
 
 
+def model_configuration(arguments: Mapping[str, Any]) -> tuple[str, Path, Any]:
+    """(what the model is called, where its files are, its transformers configuration). Raises PruneError."""
+    from lm_eval_prune.decoders.configuration import model_folder, read_configuration
+
+    name = arguments.get("pretrained", BUNDLED_NAME)
+    place = bundled_model_path() if name == BUNDLED_NAME else model_folder(name, arguments.get("revision"))
+    known = read_configuration(
+        place,
+        name=arguments.get("pretrained"),
+        trust_remote_code=arguments.get("trust_remote_code"),
+        backend=arguments.get("backend"),
+    )
+    return name, place, known
+
+
 def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     """Look at the model's files, without loading weights. Raises PruneError."""
     from lm_eval_prune.decoders import key_value_heads, shape_of
-    from lm_eval_prune.decoders.configuration import model_folder, read_configuration
     from lm_eval_prune.harness.arguments import check_arguments, check_fits_config, require_device, require_device_name
     from lm_eval_prune.harness.model import PrunedModel
 
@@ -95,14 +111,7 @@ def find_setup(config: SweepConfig, num_processes: int) -> Setup:
     check_arguments(arguments)
     if config.device is not None:  # a worker's machine elsewhere has its own
         (require_device if config.executor == "local" else require_device_name)(config.device)
-    name = arguments.get("pretrained", BUNDLED_NAME)
-    place = bundled_model_path() if name == BUNDLED_NAME else model_folder(name, arguments.get("revision"))
-    known = read_configuration(
-        place,
-        name=arguments.get("pretrained"),
-        trust_remote_code=arguments.get("trust_remote_code"),
-        backend=arguments.get("backend"),
-    )
+    name, place, known = model_configuration(arguments)
     check_fits_config(arguments, known)
     counting = counting_arguments(arguments)
     dtype = counting.pop("dtype", str(known.dtype or "float32").removeprefix("torch."))  # auto: the checkpoint's

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.budget import free_memory
 from lm_eval_prune.errors import PruneError, ScoreError
-from lm_eval_prune.harness.cells import CellResult, Documents, TaskRun
+from lm_eval_prune.harness.cells import CellResult, Documents, Part, TaskRun
 from lm_eval_prune.harness.importance import ImportanceConfig, scores_of
 from lm_eval_prune.harness.induction import InductionConfig, prefix_matching_of
 from lm_eval_prune.harness.means import MeansConfig, means_of
@@ -70,6 +70,7 @@ class Worker:
                 include_path=config.include_path,
                 include_defaults=config.include_defaults,
                 metadata=task_metadata(config.model_args, config.metadata),
+                part=None if config.part == "all" else Part(config.part, config.development_share, config.split_seed),
             )
             self._run = group, run
         return self._run[1]
