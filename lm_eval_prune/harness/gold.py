@@ -30,6 +30,8 @@ def _gold_choice(task: Task, doc: Any, instances: Sequence[Instance]) -> int | N
     if not isinstance(task, ConfigurableTask):
         target = doc.get("gold") if isinstance(doc, dict) and "gold" in doc else task.doc_to_target(doc)
         choices: list[Any] = [instance.args[1] for instance in instances]
+    elif task.config.doc_to_choice is None:  # several requests, none of which is the answer
+        return None
     else:
         target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
         choices = task.doc_to_choice(doc)
