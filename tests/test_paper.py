@@ -1,6 +1,7 @@
 """What the report of the paper says of a claim: quantities against their definitions, verdicts, and what is data."""
 
 import itertools
+import json
 import math
 import re
 import shlex
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import stats
+from sweep_folders import grid, importance, sweep
 from test_docs import require_accepted
 
 from lm_eval_prune.cli.main import cli
@@ -270,6 +272,41 @@ def test_every_section_names_a_command_that_is_taken(evidence):
     assert "--limit 30" in command_for("figure-5", lacking)
     assert "induction" in command_for("figure-18", evidence)
     assert "importance" in command_for("figure-18", lacking)
+
+
+def test_a_command_is_of_the_shots_that_are_lacking(tmp_path):
+    """A study of 0 and 1 shots: what 5 shots say is lacking, and no command computes the others again."""
+    folder = sweep(tmp_path / "sweep", grid(("own", "aggregate"), heads=("0.5", "0.7")), ("piqa", "copa"), (0, 1))
+    for task, shots in itertools.product(("piqa", "copa"), (0, 1)):
+        importance(folder, f"{task}-{shots}shot-heads-gradient", "heads", "gradient", task, shots)
+    commands = {part.section.key: part.command for part in report.paper_report(tmp_path).parts}
+    for section in ("figure-3", "figure-5", "figure-8", "table-1"):
+        assert "--num_fewshot 5 " in commands[section], section
+    assert commands["figure-10"].startswith("lm-eval-prune induction ")
+    assert "--num_fewshot 0,1 " in commands["figure-6"]
+
+
+def test_a_task_without_importance_of_its_own_is_no_problem(tmp_path):
+    """Three tasks outside, one of which can only be pruned by the mean over those inside."""
+    inside, mean = ("piqa", "copa"), "aggregate:piqa+copa"
+    place = tmp_path / "sweep"
+    sweep(place, grid(("own", "aggregate"), heads=("0.5",)), inside)
+    sweep(place, grid((mean, "own"), heads=("0.5",)), ("mathqa", "sciq"))
+    sweep(place, grid((mean,), heads=("0.5",)), ("lambada_openai",))
+    for plan in (place / "plans").glob("*.json"):  # as the sweep writes it, with the rankings of its grid
+        content = json.loads(plan.read_text(encoding="utf-8"))
+        content["config"]["ranking"] = sorted({row["variant"]["ranking"] for row in content["rows"]} - {"dense"})
+        plan.write_text(json.dumps(content), encoding="utf-8")
+    made = report.paper_report(tmp_path)
+    assert made.problems == []
+    (part,) = [part for part in made.parts if part.section.key == "figure-9d"]
+    assert "Not pruned by importance of their own, so by the study's mean alone: lambada_openai" in part.notes
+    (table,) = part.tables
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert {row["ranking"] for row in rows} == {"dense", "own", mean}
+    for row in rows:
+        there = {task for task in ("mathqa", "sciq", "lambada_openai") if row[f"{task} acc"] is not None}
+        assert there == {"mathqa", "sciq"} | ({"lambada_openai"} if row["ranking"] != "own" else set())
 
 
 @pytest.mark.parametrize(

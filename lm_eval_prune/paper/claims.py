@@ -56,6 +56,13 @@ class Claim:
         """Of its quantity; None where that is of none, or of several."""
         return self.where.get("num_fewshot")
 
+    @property
+    def shots(self) -> frozenset[int]:
+        """All numbers of shots that its quantity takes data of."""
+        given = [self.where.get(name) for name in ("num_fewshot", "first", "second", "pair", "over")]
+        several = [value for one in given for value in (one if isinstance(one, tuple) else (one,))]
+        return frozenset(value for value in several if isinstance(value, int))
+
 
 SECTIONS = (
     Section("figure-3", "Figure 3", "Which heads are important: the mean over tasks",

@@ -21,10 +21,15 @@ OUTSIDE = ("mathqa", "lambada_openai")
 """The paper's tasks outside the study."""
 
 
-def command_for(section: str, evidence: Evidence) -> str:
-    """The command for a section: a sweep's, `importance`'s or `induction`'s, into the same folder."""
+def command_for(section: str, evidence: Evidence, shots: Sequence[int] = ()) -> str:
+    """The command for a section: a sweep's, `importance`'s or `induction`'s, into the same folder.
+
+    shots: where the section has data, the numbers of shots that it lacks. Induction scores are of no number of shots.
+    """
     settings, folder = evidence.settings, evidence.sweep or evidence.folder / SWEEP
-    if section in OF_INDUCTION or (section in OF_BOTH and evidence.score_shots("heads")):
+    if shots:
+        settings = {**settings, "num_fewshot": list(shots)}
+    elif section in OF_INDUCTION or (section in OF_BOTH and evidence.score_shots("heads")):
         return _command("induction", _model(settings), {}, evidence.folder / INDUCTION)
     if section in OF_GRIDS:
         return _command("sweep", _of_sweep(settings), OF_GRIDS[section], folder)

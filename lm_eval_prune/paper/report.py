@@ -103,12 +103,14 @@ def paper_report(folder: str | os.PathLike[str], output_path: str | os.PathLike[
 
 def _parts(evidence: Evidence, figures: dict[str, list[Figure]]) -> list[Part]:
     found, tables = findings(evidence), paper_tables(evidence)
+    computed = set(evidence.settings.get("num_fewshot") or ())
     parts = []
     for section in SECTIONS:
         own = [finding for finding in found if finding.claim.section == section.key]
         there = tables.get(section.key, [])
-        lacking = not there or any(finding.verdict == NO_DATA for finding in own)
-        command = command_for(section.key, evidence) if lacking else ""
+        lacking = [finding.claim for finding in own if finding.verdict == NO_DATA]
+        shots = sorted({number for claim in lacking for number in claim.shots} - computed) if there else []
+        command = command_for(section.key, evidence, shots) if lacking or not there else ""
         notes = _notes(evidence, section.key)
         parts.append(Part(section, own, figures.get(section.key, []), there, notes, command))
     return parts
