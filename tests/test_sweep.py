@@ -644,4 +644,4 @@ def test_the_grids_for_opt_66b_are_the_papers():
     tenths = [f"0.{tenth}" for tenth in range(1, 10)]
     assert (heads.ranking, heads.prune_heads, heads.prune_ffns) == (("own", "aggregate"), ("0", *tenths), ("0",))
     assert (ffns.ranking, ffns.prune_heads, ffns.prune_ffns) == (("own",), ("0",), (*tenths,))
-    assert (both.ranking, both.prune_heads, both.prune_ffns) == (("own",), (*tenths[:7],), (*tenths[:5],))
+    assert (both.ranking, both.prune_heads, both.prune_ffns) == (("aggregate",), ("0", *tenths[:7]), (*tenths[:5],))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Origin", "StockLayout", "stock_layout"]
 
-INSTEAD = "; write it with --layout ragged (this package loads it) or --zeroed (every program does)"
+INSTEAD = "; layout=ragged (this package loads it) and zeroed (every program does) can hold it"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _require_regular(whole: Places, mask: PruningMask, kept: tuple[int, ...], la
     counts = {layer: _per_group(whole, mask, layer) for layer in kept}
     first = counts[kept[0]]
     size = whole.num_attention_heads // whole.num_key_value_heads
-    by = f"; mask --layout {layout} makes one"
+    by = f"; masks ranked with layout={layout} are so"
     for layer, of_groups in counts.items():
         if not of_groups:
             raise UnsupportedModelError(
