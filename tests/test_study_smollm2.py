@@ -109,31 +109,40 @@ def test_controls_and_ffns(accuracies):
             assert number(cell) == pytest.approx(found, abs=5.1e-4)
 
 
-def test_controls_at_5_shots(accuracies):
+FOUR = ("hellaswag", "arc_easy", "piqa", "copa")
+
+
+@pytest.mark.parametrize(
+    ("shots", "heading", "dense"), [(1, "| pruned at 1 shot", 0.568), (5, "| pruned at 5 shots", 0.573)]
+)
+def test_controls_and_ffns_at_1_and_5_shots(accuracies, shots, heading, dense):
     variants = {
-        "least important heads": [("own", None)],
-        "random heads": [("random", seed) for seed in range(3)],
-        "most important heads": [("most:own", None)],
+        "least important heads": lambda share: [("own", share, "0", None)],
+        "random heads": lambda share: [("random", share, "0", seed) for seed in range(3)],
+        "most important heads": lambda share: [("most:own", share, "0", None)],
+        "least important FFNs, by knockout": lambda share: [("own", "0", share, None)],
     }
-    rows = rows_of("At 5 shots the same order")[1:]
-    assert len(rows) == 3
-    tasks = ("arc_easy", "piqa", "copa")
+    rows = rows_of(heading)[1:]
+    assert [name for name, *_ in rows] == list(variants)
     for name, *cells in rows:
         for share, cell in zip(("0.1", "0.2", "0.3"), cells, strict=True):
-            pruned = [(ranking, share, "0", seed) for ranking, seed in variants[name]]
-            assert number(cell) == pytest.approx(difference(accuracies, "fiveshot", tasks, 5, pruned), abs=5.1e-4)
-    dense = np.mean([accuracies["fiveshot", task, 5, DENSE] for task in tasks])
-    assert dense == pytest.approx(0.617, abs=5.1e-4)
+            found = difference(accuracies, "shots", FOUR, shots, variants[name](share))
+            assert number(cell) == pytest.approx(found, abs=5.1e-4)
+    assert np.mean([accuracies["shots", task, shots, DENSE] for task in FOUR]) == pytest.approx(dense, abs=5.1e-4)
 
 
-def test_heads_and_ffns_together(accuracies):
-    rows = rows_of("Both together")[1:]
+@pytest.mark.parametrize(
+    ("heading", "part", "tasks", "shots"),
+    [("Both together", "float32", ("arc_easy", "piqa"), 0), ("At 5 shots, on the four tasks", "shots", FOUR, 5)],
+)
+def test_heads_and_ffns_together(accuracies, heading, part, tasks, shots):
+    rows = rows_of(heading)[1:]
     checked = 0
     for heads, *cells in rows:
         for ffns, cell in zip(("0", "0.1", "0.2", "0.3"), cells, strict=True):
             if cell:
                 share = "0" if heads == "0 %" else f"0.{heads[0]}"
-                found = difference(accuracies, "float32", ("arc_easy", "piqa"), 0, [("own", share, ffns, None)])
+                found = difference(accuracies, part, tasks, shots, [("own", share, ffns, None)])
                 assert number(cell) == pytest.approx(found, abs=5.1e-4)
                 checked += 1
     assert checked == 15
