@@ -1,7 +1,7 @@
 """Deciding sweeps played back on recorded outcomes: how many documents they take, and whether they answer alike.
 
     lm-eval-prune sweep --config bundled --limit 320 --output_path FOLDER
-    python benchmarks/check_deciding.py FOLDER [--mode walk] [--seeds 20] [--margin 0.01]
+    python benchmarks/check_deciding.py FOLDER [--mode walk] [--seeds 20] [--first_seed 0] [--margin 0.01]
     python benchmarks/check_deciding.py --made_up [--replicates 2000]
 
 FOLDER is a sweep without `--decide` whose cells have all documents. The decisions are the sweep's own
@@ -101,7 +101,7 @@ def fixed_declines(folder: Path, rows: list[Row], recorded: dict[str, Outcomes],
     return played.declines()
 
 
-def on_recorded(folder: Path, mode: str, margin: float, seeds: int) -> dict[str, Any]:
+def on_recorded(folder: Path, mode: str, margin: float, seeds: range) -> dict[str, Any]:
     rows, recorded = recorded_outcomes(folder)
     whole = fixed_declines(folder, rows, recorded, margin)
     totals: dict[int, dict[str, int]] = defaultdict(dict)
@@ -110,7 +110,7 @@ def on_recorded(folder: Path, mode: str, margin: float, seeds: int) -> dict[str,
     count = looks_for(max(sum(of.values()) for of in totals.values()))
     everything = sum(len(found.doc_ids) for found in recorded.values())
     shares, answers = [], []
-    for seed in range(seeds):
+    for seed in seeds:
         settings = DecideSettings(mode=mode, margin=margin, seed=seed, looks=count, limits=[None])
         played = Played(folder, rows, settings, recorded)
         played.play()
@@ -125,7 +125,8 @@ def on_recorded(folder: Path, mode: str, margin: float, seeds: int) -> dict[str,
         "share_of_documents": float(np.mean(shares)),
         "largest_share": max(shares),
         "same_answers": sum(not one for one in answers),
-        "seeds": seeds,
+        "seeds": len(seeds),
+        "first_seed": seeds.start,
         "walks": len(whole),
     }
 
@@ -166,14 +167,17 @@ def main() -> None:
     parser.add_argument("--mode", default="walk", choices=["walk", "halving", "rows"])
     parser.add_argument("--margin", type=float, default=0.01)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--made_up", action="store_true")
     parser.add_argument("--replicates", type=int, default=2000)
     given = parser.parse_args()
     if given.made_up:
         record("deciding-made-up", on_made_up(given.margin, given.replicates), replicates=given.replicates)
         return
-    found = on_recorded(given.folder, given.mode, given.margin, given.seeds)
-    record(f"deciding-{given.mode}-{given.folder.name}", found, margin=given.margin)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    found = on_recorded(given.folder, given.mode, given.margin, seeds)
+    others = f"-seeds-from-{seeds.start}" if seeds.start else ""
+    record(f"deciding-{given.mode}-{given.folder.name}{others}", found, margin=given.margin)
 
 
 if __name__ == "__main__":
