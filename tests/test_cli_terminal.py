@@ -50,14 +50,17 @@ def test_none_of_them_is_the_default():
     assert found == [{"num_fewshot": (None,), "prune_heads": None}]
 
 
-METHODS_LISTED = "gradient, knockout, function_vector, magnitude, random; did you mean gradient?"
+METHODS_LISTED = "gradient, knockout, function_vector, block_influence, magnitude, random; did you mean gradient?"
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         ("importance --method gradeint", f"method=gradeint: expected one of {METHODS_LISTED}"),
-        ("importance --component head", "component=head: expected one of heads, ffns; did you mean heads?"),
+        (
+            "importance --component head",
+            "component=head: expected one of heads, ffns, attention, layers; did you mean heads?",
+        ),
         ("importance --split tset", "split=tset: expected one of training, validation, test; did you mean test?"),
         ("sweep --executor rya", "executor=rya: expected one of local, ray; did you mean ray?"),
         ("plan 66b --dtype flt16", "dtype=flt16: expected one of float32, bfloat16, float16; did you mean float16?"),

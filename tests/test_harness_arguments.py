@@ -61,7 +61,7 @@ from lm_eval_prune.sweep.setup import find_setup
         ({"prefix_token_id": "x"}, "prefix_token_id=x: expected the number of a token"),
         ({"prefix_token_id": True}, "prefix_token_id=True: expected the number of a token"),
         ({"weights_only": False}, "weights_only=False: a pickle runs what is in it"),
-        ({"unit": "x"}, "unit=x: unknown; expected head or kv_group"),
+        ({"unit": "x"}, "unit=x: unknown; expected head, kv_group or attention"),
         ({"scorer": "fast"}, "scorer=fast: unknown; expected packed or padded"),
         ({"load": 3}, "load=3: unknown; expected masked or compact"),
         (

@@ -14,7 +14,7 @@ from lm_eval_prune.importance.aggregate import normalised
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.gradient import head_importance
 from lm_eval_prune.importance.knockout import ffn_importance
-from lm_eval_prune.importance.methods import METHODS, Inputs, magnitude, method_named, random_scores
+from lm_eval_prune.importance.methods import METHODS, Inputs, magnitude, method_for, method_named, random_scores
 
 
 def test_magnitude_of_heads_and_ffns_by_hand():
@@ -38,17 +38,17 @@ def test_random_scores_are_seeded_and_leave_the_callers_draws_alone():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_scores_both_components(name):
+def test_every_method_scores_the_components_that_it_names(name):
     inputs = Inputs(model=tiny_model(), examples=examples(3), shuffled=examples(2))
-    if name == "function_vector":
-        scores = METHODS[name].heads(inputs)
-        assert (scores.shape, scores.dtype, len(scores.unique())) == ((3, 4), torch.float32, 12)
-        with pytest.raises(ArgumentError, match="scores heads"):
-            METHODS[name].ffns(inputs)
-        return
-    for scores, shape in ((METHODS[name].heads(inputs), (3, 4)), (METHODS[name].ffns(inputs), (3,))):
-        assert (scores.shape, scores.dtype) == (shape, torch.float32)
+    shapes = {"heads": (3, 4), "ffns": (3,), "attention": (3,), "layers": (3,)}
+    assert METHODS[name].scores
+    for component in METHODS[name].scores:
+        scores = getattr(METHODS[name], component)(inputs)
+        assert (scores.shape, scores.dtype) == (shapes[component], torch.float32)
         assert len(scores.unique()) == scores.numel()
+    for component in set(shapes) - set(METHODS[name].scores):
+        with pytest.raises(ArgumentError, match=f"method {name} scores "):
+            method_for(component, name)
 
 
 def test_methods_by_name_are_the_functions():

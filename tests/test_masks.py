@@ -187,7 +187,7 @@ def test_a_sum_does_not_depend_on_the_order_of_its_heads():
     [
         ({"unit": "kv_group"}, "needs num_key_value_heads"),
         ({"unit": "kv_group", "num_key_value_heads": 3}, "4 query heads cannot share 3 key/value heads"),
-        ({"unit": "group", "num_key_value_heads": 2}, "unit=group: unknown; expected head or kv_group"),
+        ({"unit": "group", "num_key_value_heads": 2}, "unit=group: unknown; expected head, kv_group or attention"),
     ],
 )
 def test_units_that_cannot_be(arguments, message):

@@ -52,6 +52,7 @@ def test_a_page_without_charts_says_so(death, dying, tmp_path):
     assert 'id="data-vega"' not in page
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [
         ".csv",
+        ".csv",
         ".html",
         ".json",
         ".md",
