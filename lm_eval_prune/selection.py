@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -77,13 +77,7 @@ def select_mask(
     if unit not in UNITS:
         raise ArgumentError(f"unit={unit}: unknown; expected {', '.join(UNITS[:-1])} or {UNITS[-1]}")
     if mask is not None:
-        for kind, name, file, share in pairs:
-            if file is not None or share is not None:
-                given = name if share is not None else f"{kind}_importance"
-                raise ArgumentError(f"mask={mask} and {given}=... exclude one another; give one of the two")
-        if unit != "head" or layout != "global":
-            given = "unit" if unit != "head" else "layout"
-            raise ArgumentError(f"mask={mask} and {given}=... exclude one another; a mask is of query heads")
+        _require_alone(mask, pairs, unit, layout)
         return read_mask_file(mask, shape)
     arguments: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
@@ -106,10 +100,10 @@ def select_mask(
     if without_importance is None and leave_out is not None:
         raise ArgumentError(f"leave_out={leave_out} needs without_importance=FILE")
     if without_importance is not None:
-        leave_out = parse_fraction(LEFT_OUT if leave_out is None else leave_out, "leave_out")
         if head_importance is None or order != "most":
             given = "without_importance" if head_importance is None else f"order={order}"
             raise ArgumentError(f"{given}: heads are left out of a ranking by head_importance, with order=most")
+        leave_out = parse_fraction(LEFT_OUT if leave_out is None else leave_out, "leave_out")
         scores = ImportanceScores.load(without_importance, "heads")
         arguments |= {"without_scores": scores.tensor(), "leave_out": leave_out}
         shapes[str(without_importance)] = scores.shape
@@ -133,6 +127,17 @@ def select_mask(
     defaults["unit"] = "head"
     unusual = {key: value for key, value in choice.items() if value != defaults.get(key)}
     return replace(mask_made, provenance={**provenance, **unusual})
+
+
+def _require_alone(mask: FilePath, pairs: Iterable[tuple[Any, ...]], unit: str, layout: str) -> None:
+    """A mask's file is all that is asked for. Raises ArgumentError."""
+    for kind, name, file, share in pairs:
+        if file is not None or share is not None:
+            given = name if share is not None else f"{kind}_importance"
+            raise ArgumentError(f"mask={mask} and {given}=... exclude one another; give one of the two")
+    if unit != "head" or layout != "global":
+        given = "unit" if unit != "head" else "layout"
+        raise ArgumentError(f"mask={mask} and {given}=... exclude one another; a mask is of query heads")
 
 
 def read_mask_file(
