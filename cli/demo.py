@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lm_eval_prune.cli.options import SEED
-from lm_eval_prune.cli.options import limit as documents
+from lm_eval_prune.cli import options
 from lm_eval_prune.cli.stopping import stoppable
 from lm_eval_prune.text import printable
 
@@ -24,16 +23,9 @@ NEXT = "lm-eval-prune sweep --model_args pretrained=MODEL -t piqa,copa -f 0,5 --
 
 
 @click.command("demo")
-@click.option(
-    "--output_path",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("demo_results"),
-    show_default=True,
-    help="Folder for results, scores and the page.",
-)
-@documents("--limit", "-L", default="60", show_default=True, text="Documents a task, or their share below 1.")
-@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws.")
+@options.output_folder("Folder for results, scores and the page.", "demo_results")
+@options.limit(default="60", show_default=True)
+@options.seed("Of few-shot draws.")
 def command(output_path: Path, limit: float, seed: int) -> None:
     """Run the whole study on the bundled model, offline, in about a minute.
 

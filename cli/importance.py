@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import (
-    SEED,
-    Choice,
-    WordsCommand,
-    device,
-    limit,
-    load_model_of,
-    metadata,
-    model_args,
-    several,
-    shots,
-    tasks,
-)
+from lm_eval_prune.cli import options
 
 
-@click.command("importance", cls=WordsCommand)
-@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
-@tasks("Harness tasks, groups or tags.")
-@several(
-    "--num_fewshot",
-    "-f",
-    callback=shots,
-    metavar="SHOTS...",
-    text="Numbers of shots, such as 0,1,5. Default: the task's own.",
-)
+@click.command("importance", cls=options.WordsCommand)
+@options.model_args()
+@options.tasks()
+@options.num_fewshot(callback=options.shots)
 @click.option(
     "--component",
-    type=Choice(["heads", "ffns", "attention", "layers"]),
+    type=options.Choice(["heads", "ffns", "attention", "layers"]),
     default="heads",
     show_default=True,
     help="attention: all heads of a layer; layers: those and its FFN.",
 )
 @click.option(
     "--method",
-    type=Choice(["gradient", "knockout", "function_vector", "block_influence", "magnitude", "random"]),
+    type=options.Choice(["gradient", "knockout", "function_vector", "block_influence", "magnitude", "random"]),
     default="gradient",
     show_default=True,
 )
 @click.option("--metric", help='For knockout: a metric of the task, or "loss". Default: acc, or em without it.')
-@click.option(
-    "--split",
-    type=Choice(["training", "validation", "test"]),
-    help="Default: training, or validation where there is none.",
-)
-@limit("--limit", "-L", text="Documents a task, or their share below 1.")
-@click.option("--batch_size", "-b", type=int, default=8, show_default=True)
+@options.split
+@options.limit()
+@options.batch_size
 @click.option(
     "--checkpointing/--no-checkpointing",
     default=None,
     help="Gradients of one layer at a time: less memory, more time. Default: where weights are offloaded.",
 )
-@device
-@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws and random scores.")
-@click.option("--include_path", help="Folder with further task definitions.")
-@metadata
-@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
-@click.option("--overwrite", is_flag=True, help="Compute finished files again.")
+@options.device
+@options.seed("Of few-shot draws and random scores.")
+@options.include_path
+@options.metadata
+@options.output_folder("Folder.", required=True)
+@options.overwrite
 def command(
     model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: object
 ) -> None:
@@ -89,5 +66,4 @@ def command(
         metadata=task_metadata(model_args or {}, metadata),
         **settings,  # type: ignore[arg-type]
     )
-    for outcome in compute_importance(config, lambda: load_model_of(arguments, config.batch_size, device)):
-        click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")
+    options.echo_files(compute_importance(config, lambda: options.load_model_of(arguments, config.batch_size, device)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import SEED, Choice, WordsCommand, device, load_model_of, model_args
+from lm_eval_prune.cli import options
 
 
-@click.command("induction", cls=WordsCommand)
-@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
+@click.command("induction", cls=options.WordsCommand)
+@options.model_args()
 @click.option(
     "--num_sequences", type=click.IntRange(min=1), default=100, show_default=True, help="Of 25, 27, ... tokens."
 )
@@ -20,15 +19,15 @@ from lm_eval_prune.cli.options import SEED, Choice, WordsCommand, device, load_m
 )
 @click.option(
     "--definition",
-    type=Choice(["olsson2022", "bansal2023"]),
+    type=options.Choice(["olsson2022", "bansal2023"]),
     default="olsson2022",
     show_default=True,
     help="Of copying.",
 )
-@device
-@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of the sequences.")
-@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
-@click.option("--overwrite", is_flag=True, help="Compute finished files again.")
+@options.device
+@options.seed("Of the sequences.")
+@options.output_folder("Folder.", required=True)
+@options.overwrite
 def command(model_args: dict[str, Any] | None, device: str | None, **settings: object) -> None:
     """Measure what heads do on random tokens: OUTPUT_PATH/prefix-matching.json and copying-<definition>.json.
 
@@ -43,5 +42,4 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
 
     arguments = with_cpu_precision(model_args or {}, device)
     config = InductionConfig(model=record_of_arguments(arguments), **settings)  # type: ignore[arg-type]
-    for path, computed in compute_induction(config, lambda: load_model_of(arguments, 1, device)):
-        click.echo(f"{path}" if computed else f"{path} (there already)")
+    options.echo_files(compute_induction(config, lambda: options.load_model_of(arguments, 1, device)))

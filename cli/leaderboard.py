@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lm_eval_prune.cli.options import Words, WordsCommand, names, tasks
+from lm_eval_prune.cli.options import Words, WordsCommand, names, output_folder, tasks
 from lm_eval_prune.errors import ArgumentError
 
 
@@ -21,14 +21,7 @@ def _shots(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 @click.command("leaderboard", cls=WordsCommand)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR_OR_JSON...")
-@click.option(
-    "--output_path",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("leaderboard"),
-    show_default=True,
-    help="Folder of the files.",
-)
+@output_folder("Folder of the files.", "leaderboard")
 @click.option(
     "--shots",
     callback=_shots,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lm_eval_prune.cli.options import SEED, WordsCommand, model_args
+from lm_eval_prune.cli.options import WordsCommand, model_args, seed
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.text import printable
 
@@ -79,7 +79,7 @@ def _layer_range(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option(
     "--num_key_value_heads", type=click.IntRange(1), help="With --unit kv_group or --layout, instead of --model_args."
 )
-@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of random choices.")
+@seed("Of random choices.")
 @click.option("--output_path", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Mask file.")
 @click.pass_context
 def command(

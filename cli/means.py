@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import (
-    SEED,
-    Choice,
-    WordsCommand,
-    device,
-    limit,
-    load_model_of,
-    metadata,
-    model_args,
-    several,
-    shots,
-    tasks,
-)
+from lm_eval_prune.cli import options
 
 
-@click.command("means", cls=WordsCommand)
-@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
-@tasks("Harness tasks, groups or tags.")
-@several(
-    "--num_fewshot",
-    "-f",
-    callback=shots,
-    metavar="SHOTS...",
-    text="Numbers of shots, such as 0,1,5. Default: the task's own.",
-)
-@click.option(
-    "--split",
-    type=Choice(["training", "validation", "test"]),
-    help="Default: training, or validation where there is none.",
-)
-@limit("--limit", "-L", text="Documents a task, or their share below 1.")
-@click.option("--batch_size", "-b", type=int, default=8, show_default=True)
-@device
-@click.option("--seed", type=SEED, default=1234, show_default=True, help="Of few-shot draws.")
-@click.option("--include_path", help="Folder with further task definitions.")
-@metadata
-@click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
-@click.option("--overwrite", is_flag=True, help="Compute finished files again.")
+@click.command("means", cls=options.WordsCommand)
+@options.model_args()
+@options.tasks()
+@options.num_fewshot(callback=options.shots)
+@options.split
+@options.limit()
+@options.batch_size
+@options.device
+@options.seed("Of few-shot draws.")
+@options.include_path
+@options.metadata
+@options.output_folder("Folder.", required=True)
+@options.overwrite
 def command(
     model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: object
 ) -> None:
@@ -72,5 +49,4 @@ def command(
         metadata=task_metadata(model_args or {}, metadata),
         **settings,  # type: ignore[arg-type]
     )
-    for outcome in compute_means(config, lambda: load_model_of(arguments, config.batch_size, device)):
-        click.echo(f"{outcome.path}" if outcome.computed else f"{outcome.path} (there already)")
+    options.echo_files(compute_means(config, lambda: options.load_model_of(arguments, config.batch_size, device)))

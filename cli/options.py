@@ -14,26 +14,36 @@ from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import parse_model_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = [
-    "SEED",
+    "SPLITS",
     "Choice",
     "WordsCommand",
     "WordsGroup",
+    "batch_size",
     "device",
+    "echo_files",
+    "include_path",
     "limit",
     "load_model_of",
     "mapping",
     "metadata",
     "model_args",
     "names",
+    "num_fewshot",
+    "output_folder",
+    "overwrite",
+    "seed",
     "several",
     "shots",
+    "split",
     "tasks",
 ]
+
+SPLITS = ("training", "validation", "test")
 
 
 class Words(click.Option):
@@ -119,7 +129,7 @@ class Choice(click.Choice[str]):
             raise ArgumentError(f"{name}={value}: expected one of {', '.join(known)}{hint}") from None
 
 
-def tasks(text: str) -> Callable[[Any], Any]:
+def tasks(text: str = "Harness tasks, groups or tags.") -> Callable[[Any], Any]:
     """The option `--tasks`."""
     return click.option("--tasks", "-t", cls=Words, callback=names, metavar="TASK...", help=text)
 
@@ -128,7 +138,9 @@ def _arguments(ctx: click.Context, parameter: click.Parameter, value: tuple[str,
     return parse_model_args(value) if value else None
 
 
-def model_args(text: str) -> Callable[[Any], Any]:
+def model_args(
+    text: str = "As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.",
+) -> Callable[[Any], Any]:
     """The option `--model_args`: a mapping, or None where it is not given. Raises ArgumentError."""
     return click.option("--model_args", "-a", cls=Words, callback=_arguments, metavar="NAME=VALUE,...", help=text)
 
@@ -148,9 +160,40 @@ def mapping(name: str, text: str) -> Callable[[Any], Any]:
 metadata = mapping(
     "--metadata", "What tasks' functions are handed beside the model's arguments, as by lm_eval; JSON too."
 )
-SEED = click.IntRange(0, 2**63 - 1)
-"""What every generator takes."""
+batch_size = click.option("--batch_size", "-b", type=int, default=8, show_default=True)
 device = click.option("--device", help="cuda, cuda:0, cpu, mps. Default: what the harness picks.")
+include_path = click.option("--include_path", help="Folder with further task definitions.")
+overwrite = click.option("--overwrite", is_flag=True, help="Compute finished files again.")
+split = click.option("--split", type=Choice(SPLITS), help="Default: training, or validation where there is none.")
+
+
+def seed(text: str) -> Callable[[Any], Any]:
+    """The option `--seed`, in the range that every generator takes."""
+    kind = click.IntRange(0, 2**63 - 1)
+    return click.option("--seed", type=kind, default=1234, show_default=True, help=text)
+
+
+def output_folder(text: str, default: str | None = None, *, required: bool = False) -> Callable[[Any], Any]:
+    """The option `--output_path` of a command that writes several files."""
+    return click.option(
+        "--output_path",
+        "-o",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default,
+        show_default=default is not None,
+        required=required,
+        help=text,
+    )
+
+
+def num_fewshot(
+    text: str = "Numbers of shots, such as 0,1,5. Default: the task's own.",
+    *,
+    metavar: str = "SHOTS...",
+    callback: Callable[..., Any] | None = None,
+) -> Callable[[Any], Any]:
+    """The option `--num_fewshot`: one comma-separated text, or with the callback `shots` numbers."""
+    return several("--num_fewshot", "-f", metavar=metavar, text=text, callback=callback)
 
 
 def shots(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...] | None) -> tuple[int | None, ...]:
@@ -164,8 +207,11 @@ def shots(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
         raise ArgumentError(f"num_fewshot={text}: expected whole numbers, such as 0,1,5") from None
 
 
-def limit(*names: str, text: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option of documents: a whole number, or a share below 1. Raises ArgumentError."""
+def limit(
+    *names: str, text: str = "Documents a task, or their share below 1.", **settings: Any
+) -> Callable[[Any], Any]:
+    """An option of documents, by default `--limit`: a whole number, or a share below 1. Raises ArgumentError."""
+    names = names or ("--limit", "-L")
     return click.option(*names, callback=_limit, metavar="DOCUMENTS", help=text, **settings)
 
 
@@ -182,3 +228,9 @@ def load_model_of(arguments: dict[str, Any], batch_size: int, device: str | None
         if name in arguments and value is not None:
             raise ArgumentError(f"model_args: {name}: give it as --{name}")
     return PrunedModel.create_from_arg_obj(arguments | {n: v for n, v in settings.items() if v is not None})
+
+
+def echo_files(files: Iterable[tuple[Path, bool]]) -> None:
+    """A line for each file when it is there, and whether it was before: (path, whether it was computed now)."""
+    for path, computed in files:
+        click.echo(f"{path}" if computed else f"{path} (there already)")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, model_args, names, several, tasks
+from lm_eval_prune.cli.options import WordsCommand, model_args, names, num_fewshot, output_folder, several, tasks
 from lm_eval_prune.cli.stopping import is_first_process, stoppable
 from lm_eval_prune.cli.sweep_options import given, log_at, sweep_options
 from lm_eval_prune.text import printable
@@ -17,7 +17,7 @@ from lm_eval_prune.text import printable
 @click.command("paper", cls=WordsCommand)
 @model_args("As for pruned-hf, such as pretrained=facebook/opt-125m. Without pretrained: the bundled model.")
 @tasks("Harness tasks, groups or tags. Default: the paper's 14; for the bundled model its own five.")
-@several("--num_fewshot", "-f", metavar="SHOTS...", text="Numbers of shots. Default: 0,1,5.")
+@num_fewshot("Numbers of shots. Default: 0,1,5.")
 @several(
     "--unseen",
     metavar="TASK...",
@@ -31,16 +31,7 @@ from lm_eval_prune.text import printable
     show_default=True,
     help="Of random tokens, for induction scores.",
 )
-@sweep_options(
-    click.option(
-        "--output_path",
-        "-o",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("paper_results"),
-        show_default=True,
-        help="Folder of the study.",
-    )
-)
+@sweep_options(output_folder("Folder of the study.", "paper_results"))
 @click.option("--report_only", is_flag=True, help="Report what the folder holds, whichever commands made it.")
 def command(
     output_path: Path,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import Choice, WordsCommand, limit, names, several, shots, tasks
+from lm_eval_prune.cli.options import Choice, WordsCommand, limit, names, num_fewshot, several, shots, tasks
 from lm_eval_prune.text import printable
 
 
@@ -24,7 +24,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ..
 @click.option("--batch_size", "-b", type=int, help="Inputs that are computed at once. Default: 1.")
 @click.option("--max_length", type=int, help="Tokens of the longest input. Default: the tasks' longest.")
 @tasks("Of the 14 tasks, or icl14_<k>shot. Default: all 14.")
-@several("--num_fewshot", "-f", callback=shots, metavar="SHOTS...", text="Numbers of shots. Default: 0,1,5.")
+@num_fewshot("Numbers of shots. Default: 0,1,5.", callback=shots)
 @click.option("--tokens", multiple=True, metavar="NAME=INPUTSxTOKENS", help="A task of your own: mytask=1000x250.")
 @several("--prune_heads", callback=_shares, metavar="SHARE...", text="Shares of all heads. Default: 0,0.7.")
 @several("--prune_ffns", callback=_shares, metavar="SHARE...", text="Shares of all FFNs. Default: 0,0.2.")
@@ -33,7 +33,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ..
     "--config", "-C", type=click.Path(path_type=Path), help="A sweep's settings (a YAML file, or opt-66b), as defaults."
 )
 @click.option("--mask", type=click.Path(dir_okay=False, path_type=Path), help="Count what this mask removes, too.")
-@limit("--limit", "-L", text="Documents a task, or their share below 1.")
+@limit()
 @limit("--importance_limit", text="Training documents a task for importance, or their share. Default: 200.")
 @click.option("--scorer", type=Choice(["packed", "padded"]), help="Default: packed.")
 @click.option("--tflops", type=float, help="10^12 operations a second that one device sustains; gives times.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsCommand, model_args, several, tasks
+from lm_eval_prune.cli.options import WordsCommand, model_args, num_fewshot, output_folder, tasks
 from lm_eval_prune.cli.stopping import stoppable
 from lm_eval_prune.cli.sweep_options import given, log_at, sweep_options
 from lm_eval_prune.text import printable
@@ -34,19 +34,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--development_share", default="0.5", show_default=True, help="Of each task's documents, to choose by.")
 @click.option("--split_seed", type=int, default=1234, show_default=True, help="Of which documents these are.")
-@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
-@tasks("Harness tasks, groups or tags.")
-@several("--num_fewshot", "-f", metavar="SHOTS", text="Number of shots. Default: the task's own.")
-@sweep_options(
-    click.option(
-        "--output_path",
-        "-o",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("search"),
-        show_default=True,
-        help="Folder of the search.",
-    )
-)
+@model_args()
+@tasks()
+@num_fewshot("Number of shots. Default: the task's own.", metavar="SHOTS")
+@sweep_options(output_folder("Folder of the search.", "search"))
 def command(
     budget: str,
     head_importance: Path | None,

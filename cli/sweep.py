@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import WordsGroup, model_args, several, tasks
+from lm_eval_prune.cli.options import WordsGroup, model_args, num_fewshot, output_folder, several, tasks
 from lm_eval_prune.cli.stopping import is_first_process, stoppable
 from lm_eval_prune.cli.sweep_options import given, log_at, sweep_options
 from lm_eval_prune.text import printable
@@ -27,14 +27,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.Path(path_type=Path),
     help="YAML settings: a file, or bundled or opt-66b, which come with the package.",
 )
-@model_args("As for pruned-hf, such as pretrained=facebook/opt-125m,dtype=float32.")
-@tasks("Harness tasks, groups or tags.")
-@several(
-    "--num_fewshot",
-    "-f",
-    metavar="SHOTS...",
-    text="Numbers of shots, such as 0,1,5. Default: the task's own.",
-)
+@model_args()
+@tasks()
+@num_fewshot()
 @several("--prune_heads", metavar="SHARE...", text="Shares of all heads, such as 0,0.1,0.5.")
 @several(
     "--prune_ffns",
@@ -55,9 +50,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "the most important first; most-without:induction, most-without:function_vector; block_influence; before all that "
     "kv_group: or attention: whole groups of heads, layer: whole layers. May be given several times.",
 )
-@sweep_options(
-    click.option("--output_path", "-o", type=click.Path(file_okay=False, path_type=Path), help="The sweep's folder.")
-)
+@sweep_options(output_folder("The sweep's folder."))
 @click.pass_context
 def command(
     ctx: click.Context, config_file: Path | None, dry_run: bool, retry_failed: bool, log_level: str, **flags: Any

@@ -8,22 +8,18 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import Choice, limit, mapping, metadata, several
+from lm_eval_prune.cli.options import SPLITS, Choice, include_path, limit, mapping, metadata, several
 
 __all__ = ["given", "log_at", "sweep_options"]
 
 SETTINGS = (
     several("--fewshot_seeds", metavar="SEED...", text="Of several few-shot draws, such as 0,1,2. Default: 1234."),
-    limit("--limit", "-L", text="Documents a task, or their share below 1."),
+    limit(),
     limit(
         "--importance_limit",
         text="Documents a task for importance, or their share. Default: 200; Bansal et al. 2023 took 2500.",
     ),
-    click.option(
-        "--importance_split",
-        type=Choice(["training", "validation", "test"]),
-        help="Default: training, or else validation.",
-    ),
+    click.option("--importance_split", type=Choice(SPLITS), help="Default: training, or else validation."),
     click.option(
         "--ablation",
         type=Choice(["zero", "mean"]),
@@ -39,7 +35,7 @@ SETTINGS = (
     click.option("--seed", type=int, help="Of importance, NumPy and torch. Default: 1234."),
     click.option("--batch_size", "-b", help="As for pruned-hf; a number or auto. Default: 8."),
     click.option("--device", help="cuda, cuda:0, cpu. Default: cuda where there is one."),
-    click.option("--include_path", help="Folder with further task definitions."),
+    include_path,
     metadata,
 )
 """What is computed, and on which device."""
