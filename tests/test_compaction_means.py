@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_eval_prune import Means, PrunedModel, PruningMask, compact, compact_checkpoint, masked, score
+from lm_eval_prune.compaction.loading import CompactingLoader
 from lm_eval_prune.decoders import num_removed_parameters
 from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, MaskShapeError
@@ -43,6 +44,9 @@ def test_the_compact_model_is_the_masked_one_in_memory_and_on_disk(tiny_model, t
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "small", dtype=torch.float32)
     torch.testing.assert_close(logits(found), logits(tiny_model, mask_of(tiny_model), means), rtol=1e-4, atol=1e-4)
     assert done.num_parameters == found.num_parameters()
+    loaded = CompactingLoader(mask_of(tiny_model), means).from_pretrained(str(tmp_path / "whole"), dtype=torch.float32)
+    torch.testing.assert_close(logits(loaded.eval()), logits(found))
+    assert loaded.config.pruning_means["sha256"] == means.digest
 
 
 def test_what_a_compact_model_lacks_can_grow_with_further_means_or_zeros(tiny_model):
@@ -90,6 +94,15 @@ def test_the_harness_evaluates_it_and_says_which_means(tmp_path):
     whole = PrunedModel(mask=mask, means=means, device="cpu")
     ids = torch.tensor([[5, 9, 11, 30, 8]])
     torch.testing.assert_close(lm._model_call(ids), whole._model_call(ids), rtol=1e-4, atol=1e-4)
+    loaded = PrunedModel(mask=mask, means=means, load="compact", device="cpu")  # the same while loading
+    torch.testing.assert_close(loaded._model_call(ids), lm._model_call(ids))
+    assert loaded.model.num_parameters() == lm.model.num_parameters() < whole.model.num_parameters()
+    told = pruning_block(loaded, loaded.model.num_parameters())
+    for name in ("ablation", "means", "num_parameters_left"):
+        assert told[name] == block[name]
+    requests = [((None, None), [5, 9, 11], [30, 8])]
+    found, expected = (one._loglikelihood_tokens(requests, disable_tqdm=True) for one in (loaded, whole))
+    assert found[0][0] == pytest.approx(expected[0][0], abs=1e-4)
 
 
 def test_what_cannot_be_folded_is_one_line(tmp_path):

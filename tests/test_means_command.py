@@ -89,7 +89,6 @@ def test_cached_answers_of_other_means_are_others(lm, written):
         ({"ablation": "mean"}, "ablation=mean needs means=FILE"),
         ({"ablation": "median"}, "ablation=median: unknown; expected zero or mean"),
         ({"ablation": "zero", "means": "FILE"}, "ablation=zero and means=... exclude one another"),
-        ({"means": "FILE", "load": "compact"}, "load=compact and ablation=mean exclude one another"),
     ],
 )
 def test_arguments_that_do_not_agree_are_refused(written, arguments, message):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
-__all__ = ["Compaction", "compact_checkpoint", "original_config"]
+__all__ = ["Compaction", "check_means", "compact_checkpoint", "original_config"]
 
 
 class Compaction(NamedTuple):
@@ -87,7 +87,7 @@ def compact_checkpoint(
     check_fits(mask, *shape_of(config), where=os.fspath(model))
     _require_one_form(zeroed, layout, means is not None or getattr(config, "pruning_means", None) is not None)
     if means is not None:
-        _check_means(means, config, model)
+        check_means(means, config, model)
     from lm_eval_prune.compaction.stock import require_stock, stock_weights
     from lm_eval_prune.decoders.compacted import compacted_config, plain_config, pruned_from
     from lm_eval_prune.decoders.cuts import named_on_disk
@@ -207,7 +207,8 @@ def located(
     return {name: part(name, tensor.shape) for name, tensor in tensors_of(empty_model(new_config)).items()}
 
 
-def _check_means(means: Means, config: Any, where: str | os.PathLike[str]) -> None:
+def check_means(means: Means, config: Any, where: str | os.PathLike[str]) -> None:
+    """Raise MaskShapeError unless they are of the model of this configuration."""
     from lm_eval_prune.decoders.family import text_config
     from lm_eval_prune.decoders.skeleton import skeleton_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.compaction.checkpoint import located, original_config
+from lm_eval_prune.compaction.checkpoint import check_means, located, original_config
 from lm_eval_prune.compaction.weights import Weights
 from lm_eval_prune.decoders import check_fits, shape_of
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lm_eval_prune.masks import PruningMask
+    from lm_eval_prune.means import Means
 
 __all__ = ["CompactingLoader", "check_weights"]
 
@@ -20,15 +21,16 @@ __all__ = ["CompactingLoader", "check_weights"]
 class CompactingLoader:
     """Stands where transformers' `AutoModelForCausalLM` is asked for a model, and makes a compact one."""
 
-    def __init__(self, mask: PruningMask) -> None:
-        self.mask = mask
+    def __init__(self, mask: PruningMask, means: Means | None = None) -> None:
+        """What `mask` prunes gives zero, or `means`, which become biases."""
+        self.mask, self.means = mask, means
 
     def from_pretrained(
         self, pretrained: str, *, revision: str | None = None, dtype: Any = None, **kwargs: Any
     ) -> PreTrainedModel:
-        """`compact(AutoModelForCausalLM.from_pretrained(pretrained, ...), mask)`, without the weights that it prunes.
+        """`compact(AutoModelForCausalLM.from_pretrained(pretrained, ...), mask, means)`, without the weights that it prunes.
 
-        transformers puts each weight where `device_map` says, in `dtype`. Raises PruneError as `compact_checkpoint`.
+        Of pruned heads' columns of the output maps the means' biases are made, a layer at a time. transformers puts each weight where `device_map` says, in `dtype`. Raises PruneError as `compact_checkpoint`.
         """
         from transformers import GenerationConfig
 
@@ -36,13 +38,15 @@ class CompactingLoader:
 
         config = original_config(pretrained, revision)
         check_fits(self.mask, *shape_of(config), where=pretrained)
-        new_config = compacted_config(config, self.mask, pretrained)
+        if self.means is not None:
+            check_means(self.means, config, pretrained)
+        new_config = compacted_config(config, self.mask, pretrained, self.means)
         weights = Weights.of(pretrained, revision)
         if dtype in (None, "auto"):
             dtype = getattr(config, "dtype", None) or weights.dtype
         for name in ("trust_remote_code", "gguf_file", "subfolder"):  # for a path, which is not given below
             kwargs.pop(name, None)
-        parts = located(weights, config, new_config, pretrained)
+        parts = located(weights, config, new_config, pretrained, self.means)
         lazy = {name: part.source for name, part in parts.items()}
         whole: Any = compacted_class(new_config)
         model = whole.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)

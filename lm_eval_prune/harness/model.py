@@ -93,8 +93,6 @@ class PrunedModel(HFLM):
         self.load = load
         self.means = means_asked_for(ablation, means)
         """What pruned heads and FFNs give; None: zero."""
-        if load == "compact" and self.means is not None:
-            raise ArgumentError("load=compact and ablation=mean exclude one another; leave one of the two out")
         if pretrained is None or is_bundled(pretrained):
             pretrained = bundled_model_path()
         shares = {"prune_heads": prune_heads, "prune_ffns": prune_ffns}
@@ -184,7 +182,7 @@ class PrunedModel(HFLM):
         whole: Any = self.AUTO_MODEL_CLASS  # type: ignore[has-type]
         try:
             if self.load == "compact" and not self.mask.is_dense:
-                self.AUTO_MODEL_CLASS = CompactingLoader(self.mask)
+                self.AUTO_MODEL_CLASS = CompactingLoader(self.mask, self.means)
             super()._create_model(pretrained, revision=revision, **kwargs)
         except SafetensorError as error:
             raise FileFormatError(
