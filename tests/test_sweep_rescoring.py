@@ -82,6 +82,8 @@ def test_rescored_rankings_are_read_as_written(text, kind, order, unit, step):
         ("task:closest:rescored@0.1", "rescored goes with own, aggregate and task:NAME"),
         ("own:rescored@0.1:rescored@0.2", "rescored goes with own, aggregate and task:NAME"),
         ("heads.json:rescored@0.1", "rescored goes with own, aggregate and task:NAME"),
+        ("block_influence:rescored@0.1", "rescored goes with own, aggregate and task:NAME"),
+        ("layer:own:rescored@0.1", "or layer: for whole layers (block_influence, random: or a file)"),
     ],
 )
 def test_rescored_rankings_that_cannot_be_are_one_line(text, message):
@@ -100,11 +102,12 @@ def scores_of(values, heads=8):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("order", ["least", "most"])
-@pytest.mark.parametrize(("shape", "size"), [((4, 8), 1), ((4, 8), 2), ((5,), 1)])
+@pytest.mark.parametrize(("shape", "size"), [((4, 8), 1), ((4, 8), 2), ((9, 8), 8), ((5,), 1)])
 def test_each_step_takes_the_first_of_what_is_left_and_nothing_comes_back(shape, size, order, seed):
     draw = np.random.default_rng(seed)
-    unit = "kv_group" if size > 1 else "head"
-    ranking = parse_ranking(f"{'kv_group:' if size > 1 else ''}{'most:' if order == 'most' else ''}own:rescored@0.15")
+    unit = {1: "head", 2: "kv_group", 8: "attention"}[size]
+    prefix = "" if size == 1 else f"{unit}:"
+    ranking = parse_ranking(f"{prefix}{'most:' if order == 'most' else ''}own:rescored@0.15")
     given = []
     made = {}
 
@@ -301,14 +304,16 @@ def test_a_dry_run_counts_the_files_of_all_steps(finished, tmp_path):
     assert "0 to compute, 0 failed; 0 importance files to compute" in told(finished)
 
 
-def test_mean_ablation_and_whole_groups_are_rescored_too(tmp_path):
+def test_mean_ablation_whole_groups_and_whole_attention_are_rescored_too(tmp_path):
     grid = {"tasks": ["demo_facts"], "num_fewshot": [2], "prune_heads": ["0.6"], "limit": 2, "importance_limit": 3}
-    rankings = ["kv_group:most:own:rescored@0.3", "own:rescored@0.3"]
+    rankings = ["kv_group:most:own:rescored@0.3", "own:rescored@0.3", "attention:own:rescored@0.3"]
     sweep = run_sweep(settings(tmp_path / "sweep", ranking=rankings, ablation="mean", **grid), progress=False)
     assert sweep.failed == []
     for row in sweep.rows:
         if row.variant.ranking != "dense":
-            assert mask_of(sweep.folder, row).num_pruned_heads == math.floor(0.6 * LAYERS * HEADS)
+            mask, whole = mask_of(sweep.folder, row), row.variant.ranking.startswith("attention:")
+            assert mask.num_pruned_heads == (3 * HEADS if whole else math.floor(0.6 * LAYERS * HEADS))
+            assert not whole or set(map(len, mask.pruned_heads.values())) == {HEADS}
     steps = list((sweep.folder / "importance").glob("*-under-*.json"))
-    assert len(steps) == 2
+    assert len(steps) == 3
     assert len({json.loads(path.read_text())["means"] for path in steps}) == 1

@@ -28,9 +28,10 @@ class CompactingLoader:
     def from_pretrained(
         self, pretrained: str, *, revision: str | None = None, dtype: Any = None, **kwargs: Any
     ) -> PreTrainedModel:
-        """`compact(AutoModelForCausalLM.from_pretrained(pretrained, ...), mask, means)`, without the weights that it prunes.
+        """`compact(AutoModelForCausalLM.from_pretrained(pretrained, ...), mask, means)`, without what goes.
 
-        Of pruned heads' columns of the output maps the means' biases are made, a layer at a time. transformers puts each weight where `device_map` says, in `dtype`. Raises PruneError as `compact_checkpoint`.
+        Pruned weights are not read, but for those that means go through, a layer at a time. transformers puts each
+        weight where `device_map` says, in `dtype`. Raises PruneError as `compact_checkpoint`.
         """
         from transformers import GenerationConfig
 
