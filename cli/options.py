@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.limits import checked_limit
+from lm_eval_prune.limits import SPLITS, checked_limit
 from lm_eval_prune.model_args import parse_model_args
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = [
-    "SPLITS",
     "Choice",
     "WordsCommand",
     "WordsGroup",
@@ -42,8 +41,6 @@ __all__ = [
     "split",
     "tasks",
 ]
-
-SPLITS = ("training", "validation", "test")
 
 
 class Words(click.Option):

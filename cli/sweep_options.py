@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from lm_eval_prune.cli.options import SPLITS, Choice, include_path, limit, mapping, metadata, several
+from lm_eval_prune.cli.options import Choice, include_path, limit, mapping, metadata, several
+from lm_eval_prune.limits import SPLITS
 
 __all__ = ["given", "log_at", "sweep_options"]
 

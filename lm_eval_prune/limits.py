@@ -1,4 +1,6 @@
-"""How many documents of a task are taken: `limit`, a number of documents, or a share of all of them below 1.
+"""How many documents of a task are taken, and of which split.
+
+`limit` is a number of documents, or a share of all of them below 1.
 
 The harness takes the whole part of what is no whole number: of `--limit 2.5` two documents, of nan a traceback. Here
 such a limit is an error, wherever it comes from.
@@ -14,10 +16,12 @@ from typing import Any
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.fractions import DECIMAL
 
-__all__ = ["MOST_DOCUMENTS", "checked_limit", "number_limited"]
+__all__ = ["MOST_DOCUMENTS", "SPLITS", "checked_limit", "number_limited"]
 
 MOST_DOCUMENTS = 10**12
 """More than any task has."""
+SPLITS = ("training", "validation", "test")
+"""A task's splits by what it uses them for, whatever its data set calls them."""
 
 
 def checked_limit(value: Any, name: str = "limit") -> int | float | None:

@@ -8,9 +8,9 @@ from lm_eval_prune.cli import importance, induction, leaderboard, plan, sweep
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.cli.options import Choice, several, shots
 from lm_eval_prune.errors import ArgumentError
-from lm_eval_prune.harness.requests import SPLITS
 from lm_eval_prune.importance.methods import COMPONENTS, METHODS
 from lm_eval_prune.induction import COPYING_DEFINITIONS
+from lm_eval_prune.limits import SPLITS
 
 
 @pytest.mark.parametrize("module", [importance, sweep, plan, leaderboard])

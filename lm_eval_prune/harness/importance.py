@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lm_eval_prune.ablation import masked
-from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.file_names import importance_file_name
 from lm_eval_prune.harness import packed
-from lm_eval_prune.harness.model_record import model_record, require_same_model
-from lm_eval_prune.harness.per_task import Outcome, TaskCell, each_computed, require_answers, task_cells
+from lm_eval_prune.harness.model_record import model_record
+from lm_eval_prune.harness.per_task import Outcome, PerTaskConfig, TaskCell, each_computed, finished, task_cells
 from lm_eval_prune.harness.requests import (
-    SPLITS,
     Documents,
     TaskObjective,
     build_documents,
@@ -26,12 +24,10 @@ from lm_eval_prune.harness.requests import (
     chosen_split,
 )
 from lm_eval_prune.harness.results import package_versions
-from lm_eval_prune.harness.tasks import Member
 from lm_eval_prune.harness.wearing import wearing
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import Inputs, method_for, method_named
 from lm_eval_prune.importance.processes import Processes
-from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
 
@@ -42,57 +38,28 @@ __all__ = ["ImportanceConfig", "Outcome", "compute_importance", "finished_scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportanceConfig:
-    """What to compute; checked when made. Raises ArgumentError."""
+class ImportanceConfig(PerTaskConfig):
+    """What to compute; checked when made. Raises ArgumentError. Methods that look at weights alone need no `tasks`."""
 
     component: str
     """One of `importance.methods.COMPONENTS`."""
     method: str
     """A name of `importance.methods.METHODS`."""
-    tasks: tuple[str | Member, ...] = ()
-    """Harness tasks, groups or tags; may be empty for methods that look at weights alone."""
-    num_fewshot: tuple[int | None, ...] = (None,)
-    """Numbers of shots; None is the task's own."""
-    output_path: Path
-    """Folder of the files."""
-    split: str | None = None
-    """One of `harness.requests.SPLITS`; None is training, or validation where there is none."""
-    limit: float | None = None
-    """Documents a task, or a share of them below 1; None is all."""
-    seed: int = 1234
-    """Of few-shot draws and random scores."""
     metric: str | None = None
     """For knockout: a metric of the task, `"loss"`, or None for `acc` or else `em`."""
-    batch_size: int = 8
     checkpointing: bool | None = None
     """Gradients with one layer's activations at a time; None: where weights are offloaded."""
-    overwrite: bool = False
-    """Compute finished files again."""
-    include_path: str | None = None
-    """Folder with further task definitions."""
-    include_defaults: bool = True
-    """Whether the harness's own tasks and ours are looked for too; reading them all takes seconds."""
-    metadata: Mapping[str, Any] | None = None
-    """What tasks' functions are handed, made by `task_metadata`."""
     means: str | None = None
     """Hash of the means that knocked out components give, where `model` does not say it; None: nothing."""
     under: PruningMask | None = None
     """What is pruned while scores are computed, in the place of the model's own mask; None: that."""
-    model: Mapping[str, Any] | None = None
-    """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
 
     def __post_init__(self) -> None:
         if method_for(self.component, self.method).uses != "weights" and not self.tasks:
             raise ArgumentError(f"method {self.method} needs tasks, such as --tasks piqa")
         if self.metric is not None and self.method != "knockout":
             raise ArgumentError(f"metric={self.metric} is for knockout, not for {self.method}")
-        if self.split is not None and self.split not in SPLITS:
-            raise ArgumentError(f"split {self.split!r}: unknown; expected one of {', '.join(SPLITS)}")
-        if self.batch_size < 1:
-            raise ArgumentError(f"batch_size={self.batch_size}; expected at least 1")
-        if any(shots is not None and shots < 0 for shots in self.num_fewshot):
-            raise ArgumentError(f"num_fewshot={min(filter(None, self.num_fewshot))}; expected 0 or more")
-        object.__setattr__(self, "limit", checked_limit(self.limit))
+        super().__post_init__()
 
 
 def compute_importance(config: ImportanceConfig, load_model: Callable[[], PrunedModel]) -> Iterator[Outcome]:
@@ -141,11 +108,6 @@ def _under(config: ImportanceConfig) -> str | None:
 
 
 def _require_same(config: ImportanceConfig, cell: TaskCell, hint: str) -> ImportanceScores:
-    """What the file holds. Raises ArgumentError where it answers another question."""
-    try:
-        found = ImportanceScores.load(cell.path, config.component)
-    except FileFormatError as error:
-        raise FileFormatError(f"{error}; {hint}") from None
     asked: dict[str, Any] = {"method": config.method, "seed": config.seed}
     if cell.task is not None:  # where file names ignore case, two tasks may have one
         asked |= {"task": cell.task.task_name, "num_fewshot": cell.num_fewshot}
@@ -155,10 +117,7 @@ def _require_same(config: ImportanceConfig, cell: TaskCell, hint: str) -> Import
             asked["metric"] = chosen_metric(cell.task, config.metric)
     if config.model is None:
         asked |= {"means": config.means, "under": _under(config)}
-    require_answers(cell.path, found.settings, asked, hint)
-    if config.model is not None:
-        require_same_model(cell.path, found.settings, config.model)
-    return found
+    return finished(cell.path, lambda path: ImportanceScores.load(path, config.component), asked, config.model, hint)
 
 
 def _computed(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> ImportanceScores | None:

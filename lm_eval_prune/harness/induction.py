@@ -11,11 +11,11 @@ import torch
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import trunk_of
-from lm_eval_prune.errors import ArgumentError, FileFormatError
+from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import json_line, require_ours, require_writable
 from lm_eval_prune.harness.importance import processes_of
-from lm_eval_prune.harness.model_record import model_record, require_same_model
-from lm_eval_prune.harness.per_task import require_answers
+from lm_eval_prune.harness.model_record import model_record
+from lm_eval_prune.harness.per_task import finished
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.induction import COPYING_DEFINITIONS, copying_scores, prefix_matching_scores
 from lm_eval_prune.sequences import FIRST_LENGTH, NUM_SEQUENCES, fitting_lengths, random_sequences, ranked_tokens
@@ -130,21 +130,13 @@ def _measured(config: InductionConfig, lm: PrunedModel, method: str) -> Importan
 def _require_same(
     config: InductionConfig, method: str, path: Path, hint: str = "--overwrite computes it again"
 ) -> ImportanceScores:
-    try:
-        found = ImportanceScores.load(path, "heads")
-    except FileFormatError as error:
-        raise FileFormatError(f"{error}; {hint}") from None
-    settings = found.settings
-    asked: dict[str, Any] = {"method": method, "seed": config.seed}
-    asked |= {"num_sequences_wanted": config.num_sequences}
+    asked: dict[str, Any] = {"method": method, "seed": config.seed, "num_sequences_wanted": config.num_sequences}
     if method == "prefix-matching":
         asked["repeats"] = config.repeats
+    found = finished(path, lambda path: ImportanceScores.load(path, "heads"), asked, config.model, hint)
     first = TIMES.get(method, 1) * FIRST_LENGTH
-    if (lengths := settings.get("lengths")) and lengths[0] != first:
+    if (lengths := found.settings.get("lengths")) and lengths[0] != first:
         raise ArgumentError(
             f"{path}: computed on sequences from {json_line(lengths[0])} tokens on, now {first}; {hint}"
         )
-    require_answers(path, settings, asked, hint)
-    if config.model is not None:
-        require_same_model(path, settings, config.model)
     return found

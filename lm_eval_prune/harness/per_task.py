@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from lm_eval.api.task import Task
 
-from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.file_names import distinct_names
 from lm_eval_prune.files import json_line, require_ours, require_writable
+from lm_eval_prune.harness.model_record import require_same_model
 from lm_eval_prune.harness.tasks import Member, load_tasks, num_fewshot_of
 from lm_eval_prune.importance.processes import Processes
+from lm_eval_prune.limits import SPLITS, checked_limit
 from lm_eval_prune.progress import Bar, working
 
 if TYPE_CHECKING:
@@ -24,26 +27,55 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.harness.model import PrunedModel
 
-__all__ = ["Outcome", "TaskCell", "each_computed", "require_answers", "task_cells"]
+__all__ = ["Outcome", "PerTaskConfig", "TaskCell", "each_computed", "finished", "task_cells"]
 
 
-class Asked(Protocol):
-    """What a configuration of such files says."""
+@dataclass(frozen=True, kw_only=True)
+class PerTaskConfig:
+    """What to compute, and of which documents; checked when made. Raises ArgumentError."""
+
+    tasks: tuple[str | Member, ...] = ()
+    """Harness tasks, groups or tags."""
+    num_fewshot: tuple[int | None, ...] = (None,)
+    """Numbers of shots; None is the task's own."""
+    output_path: Path
+    """Folder of the files."""
+    split: str | None = None
+    """One of `limits.SPLITS`; None is training, or validation where there is none."""
+    limit: float | None = None
+    """Documents a task, or a share of them below 1; None is all."""
+    seed: int = 1234
+    """Of all that is drawn, few-shot examples first."""
+    batch_size: int = 8
+    overwrite: bool = False
+    """Compute finished files again."""
+    include_path: str | None = None
+    """Folder with further task definitions."""
+    include_defaults: bool = True
+    """Whether the harness's own tasks and ours are looked for too; reading them all takes seconds."""
+    metadata: Mapping[str, Any] | None = None
+    """What tasks' functions are handed, made by `task_metadata`."""
+    model: Mapping[str, Any] | None = None
+    """`model_record.record_of_arguments` of the model, where it comes from arguments; files of another are refused."""
+
+    def __post_init__(self) -> None:
+        if self.split is not None and self.split not in SPLITS:
+            raise ArgumentError(f"split {self.split!r}: unknown; expected one of {', '.join(SPLITS)}")
+        if self.batch_size < 1:
+            raise ArgumentError(f"batch_size={self.batch_size}; expected at least 1")
+        if any(shots is not None and shots < 0 for shots in self.num_fewshot):
+            raise ArgumentError(f"num_fewshot={min(filter(None, self.num_fewshot))}; expected 0 or more")
+        object.__setattr__(self, "limit", checked_limit(self.limit))
+
+
+class Settings(Protocol):
+    """What a file holds beside its numbers."""
 
     @property
-    def tasks(self) -> tuple[str | Member, ...]: ...
-    @property
-    def num_fewshot(self) -> tuple[int | None, ...]: ...
-    @property
-    def output_path(self) -> Path: ...
-    @property
-    def include_path(self) -> str | None: ...
-    @property
-    def include_defaults(self) -> bool: ...
-    @property
-    def metadata(self) -> Mapping[str, Any] | None: ...
-    @property
-    def overwrite(self) -> bool: ...
+    def settings(self) -> dict[str, Any]: ...
+
+
+Finished = TypeVar("Finished", bound=Settings)
 
 
 class Saved(Protocol):
@@ -68,7 +100,7 @@ class TaskCell(NamedTuple):
     path: Path
 
 
-def task_cells(config: Asked, file_name: Callable[[str, int], str]) -> list[TaskCell]:
+def task_cells(config: PerTaskConfig, file_name: Callable[[str, int], str]) -> list[TaskCell]:
     """A cell for each task and number of shots; `file_name` makes a name of a task's safe name and its shots.
 
     Raises PruneError for a task that is not there.
@@ -88,7 +120,7 @@ def task_cells(config: Asked, file_name: Callable[[str, int], str]) -> list[Task
 
 
 def each_computed(
-    config: Asked,
+    config: PerTaskConfig,
     cells_of: Callable[[], Sequence[TaskCell]],
     load_model: Callable[[], PrunedModel],
     require_same: Callable[[TaskCell, str], object],
@@ -118,9 +150,26 @@ def each_computed(
             yield Outcome(cell.path, True)
 
 
-def require_answers(path: Path, settings: Mapping[str, Any], asked: Mapping[str, Any], hint: str) -> None:
-    """Raise ArgumentError, which ends in `hint`, where the file at `path`, of `settings`, answers another question."""
+def finished(
+    path: Path,
+    load: Callable[[Path], Finished],
+    asked: Mapping[str, Any],
+    model: Mapping[str, Any] | None,
+    hint: str,
+) -> Finished:
+    """What the file at `path` holds.
+
+    Raises PruneError, which ends in `hint`, where it cannot be read, answers another question than `asked`, or is of
+    another `model`, which None leaves open.
+    """
+    try:
+        found = load(path)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; {hint}") from None
     for key, value in asked.items():
-        if settings.get(key) != value:
-            there = json_line(settings.get(key))
+        if found.settings.get(key) != value:
+            there = json_line(found.settings.get(key))
             raise ArgumentError(f"{path}: computed with {key}={there}, now {json_line(value)}; {hint}")
+    if model is not None:
+        require_same_model(path, found.settings, model)
+    return found

@@ -26,7 +26,7 @@ from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
 from lm_eval_prune.harness.releases import answer_prefix
 from lm_eval_prune.harness.shuffling import shuffled_answers
-from lm_eval_prune.limits import checked_limit, number_limited
+from lm_eval_prune.limits import SPLITS, checked_limit, number_limited
 from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from lm_eval_prune.importance.knockout import Answer
 
 __all__ = [
-    "SPLITS",
     "Calibration",
     "Documents",
     "TaskObjective",
@@ -45,9 +44,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("training", "validation", "test")
-"""A task's splits by what it uses them for, whatever its data set calls them."""
 
 
 @dataclass(frozen=True)
