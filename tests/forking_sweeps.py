@@ -1,9 +1,10 @@
 """Sweeps in children of one process that has imported everything.
 
-python forking_sweeps.py FOLDER THREADS killed|shared [CHANGES]
+python forking_sweeps.py FOLDER THREADS killed|shared|robbed [CHANGES]
 
 killed: 20 children one after another, each killed at a random moment, then one that ends by itself.
 shared: 4 children at once.
+robbed: 4 children at once, two of which are killed when the first cell is there; two others take their places.
 CHANGES are changes to the small grid, as JSON.
 Every finished cell is a line on standard output. The exit code is the number of children that failed by themselves.
 """
@@ -52,7 +53,14 @@ def main(folder: str, threads: str, mode: str, given: str = "{}") -> int:
             time.sleep(rng.uniform(0.1, 2.0))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    children = [start(Path(folder), changes) for _ in range(4 if mode == "shared" else 1)]
+    children = [start(Path(folder), changes) for _ in range(1 if mode == "killed" else 4)]
+    if mode == "robbed":
+        while not list(Path(folder).glob("cells/*.json")):
+            time.sleep(0.05)
+        for pid in children[:2]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        children = [*children[2:], *(start(Path(folder), changes) for _ in range(2))]
     return sum(map(bool, map(ended, children)))
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import cells as harness_cells
@@ -14,13 +19,16 @@ from lm_eval_prune.report.comparison import compare
 from lm_eval_prune.report.reading import read_collection
 from lm_eval_prune.sequential import looks
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep import setup
+from lm_eval_prune.sweep import ray_executor, setup
 from lm_eval_prune.sweep.results import Sweep
-from lm_eval_prune.sweep.run import run_sweep
+from lm_eval_prune.sweep.run import run_sweep, run_sweeps
 from tests.small_sweep import cells, leftovers, samples, settings
 
-GRID = {"num_fewshot": [1], "prune_heads": ["0", "0.1", "0.3", "0.6", "0.9"], "ranking": ["random:0"], "limit": 40}
+GRID = {"num_fewshot": [1], "prune_heads": ["0", "0.1", "0.3", "0.6", "0.9"], "ranking": ["random:0"], "limit": 50}
 LOOKS = 3
+"""Of two tasks of so many documents; smaller sweeps here have as many by force."""
+
+CHANGED = {*GRID, "decide", "margin"}
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +47,36 @@ def fixed(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Every row decided, by one process without interruption."""
+    folder = tmp_path_factory.mktemp("rows") / "sweep"
+    run_sweep(decided(folder, decide="rows"), progress=False)
+    return folder
+
+
+def same(folder, whole):
+    assert cells(folder) == cells(whole)
+    assert samples(folder) == samples(whole)
+    assert leftovers(folder) == []
+
+
 def blocks(folder):
     """(task, heads pruned) -> the cell's content."""
     found = [disk.read_cell(path) for path in (folder / "cells").glob("*.json")]
     return {(next(iter(one["results"])), one["pruning"]["heads_pruned"]): one for one in found}
+
+
+def cell_of(folder, task, heads):
+    """The path of a task's cell with so many heads pruned."""
+    paths = {path: disk.read_cell(path) for path in (folder / "cells").glob("*.json")}
+    own = [(path, one["pruning"]["heads_pruned"]) for path, one in paths.items() if task in one["results"]]
+    (found,) = [path for path, pruned in own if pruned == heads]
+    return found
+
+
+def by_id(lines):
+    return {line["doc_id"]: line for line in lines}
 
 
 @pytest.fixture
@@ -69,7 +103,7 @@ def asked(monkeypatch):
     return found
 
 
-def test_cells_grow_and_those_with_all_documents_are_those_of_a_sweep_without_deciding(tmp_path, fixed, asked):
+def test_cells_grow_and_those_with_all_documents_are_those_of_a_sweep_without_deciding(asked, tmp_path, fixed):
     run_sweep(decided(tmp_path / "sweep", decide="rows"), progress=False)
     assert len(asked) == len(set(asked))  # no document twice
     whole = blocks(fixed)
@@ -91,7 +125,8 @@ def test_cells_grow_and_those_with_all_documents_are_those_of_a_sweep_without_de
 
 
 def test_a_walk_ends_at_the_first_share_that_is_not_within_the_margin(tmp_path):
-    run_sweep(decided(tmp_path / "sweep"), progress=False)
+    said = []
+    run_sweep(decided(tmp_path / "sweep"), progress=False, say=said.append)
     found = blocks(tmp_path / "sweep")
     by_share = {}
     for (_, heads), one in found.items():
@@ -101,13 +136,21 @@ def test_a_walk_ends_at_the_first_share_that_is_not_within_the_margin(tmp_path):
     assert Sweep(tmp_path / "sweep").status().missing == 0
     assert by_share[shares[-1]] == {0}  # the walk has ended before
     assert max(by_share[0]) == max(max(of) for of in by_share.values())  # the dense model is there for all
+    # What is said of a cell is of its own documents, however many the dense model has.
+    lines = disk.read_samples(cell_of(tmp_path / "sweep", "demo_recall", shares[-1]))
+    dense = by_id(disk.read_samples(cell_of(tmp_path / "sweep", "demo_recall", 0)))
+    own, there = (sum(of[line["doc_id"]]["acc"] for line in lines) / len(lines) for of in (by_id(lines), dense))
+    (line,) = [one for one in said if "heads 0.9, FFNs 0 on demo_recall" in one]
+    assert line.endswith(f"1-shot, 13 documents: acc {own:.4f} ({own - there:+.4f} to dense)")
+    assert len(dense) > len(lines) == 13
 
 
 @pytest.mark.parametrize(
     "mode", [pytest.param("walk", marks=pytest.mark.slow), pytest.param("halving", marks=pytest.mark.slow), "rows"]
 )
-def test_stopped_anywhere_and_started_again_it_ends_with_the_same_cells(tmp_path, mode):
-    run_sweep(decided(tmp_path / "whole", decide=mode), progress=False)
+def test_stopped_anywhere_and_started_again_it_ends_with_the_same_cells(tmp_path, mode, request):
+    whole = request.getfixturevalue("rows") if mode == "rows" else tmp_path / "whole"
+    run_sweep(decided(whole, decide=mode), progress=False)
 
     class StopError(Exception):
         pass
@@ -126,8 +169,39 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_cells(tmp_path
         with pytest.raises(StopError):
             run_sweep(decided(tmp_path / "parts", decide=mode, masks_at_once=2), progress=False, say=stopping(after))
     run_sweep(decided(tmp_path / "parts", decide=mode, masks_at_once=3), progress=False)
-    assert cells(tmp_path / "parts") == cells(tmp_path / "whole")
-    assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
+    same(tmp_path / "parts", whole)
+
+
+@pytest.mark.slow
+def test_four_processes_two_of_which_are_killed_end_with_the_cells_of_one(tmp_path, rows):
+    folder, forking = tmp_path / "robbed", Path(__file__).parent / "forking_sweeps.py"
+    changes = decided(folder, decide="rows").model_dump(mode="json", include=CHANGED)
+    command = [sys.executable, forking, folder, torch.get_num_threads(), "robbed", json.dumps(changes)]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    same(folder, rows)
+
+
+def test_batches_that_travel_end_with_the_cells_of_one_process(tmp_path, rows):
+    """As on Ray: a worker that never sees the folder, and jobs and outcomes that are copied on their way."""
+    config = decided(tmp_path / "sent", decide="rows")
+    worker = ray_executor._Worker(config.model_dump(mode="json"), str(tmp_path / "not there"))
+
+    class Sent:
+        def __init__(self):
+            self.jobs = []
+
+        def free(self):
+            return int(not self.jobs)
+
+        def start(self, job):
+            self.jobs.append(pickle.loads(pickle.dumps(job)))
+
+        def outcomes(self):
+            yield from pickle.loads(pickle.dumps(worker.run(self.jobs.pop())))
+
+    run_sweeps([config], progress=False, executor=Sent())
+    same(config.output_path, rows)
 
 
 def test_a_raised_limit_grows_what_is_not_answered_and_asks_nothing_twice(tmp_path, asked):
@@ -163,9 +237,8 @@ def test_one_folder_is_decided_in_one_way(tmp_path, change, told):
         run_sweep(decided(tmp_path / "sweep", **small, **change), progress=False)
 
 
-def test_the_board_judges_each_row_at_its_look_and_says_so(tmp_path, fixed):
-    folder = tmp_path / "sweep"
-    run_sweep(decided(folder, decide="rows"), progress=False)
+def test_the_board_judges_each_row_at_its_look_and_says_so(rows, fixed):
+    folder = rows
     board = compare(read_collection([folder]))
     assert not board.problems
     planned = looks(LOOKS)
@@ -194,6 +267,12 @@ def test_several_processes_launched_together_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "joined_processes", lambda: Two)
     with pytest.raises(ArgumentError, match="decide: start the sweep as one process, or as several on one folder"):
         run_sweep(decided(tmp_path / "sweep"), progress=False)
+
+
+@pytest.mark.parametrize("part", ["development", "test"])
+def test_a_part_of_the_documents_is_not_decided(tmp_path, part):
+    with pytest.raises(ArgumentError, match=f"^decide=walk and part={part} exclude one another; leave one"):
+        decided(tmp_path / "sweep", part=part)
 
 
 def test_a_folder_may_hold_both_kinds_of_cells(tmp_path):

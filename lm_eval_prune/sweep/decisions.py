@@ -27,7 +27,7 @@ from lm_eval_prune.variants import DENSE, Variant
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Decisions", "Outcomes", "outcomes_of", "planned_looks", "verdict_of"]
+__all__ = ["Decisions", "Outcomes", "outcomes_of", "paired", "planned_looks", "verdict_of"]
 
 GIVE_UP = 0.05
 """A row whose chance of an answer, with all documents, is below this stops: the chance is predictive power."""
@@ -117,11 +117,8 @@ class Decisions:
             self._verdicts[key, look.number] = found
         return self._verdicts[key, look.number]
 
-    def verdict_of_cell(self, outcomes: Outcomes, dense: Outcomes, look: Look, rows: int = 1) -> str:
+    def verdict_of_cell(self, changes: UnitChanges, look: Look, rows: int = 1) -> str:
         """What one cell's documents say at a look; `not shown` where they leave it open."""
-        changes = _paired(outcomes, dense)
-        if changes is None:
-            return ""
         return verdict_of(stacked([(1.0, changes)]), look, look, self.settings.margin, rows, alone=True) or OPEN
 
     def outcomes(self, cell: str) -> Outcomes | None:
@@ -137,7 +134,7 @@ class Decisions:
 
     def _changes(self, cell: str, dense: str | None, look: int) -> UnitChanges | None:
         mine, theirs = self.outcomes(cell), self.outcomes(dense) if dense is not None else None
-        return None if mine is None or theirs is None else _paired(mine.until(look), theirs.until(look))
+        return None if mine is None or theirs is None else paired(mine.until(look), theirs.until(look))
 
     def _known(self, cell: str) -> tuple[int, Outcomes | None]:
         path = disk.cell_path(self.folder, cell)
@@ -235,7 +232,7 @@ def _z_of(factor: float) -> float:
     return float(-ndtri(LEVEL / factor / 2))
 
 
-def _paired(mine: Outcomes, dense: Outcomes) -> UnitChanges | None:
+def paired(mine: Outcomes, dense: Outcomes) -> UnitChanges | None:
     """Changes on the documents of both; None where there are none, or they are no outcomes between 0 and 1."""
     shared, ours, theirs = np.intersect1d(mine.doc_ids, dense.doc_ids, return_indices=True)
     first, second = mine.values[ours], dense.values[theirs]

@@ -13,11 +13,13 @@ from lm_eval_prune.sequential import documents_at
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim
 from lm_eval_prune.sweep.config import SweepConfig
-from lm_eval_prune.sweep.decisions import Decisions, outcomes_of
+from lm_eval_prune.sweep.decisions import Decisions, outcomes_of, paired
 from lm_eval_prune.sweep.jobs import CellBatch, Group, Growth, Outcome
 from lm_eval_prune.sweep.plan import Plan
-from lm_eval_prune.sweep.queues import CellQueue
+from lm_eval_prune.sweep.queues import CellQueue, to_dense
+from lm_eval_prune.sweep.results import headline
 from lm_eval_prune.sweep.schema import DecideSettings
+from lm_eval_prune.unit_intervals import UnitChanges
 from lm_eval_prune.variants import DENSE
 
 __all__ = ["GrowingQueue"]
@@ -75,6 +77,7 @@ class GrowingQueue(CellQueue):
         for sample in found.samples:
             sample["look"] = arrived[sample["doc_id"]]
         last = documents_at(total, self.settings.limits, self.decisions.looks[-1], self.settings.seed, group.task)
+        changes, rows = self._changes(cell, found), self.decisions.rows_at(group.num_fewshot)
         block["decide"] = {
             "mode": self.settings.mode,
             "margin": self.settings.margin,
@@ -83,17 +86,28 @@ class GrowingQueue(CellQueue):
             "factor": growth.look.factor,
             "documents": len(arrived),
             "planned": len(last),
-            "verdict": self._verdict(cell, group, growth, found),
+            "verdict": "" if changes is None else self.decisions.verdict_of_cell(changes, growth.look, rows),
         }
 
-    def _verdict(self, cell: str, group: Group, growth: Growth, found: CellResult) -> str:
+    def line(self, cell: str, found: CellResult) -> str:
+        """With the documents that it has by now, and the difference on these: the dense model may have more."""
+        shown = headline(found.results, self.row_of[cell].task)
+        documents = len({sample["doc_id"] for sample in found.samples})
+        if shown is None or self._growing[cell].look.number == self.decisions.looks[-1].number:
+            return super().line(cell, found)
+        changes = self._changes(cell, found)
+        line = f"{self.named(cell)}, {documents} documents: {shown.name} {shown.value:.4f}"
+        return line if changes is None else line + to_dense(float(changes.difference))
+
+    def _changes(self, cell: str, found: CellResult) -> UnitChanges | None:
+        """What a cell that was computed changes against dense, on its documents; None where that is not known."""
+        group = self.missing[cell]
         dense = self._dense.get((group.task, group.num_fewshot, group.fewshot_seed))
         theirs = self.decisions.outcomes(dense) if dense not in (None, cell) else None
         mine = outcomes_of(found.results, found.samples)
         if theirs is None or mine is None:
-            return ""
-        rows = self.decisions.rows_at(group.num_fewshot)
-        return self.decisions.verdict_of_cell(mine, theirs.until(growth.look.number), growth.look, rows)
+            return None
+        return paired(mine, theirs.until(self._growing[cell].look.number))
 
     def _look_again(self) -> None:
         """What is missing now, by what anybody has computed meanwhile."""

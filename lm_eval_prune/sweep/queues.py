@@ -32,7 +32,7 @@ from lm_eval_prune.sweep.sources import INDUCTION, importance_path
 from lm_eval_prune.sweep.worker import importance_config, induction_config, means_config
 from lm_eval_prune.variants import DENSE
 
-__all__ = ["CellQueue", "ImportanceQueue", "Queue"]
+__all__ = ["CellQueue", "ImportanceQueue", "Queue", "to_dense"]
 
 logger = logging.getLogger(__name__)
 
@@ -222,9 +222,9 @@ class CellQueue:
         self.complete(cell, block, found)
         disk.write_cell(self.folder, cell, {**found.results, "cell": block}, found.samples)
         failed = "".join(f"; {name}: {why}" for name, why in found.failed_metrics.items())
-        self.say(self._line(cell, found.results) + failed)
+        self.say(self.line(cell, found) + failed)
         if self.tracker is not None:
-            self.tracker.log(self._named(cell), self._tracked(cell, found.results), found.results)
+            self.tracker.log(self.named(cell), self._tracked(cell, found.results), found.results)
 
     def complete(self, cell: str, block: dict[str, Any], found: CellResult) -> None:
         """What is to be said of a cell beside its results, before it is written."""
@@ -242,7 +242,7 @@ class CellQueue:
 
     def _fail(self, cell: str, failure: Failure) -> None:
         disk.write_failure(self.folder, self.row_of[cell], failure.kind, failure.message)
-        self.say(f"failed: {self._named(cell)}: {failure.kind}: {failure.message}")
+        self.say(f"failed: {self.named(cell)}: {failure.kind}: {failure.message}")
 
     def settled(self, cell: str) -> bool:
         """Whether the cell is there, or has failed."""
@@ -263,22 +263,27 @@ class CellQueue:
             return True
         return False
 
-    def _line(self, cell: str, results: dict[str, Any]) -> str:
+    def line(self, cell: str, found: CellResult) -> str:
+        """What is said of a cell that was computed."""
         row = self.row_of[cell]
-        if (found := headline(results, row.task)) is None:
-            return f"{self._named(cell)}: no metric that is a number"
-        line = f"{self._named(cell)}: {found.name} {found.value:.4f}"
+        if (shown := headline(found.results, row.task)) is None:
+            return f"{self.named(cell)}: no metric that is a number"
+        line = f"{self.named(cell)}: {shown.name} {shown.value:.4f}"
         dense = next((r for r in self.plan.rows if r.variant == DENSE and r[1:4] == row[1:4]), None)
         if dense is None or dense.cell == cell:
             return line
         try:
             there = disk.read_cell(disk.cell_path(self.folder, dense.cell), samples=False)
-            base = there["results"][row.task][found.key]
-            return f"{line} ({round(found.value - base, 4) + 0.0:+.4f} to dense)"
+            return line + to_dense(shown.value - there["results"][row.task][shown.key])
         except (FileFormatError, KeyError, TypeError):  # not there yet, damaged, or without this metric
             return line
 
-    def _named(self, cell: str) -> str:
+    def named(self, cell: str) -> str:
         row = self.row_of[cell]
         draw = f", draw {row.fewshot_seed}" if len(self.config.fewshot_seeds) > 1 else ""
         return f"{row.variant} on {row.task}, {row.num_fewshot}-shot{draw}"
+
+
+def to_dense(difference: float) -> str:
+    """` (-0.0200 to dense)`."""
+    return f" ({round(difference, 4) + 0.0:+.4f} to dense)"
