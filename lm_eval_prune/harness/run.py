@@ -20,6 +20,7 @@ from lm_eval_prune.harness.arguments import require_device
 from lm_eval_prune.harness.precision import with_cpu_precision
 from lm_eval_prune.harness.run_options import describe, each_warning_once
 from lm_eval_prune.harness.task_files import read_regular_files_alone, require_include_path, require_task_files
+from lm_eval_prune.harness.task_index import quick
 from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.harness.trackers import require_packages
 from lm_eval_prune.limits import checked_limit
@@ -55,7 +56,7 @@ def run_harness(arguments: Sequence[str]) -> None:
         from lm_eval_prune.harness.metrics import every_evaluation_guarded
         from lm_eval_prune.harness.quiet import git_without_errors
 
-        with every_evaluation_guarded(), each_warning_once(), git_without_errors():
+        with every_evaluation_guarded(), each_warning_once(), git_without_errors(), quick():
             harness.execute(options)
 
 

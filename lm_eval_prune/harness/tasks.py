@@ -24,6 +24,7 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import registration
 from lm_eval_prune.harness.task_files import read_regular_files_alone, require_include_path
+from lm_eval_prune.harness.task_index import quick
 from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.model_args import parse_model_args
 from lm_eval_prune.text import message_of
@@ -228,7 +229,8 @@ def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManag
     compile_once()
     read_regular_files_alone()
     try:
-        return TaskManager(include_path=include_path, include_defaults=include_defaults)
+        with quick():
+            return TaskManager(include_path=include_path, include_defaults=include_defaults)
     except Exception as error:  # whatever lies in a stranger's folder
         if include_path is None:
             raise
