@@ -61,8 +61,8 @@ def masked(model: Model, mask: PruningMask, means: Means | None = None) -> Itera
             there = decoder.removed.kept_heads(layer)
             told = None if means is None else means.heads[layer, list(there)].flatten()
             gate = AblatedHeads(heads, there, decoder.head_dim, told)
-            hooks.callback(decoder.head_outputs[layer].register_forward_pre_hook(gate).remove)  # type: ignore[union-attr]
+            hooks.enter_context(decoder.head_outputs[layer].register_forward_pre_hook(gate))  # type: ignore[union-attr]
         for layer in mask.pruned_ffns:
             added = partial(constant, None if means is None else means.ffns[layer])
-            hooks.callback(decoder.ffn_outputs[layer].register_forward_hook(added).remove)  # type: ignore[union-attr]
+            hooks.enter_context(decoder.ffn_outputs[layer].register_forward_hook(added))  # type: ignore[union-attr]
         yield model

@@ -110,7 +110,7 @@ def _run(action: str, module) -> None:  # type: ignore[no-untyped-def]
         import importlib
 
         getattr(importlib.import_module(home), function)(module)
-    except Exception:
+    except Exception:  # whatever it is, the import goes on
         import logging
 
         logging.getLogger(__name__).debug("%s failed for %s", action, getattr(module, "__name__", ""), exc_info=True)

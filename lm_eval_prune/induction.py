@@ -7,7 +7,7 @@ at once from the queries and keys that the layer attends with, so that no whole 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -190,15 +190,14 @@ def _over_layers(trunk: Trunk, decoder: Decoder, tokens: list[int], visit: Visit
 def _normed(trunk: Trunk, layer: int) -> Iterator[list[Tensor]]:
     """Collects what the norm behind a layer's attention multiplies with; nothing where there is none."""
     scales: list[Tensor] = []
-    handles = [
-        norm.register_forward_hook(lambda module, args, output: scales.append((output / args[0])[0].nan_to_num()))
-        for norm in trunk.places.attention_norms_behind(layer)
-    ]
-    try:
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        scales.append((output / args[0])[0].nan_to_num())
+
+    with ExitStack() as hooks:
+        for norm in trunk.places.attention_norms_behind(layer):
+            hooks.enter_context(norm.register_forward_hook(keep))
         yield scales
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _copied_by(trunk: Trunk, decoder: Decoder, tokens: list[int]) -> Tensor:

@@ -7,7 +7,6 @@ would: what a class makes of a layer's number, or of the number of heads, shows 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -17,17 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from lm_eval_prune.compaction.trial import TOKENS, TOLERANCE, behind_cache
+from lm_eval_prune.compaction.trial import why_not
 from lm_eval_prune.compaction.weights import Weights
 from lm_eval_prune.compaction.zeroed import ZeroedWeight, zeroed_weights
 from lm_eval_prune.decoders.cuts import tensors_of
-from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.family import kind_and_settings
 from lm_eval_prune.decoders.places import places_of
 from lm_eval_prune.decoders.skeleton import skeleton_of
 from lm_eval_prune.decoders.stock import Origin, StockLayout, stock_layout
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.text import one_line
 
 if TYPE_CHECKING:
     from lm_eval_prune.decoders.places import Places
@@ -71,10 +69,8 @@ def require_stock(config: Any, mask: PruningMask, layout: str) -> StockLayout:
     gone = [layer for layer in range(mask.num_hidden_layers) if layer not in found.kept_layers]
     leading = next((at for at, layer in enumerate(gone) if layer != at), len(gone))
     lost = layout != "layers" and any(mask.pruned_heads.get(layer) for layer in found.kept_layers)
-    kind: Any = type(original)
-    content = json.dumps(original.to_dict(), default=str, sort_keys=True)
     whole = _keeps_groups_whole(config, mask, found)
-    if reason := _refusal(kind, content, layout, leading > 0, len(gone) > leading, lost, whole):
+    if reason := _refusal(*kind_and_settings(original), layout, leading > 0, len(gone) > leading, lost, whole):
         raise UnsupportedModelError(f"layout={layout}: {original.model_type}: {reason}; ragged and zeroed remain")
     return found
 
@@ -86,38 +82,28 @@ def _keeps_groups_whole(config: Any, mask: PruningMask, layout: StockLayout) -> 
 
 
 @functools.cache
-def _refusal(kind: Any, content: str, layout: str, first: bool, inner: bool, lost: bool, groups: bool) -> str | None:
+def _refusal(kind: Any, settings: str, layout: str, first: bool, inner: bool, lost: bool, groups: bool) -> str | None:
     """Why a small model of this kind and these settings cannot be written so; None where it can."""
-    from lm_eval_prune.ablation import masked
-    from lm_eval_prune.decoders.tiny import shrunk, tiny_model
 
-    try:
-        model: Any = tiny_model(shrunk(kind, json.loads(content)))
+    def compact(model: Any) -> tuple[PruningMask, Any]:
         mask = _mask(places_of(model), first, inner, lost, groups)
-        ids = torch.randint(
-            3, text_config(model.config).vocab_size, (2, TOKENS), generator=torch.Generator().manual_seed(0)
-        )
         with tempfile.TemporaryDirectory() as folder:
             held = {name: each.detach().clone() for name, each in tensors_of(model).items()}
             save_file(held, Path(folder, "model.safetensors"))
             found = stock_layout(model.config, mask, layout)
             parts = stock_weights(Weights.of(folder), model.config, mask, found, folder)
-            smaller: Any = type(model)(found.config)
+            smaller = type(model)(found.config)
             smaller.load_state_dict({name: part.read() for name, part in parts.items()}, strict=False)
-            smaller.tie_weights()
-            smaller.eval()
-        with torch.no_grad(), masked(model, mask):
-            expected = [model(ids).logits, *behind_cache(model, ids)]
-        with torch.no_grad():
-            computed = [smaller(ids).logits, *behind_cache(smaller, ids)]
-    except UnsupportedModelError as error:
-        return one_line(error)
-    except Exception as error:  # whatever a model of any shape raises when its parts are not where they were
-        return f"its class does not run in this layout: {type(error).__name__}: {one_line(error)[:200]}"
-    for one, another in zip(computed, expected, strict=True):
-        if (one - another).abs().max() > TOLERANCE * (1 + another.abs().max()):
-            return "a small model of its class computes something else in this layout"
-    return None
+        smaller.tie_weights()
+        return mask, smaller.eval()
+
+    return why_not(
+        kind,
+        settings,
+        compact,
+        fails="its class does not run in this layout",
+        differs="a small model of its class computes something else in this layout",
+    )
 
 
 def _mask(whole: Places, first: bool, inner: bool, lost: bool, groups: bool) -> PruningMask:

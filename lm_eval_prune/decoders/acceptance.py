@@ -7,16 +7,14 @@ show, `decoder_of` finds on the model itself.
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 from lm_eval_prune.decoders import require_supported
-from lm_eval_prune.decoders.family import is_proven, text_config
+from lm_eval_prune.decoders.family import is_proven, kind_and_settings
 from lm_eval_prune.errors import UnsupportedModelError
 
 __all__ = ["require_accepted"]
 
-TOKENS = 24
 SEQUENCE_TO_SEQUENCE = "seq2seq"
 """What the harness's argument `backend` calls encoder-decoders."""
 
@@ -41,9 +39,7 @@ def require_accepted(config: Any, name: str, backend: str | None = None) -> None
         except UnsupportedModelError as error:
             reason = str(error)
         else:
-            kind: Any = type(original)
-            content = json.dumps(original.to_dict(), default=str, sort_keys=True)
-            reason = None if is_proven(original) else _refusal(kind, content)
+            reason = None if is_proven(original) else _refusal(*kind_and_settings(original))
     if reason is not None:
         reason = reason.rpartition("not supported: ")[2]
         raise UnsupportedModelError(f"{name}: model type {config.model_type!r} is not supported: {reason}")
@@ -57,21 +53,20 @@ def _is_encoder_decoder(config: Any, backend: str | None) -> bool:
 
 
 @functools.lru_cache(maxsize=8)
-def _refusal(kind: Any, content: str) -> str | None:
+def _refusal(kind: Any, settings: str) -> str | None:
     """Why a small model with these settings fails the proof; None also where there is none that computes."""
     import torch
 
     from lm_eval_prune.decoders.places import places_of
     from lm_eval_prune.decoders.proof import require_proof
-    from lm_eval_prune.decoders.tiny import shrunk, tiny_model
+    from lm_eval_prune.decoders.specimen import sample_ids
+    from lm_eval_prune.decoders.tiny import small_model
 
     try:
-        model = tiny_model(shrunk(kind, json.loads(content)))
+        model = small_model(kind, settings)
         places = places_of(model)
-        vocabulary = text_config(model.config).vocab_size
-        ids = torch.randint(3, vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            model(input_ids=ids, use_cache=False)
+            model(input_ids=sample_ids(model), use_cache=False)
     except Exception:  # of any kind: small dimensions that do not fit one another say nothing of the real ones
         return None
     try:

@@ -54,7 +54,6 @@ def cuts_of(places: Places, mask: PruningMask, *, constants: bool = False) -> di
 
     `constants`: whether something stands for what goes (`folding.py`).
     """
-    names = {id(module): name for name, module in places.model.named_modules()}
     cuts = {}
     for index in sorted({*mask.pruned_heads, *mask.pruned_ffns}):
         block = places.layers[index].module
@@ -64,7 +63,7 @@ def cuts_of(places: Places, mask: PruningMask, *, constants: bool = False) -> di
             if part.goes(mask, index) and not (part.ffn and stays):
                 gone[part.name].append(part)
         for name, parts in gone.items():
-            cuts[f"{names[id(block)]}.{name}"] = _without(parts, block.get_parameter(name).shape)
+            cuts[f"{places.path(index)}.{name}"] = _without(parts, block.get_parameter(name).shape)
     return cuts
 
 

@@ -43,7 +43,6 @@ def cut(model: Any) -> None:
     """Take out of a whole model, or of a base model alone, what its configuration says is removed."""
     removed, whole = model.config.removed, skeleton_of(model.config)
     constants = model.config.pruning_means is not None
-    names = {id(module): name for name, module in whole.model.named_modules()}
     is_base = not isinstance(model, type(whole.model))
     prefix = f"{whole.model.base_model_prefix}." if is_base else ""
     for name, left in cuts_of(whole, removed, constants=constants).items():
@@ -51,7 +50,7 @@ def cut(model: Any) -> None:
         if not left.is_empty:
             _shorten(model.get_submodule(path), kind, left.of(getattr(model.get_submodule(path), kind).detach()))
     for index in range(removed.num_hidden_layers):
-        block = model.get_submodule(names[id(whole.layers[index].module)].removeprefix(prefix))
+        block = model.get_submodule(whole.path(index).removeprefix(prefix))
         _cut_layer(block, whole, index, removed, constants=constants)
 
 

@@ -7,6 +7,7 @@ A family is what transformers calls a model type. Paths are those of submodules:
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FunctionType
@@ -23,6 +24,7 @@ __all__ = [
     "family_of",
     "is_known",
     "is_proven",
+    "kind_and_settings",
     "length_dependent",
     "model_type_of",
     "submodule",
@@ -100,6 +102,11 @@ def text_config(config: Any) -> Any:
     """The configuration of the text decoder: `config` itself but for models of text and more."""
     nested = getattr(config, "get_text_config", None)
     return config if nested is None else nested(decoder=True)
+
+
+def kind_and_settings(config: Any) -> tuple[Any, str]:
+    """The class of a transformers `config`, and all that it says: what is found of it once is kept by these."""
+    return type(config), json.dumps(config.to_dict(), default=str, sort_keys=True)
 
 
 def length_dependent(config: Any) -> str:

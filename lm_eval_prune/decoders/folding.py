@@ -51,10 +51,9 @@ def folded(places: Places, mask: PruningMask, means: Means | None) -> dict[str, 
 
     Without `means`, of a model with constants for what was gone before, they are zero.
     """
-    names = {id(module): name for name, module in places.model.named_modules()}
     family, width, gone = places.family, places.head_dim, mask - places.removed
     found = {
-        f"{names[id(places.layers[index].module)]}.{family.added}.bias": Folded(
+        f"{places.path(index)}.{family.added}.bias": Folded(
             torch.zeros(_width(places)) if means is None else means.ffns[index]
         )
         for index in gone.pruned_ffns
@@ -64,7 +63,7 @@ def folded(places: Places, mask: PruningMask, means: Means | None) -> dict[str, 
     for index, pruned in gone.pruned_heads.items():
         layer, there = places.layers[index], places.removed.kept_heads(index)
         ranges = [(there.index(head) * width, (there.index(head) + 1) * width) for head in pruned]
-        path = f"{names[id(layer.module)]}.{family.output}"
+        path = f"{places.path(index)}.{family.output}"
         found[f"{path}.bias"] = Folded(
             mean=means.heads[index, list(pruned)].flatten(),
             weight=f"{path}.weight",

@@ -71,7 +71,7 @@ def narrowed(
         stack.enter_context(lent(forwards))
         if pruned and stage.ffn and layer.down is None and layer.added is not None:  # a mixture of experts
             added = partial(constant, None if means is None else means.ffns[index])
-            stack.callback(layer.added.register_forward_hook(added).remove)
+            stack.enter_context(layer.added.register_forward_hook(added))
         yield
 
 

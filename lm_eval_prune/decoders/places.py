@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lm_eval_prune.decoders import removed_from
 from lm_eval_prune.decoders.constant import Constant
-from lm_eval_prune.decoders.family import Family, family_of, is_proven, submodule, text_config
+from lm_eval_prune.decoders.family import POSITIONS, Family, family_of, is_proven, submodule, text_config
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -109,6 +109,22 @@ class Places:
         """Every configuration that a module of the model reads its attention implementation from."""
         found = [getattr(module, "config", None) for module in self.model.modules()]
         return list({id(each): each for each in found if hasattr(each, "_attn_implementation_internal")}.values())
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """id of a module -> its name in the model."""
+        return {id(module): name for name, module in self.model.named_modules()}
+
+    def path(self, layer: int) -> str:
+        """The name of a layer in the model."""
+        return self.names[id(self.layers[layer].module)]
+
+    @property
+    def positions(self) -> nn.Embedding | None:
+        """The table of learned positions, beside the layers; most families compute theirs."""
+        holder = submodule(self.base, self.family.layers.rpartition(".")[0])
+        table = next((found for name in POSITIONS if (found := getattr(holder, name, None)) is not None), None)
+        return table if isinstance(table, nn.Embedding) else None
 
     @cached_property
     def layer_of_attention(self) -> dict[int, int]:

@@ -168,7 +168,7 @@ class _Proof(Specimen):
                     made[path] = output.detach().requires_grad_()
                     return made[path]
 
-                hooks.callback(module.register_forward_hook(keep).remove)
+                hooks.enter_context(module.register_forward_hook(keep))
             self.trunk.layer(self.middle, stream, calls)
             if not inputs or len(made) < len(maps):
                 return "its attention is not made of its maps to queries, keys and values"

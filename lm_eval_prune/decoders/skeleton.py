@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lm_eval_prune.decoders import LinearWeights
-from lm_eval_prune.decoders.family import POSITIONS, submodule
+from lm_eval_prune.decoders.family import kind_and_settings, submodule
 from lm_eval_prune.decoders.places import places_of, width_in, width_out
 from lm_eval_prune.decoders.slices import num_products, parts_of
 from lm_eval_prune.errors import UnsupportedModelError
@@ -36,7 +35,7 @@ def skeleton_of(config: Any) -> Places:
     Raises UnsupportedModelError.
     """
     config = getattr(config, "original_config", config)
-    key = json.dumps(config.to_dict(), default=str, sort_keys=True)
+    key = kind_and_settings(config)
     if key not in _skeletons:
         if len(_skeletons) > 8:
             _skeletons.clear()
@@ -44,7 +43,7 @@ def skeleton_of(config: Any) -> Places:
     return _skeletons[key]
 
 
-_skeletons: dict[str, Places] = {}
+_skeletons: dict[tuple[Any, str], Places] = {}
 
 
 def empty_model(config: Any) -> Any:
@@ -83,8 +82,8 @@ def device_map_of(
 
 def layer_paths(model: Any) -> list[str]:
     """The names of its layers, from the model."""
-    names = {id(module): name for name, module in model.named_modules()}
-    return [names[id(layer.module)] for layer in places_of(model).layers]
+    places = places_of(model)
+    return [places.path(layer) for layer in range(places.num_hidden_layers)]
 
 
 def output_path(model: Any) -> str:
@@ -104,11 +103,8 @@ def products(places: Places) -> int:
 
 def learned_positions_of(places: Places) -> int | None:
     """Rows of the table of positions that a token can have; None where positions are computed."""
-    holder = submodule(places.base, places.family.layers.rpartition(".")[0])
-    table = next((found for name in POSITIONS if (found := getattr(holder, name, None)) is not None), None)
-    if not isinstance(table, torch.nn.Embedding):
-        return None
-    return table.num_embeddings - getattr(table, "offset", 0)
+    table = places.positions
+    return None if table is None else table.num_embeddings - getattr(table, "offset", 0)
 
 
 def linear_weights_of(places: Places) -> LinearWeights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 
 from lm_eval_prune.decoders.ablated import AblatedHeads, constant
 from lm_eval_prune.decoders.attention import Attention, attended_densely
+from lm_eval_prune.decoders.family import text_config
 from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
 
     from lm_eval_prune.decoders.places import Layer, Places
 
-__all__ = ["TOKENS", "Specimen", "read_by", "short_windows", "without_ffn", "without_head"]
+__all__ = ["TOKENS", "Specimen", "read_by", "sample_ids", "short_windows", "without_ffn", "without_head"]
 
 TOKENS, WINDOW = 24, 8
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest difference, relative to the largest number, that counts as equal."""
+
+
+def sample_ids(model: Any) -> Tensor:
+    """Two texts of random tokens, (2, TOKENS)."""
+    vocabulary = text_config(model.config).vocab_size
+    return torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
 
 
 class Specimen:
@@ -31,8 +38,7 @@ class Specimen:
 
     def __init__(self, places: Places) -> None:
         self.places, self.model, self.trunk = places, places.model, Trunk(places.model)
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(3, self.trunk.vocab_size, (2, TOKENS), generator=generator)
+        ids = sample_ids(self.model)
         ids[1, : TOKENS // 2] = ids[0, : TOKENS // 2]
         self.ids = ids.to(self.trunk.device)
         self.middle = places.num_hidden_layers // 2
@@ -63,33 +69,20 @@ class Specimen:
 def read_by(module: Any) -> Iterator[list[Tensor]]:
     """Inside, what `module` is given is noted."""
     inputs: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
-    try:
+    with module.register_forward_pre_hook(lambda module, args: inputs.append(args[0])):
         yield inputs
-    finally:
-        handle.remove()
 
 
-@contextmanager
-def without_head(places: Places, layer: int, head: int) -> Iterator[None]:
-    """Inside, what an output map reads of a head is zero."""
+def without_head(places: Places, layer: int, head: int) -> AbstractContextManager[Any]:
+    """A block in which what an output map reads of a head is zero."""
     gate = AblatedHeads((head,), tuple(range(places.num_attention_heads)), places.head_dim)
-    handle = places.layers[layer].output.register_forward_pre_hook(gate)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return places.layers[layer].output.register_forward_pre_hook(gate)
 
 
-@contextmanager
-def without_ffn(layer: Layer) -> Iterator[None]:
-    """Inside, the layer's FFN adds nothing."""
+def without_ffn(layer: Layer) -> AbstractContextManager[Any]:
+    """A block in which the layer's FFN adds nothing."""
     added: Any = layer.added
-    handle = added.register_forward_hook(partial(constant, None))
-    try:
-        yield
-    finally:
-        handle.remove()
+    return added.register_forward_hook(partial(constant, None))
 
 
 @contextmanager

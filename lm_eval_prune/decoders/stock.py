@@ -16,7 +16,7 @@ import torch
 
 from lm_eval_prune.decoders.compacted_config import FOREIGN
 from lm_eval_prune.decoders.cuts import WHOLE, Cut, cuts_of, tensors_of
-from lm_eval_prune.decoders.family import POSITIONS, submodule, text_config
+from lm_eval_prune.decoders.family import submodule, text_config
 from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
@@ -219,8 +219,7 @@ def _configuration(whole: Places, kept: tuple[int, ...], heads: PruningMask) -> 
 def _origins(whole: Places, model: Any, kept: tuple[int, ...], heads: PruningMask) -> dict[str, Origin]:
     """Raises UnsupportedModelError where a weight of the stock class is not what the mask leaves."""
     cuts, there = cuts_of(whole, heads), tensors_of(whole.model)
-    names = {id(module): name for name, module in whole.model.named_modules()}
-    prefix = names[id(whole.layers[0].module)].removesuffix("0")
+    prefix = whole.path(0).removesuffix("0")
     found, smaller = {}, tensors_of(model)
     for name, tensor in smaller.items():
         of = name
@@ -251,20 +250,19 @@ def _shape(tensor: torch.Tensor, cut: Cut) -> tuple[int, ...]:
 
 def _move_bias(whole: Places, origins: dict[str, Origin], kept: tuple[int, ...], dropped: int, layout: str) -> None:
     """Let the output map's bias of a layer that goes be added where a constant is, before it."""
-    names = {id(module): name for name, module in whole.model.named_modules()}
     layer = whole.layers[dropped]
     if getattr(layer.output, "bias", None) is None:
         return  # nothing times anything, through a norm of it or not, is nothing
     before = [place for place, kept_layer in enumerate(kept) if kept_layer < dropped]
     target = None
     if not whole.attention_norms_behind(dropped):
-        target = _bias_behind_ffn(whole, kept, before[-1]) if before else _positions(whole, names)
+        target = _bias_behind_ffn(whole, kept, before[-1]) if before else _positions(whole)
     if target is None or target not in origins:
         raise UnsupportedModelError(
             f"layout={layout}: layer {dropped} is pruned whole, but the bias of its {whole.family.output} stays, and "
             f"nothing before it takes a constant{INSTEAD}"
         )
-    origin, bias = origins[target], f"{names[id(layer.output)]}.bias"
+    origin, bias = origins[target], f"{whole.names[id(layer.output)]}.bias"
     origins[target] = replace(origin, added=(*origin.added, bias))
 
 
@@ -278,12 +276,9 @@ def _bias_behind_ffn(whole: Places, kept: tuple[int, ...], place: int) -> str | 
         or any(submodule(layer.module, path) is layer.added for path in whole.family.ffn_norms)
     ):
         return None
-    names = {id(module): name for name, module in whole.model.named_modules()}
-    path = names[id(layer.module)]
-    return f"{path.removesuffix(str(kept[place]))}{place}{names[id(down)].removeprefix(path)}.bias"
+    path = whole.path(kept[place])
+    return f"{path.removesuffix(str(kept[place]))}{place}{whole.names[id(down)].removeprefix(path)}.bias"
 
 
-def _positions(whole: Places, names: dict[int, str]) -> str | None:
-    holder = submodule(whole.base, whole.family.layers.rpartition(".")[0])
-    table = next((found for name in POSITIONS if (found := getattr(holder, name, None)) is not None), None)
-    return f"{names[id(table)]}.weight" if isinstance(table, torch.nn.Embedding) else None
+def _positions(whole: Places) -> str | None:
+    return None if whole.positions is None else f"{whole.names[id(whole.positions)]}.weight"

@@ -5,6 +5,7 @@ For proofs that the real dimensions would make slow: the classes are the same, s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,16 @@ from lm_eval_prune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["NUM_HEADS", "NUM_LAYERS", "VOCABULARY", "causal_lm_types", "shrunk", "tiny_config", "tiny_model"]
+__all__ = [
+    "NUM_HEADS",
+    "NUM_LAYERS",
+    "VOCABULARY",
+    "causal_lm_types",
+    "shrunk",
+    "small_model",
+    "tiny_config",
+    "tiny_model",
+]
 
 NUM_LAYERS = 4
 NUM_HEADS = 4
@@ -154,7 +164,7 @@ def shrunk(kind: Any, settings: Mapping[str, Any]) -> PreTrainedConfig:
     small = {key: value for key, value in settings.items() if key not in ("model_type", "auto_map", "dtype")}
     try:
         return kind(**_merged({**small, **_shrunk(settings)}, _ODD.get(kind.model_type, {})))
-    except Exception as error:
+    except Exception as error:  # as above
         raise UnsupportedModelError(f"{kind.model_type}: no small configuration can be made: {_line(error)}") from error
 
 
@@ -177,9 +187,17 @@ def tiny_model(config: str | PreTrainedConfig, *, seed: int = 0, **kwargs: Any) 
             for parameter in model.parameters():
                 if parameter.is_floating_point():
                     parameter.data += NOISE * torch.randn_like(parameter)
-    except Exception as error:
+    except Exception as error:  # as above, in its models
         raise UnsupportedModelError(f"{config.model_type}: no small model can be built: {_line(error)}") from error
     return model.eval()
+
+
+def small_model(kind: Any, settings: str) -> PreTrainedModel:
+    """A tiny model of the classes of configuration class `kind`, with `settings` (of `kind_and_settings`) otherwise.
+
+    Raises UnsupportedModelError where none can be made.
+    """
+    return tiny_model(shrunk(kind, json.loads(settings)))
 
 
 def _shrunk(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
-__all__ = ["LayerCall", "Trunk"]
+__all__ = ["LayerCall", "Trunk", "cache_argument"]
 
 
 @dataclass(frozen=True)
@@ -191,11 +191,8 @@ class Trunk:
         """
         if select is None:
             return self._finished(stream)
-        handle = self.output_layer.register_forward_pre_hook(lambda module, args: (select(args[0]),))
-        try:
+        with self.output_layer.register_forward_pre_hook(lambda module, args: (select(args[0]),)):
             return self._finished(stream)
-        finally:
-            handle.remove()
 
     def finished(self, raw: Tensor) -> Tensor:
         """What the model makes of the output layer's own numbers: scales and caps, element by element; any shape."""
@@ -213,16 +210,12 @@ class Trunk:
 
         ids = torch.zeros(stream.shape[:2], dtype=torch.long, device=self.device)
         # Positions that every model has: as many tokens as there are predictions may be more than it reads.
-        positions = {"position_ids": torch.zeros_like(ids)} if self._takes_positions else {}
+        positions = {"position_ids": torch.zeros_like(ids)} if "position_ids" in _arguments(self.model) else {}
         found = findings.get(self.model)
         watched = found is None or not found.unwatched
         unmasked = attending(self.places, _never) if watched else nullcontext()  # masks, which nobody reads, take long
         with lent((layer, handed) for layer in self.layers), unmasked:
             return self.model(input_ids=ids, use_cache=False, **positions).logits
-
-    @property
-    def _takes_positions(self) -> bool:
-        return "position_ids" in inspect.signature(self.model.forward).parameters
 
     @property
     def device(self) -> torch.device:
@@ -238,6 +231,15 @@ class _Entered(Exception):  # noqa: N818 - no error: a way out of a forward pass
 
 _in_tuples: dict[type, bool] = {}
 """Class of layer -> whether it returns its stream in a tuple."""
+
+
+def _arguments(model: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model.forward).parameters
+
+
+def cache_argument(model: Any) -> str:
+    """What this model calls its key-value cache; versions of transformers differ."""
+    return "cache" if "cache" in _arguments(model) else "past_key_values"
 
 
 def _first_position(base: Any) -> int:

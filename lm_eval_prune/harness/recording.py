@@ -38,7 +38,7 @@ def record_hf(huggingface: ModuleType) -> None:
             from lm_eval_prune.harness.results import with_identity
 
             return with_identity(self, info)
-        except Exception:
+        except Exception:  # whatever it is, the harness's results stay
             logger.debug("no identity of %s", info, exc_info=True)
             return info
 
@@ -71,12 +71,12 @@ def record_evaluator(evaluator: ModuleType) -> None:
     def with_prompt(*args: Any, **kwargs: Any) -> Any:
         try:
             _name_results(inspect.signature(simple_evaluate).bind(*args, **kwargs).arguments)
-        except Exception:
+        except Exception:  # whatever it is, the harness's results stay
             logger.debug("results not named", exc_info=True)
         results = simple_evaluate(*args, **kwargs)
         try:
             _add_prompt(results, inspect.signature(simple_evaluate).bind(*args, **kwargs))
-        except Exception:
+        except Exception:  # whatever it is, the harness's results stay
             logger.debug("prompt not recorded", exc_info=True)
         return results
 
@@ -99,7 +99,7 @@ def _with_chance(original: Any) -> Any:
             levels = chance_of_tasks(call["task_dict"], call["lm"])
             if results is not None and levels:
                 results["chance"] = levels
-        except Exception:
+        except Exception:  # whatever it is, the harness's results stay
             logger.debug("no chance levels", exc_info=True)
         return results
 

@@ -100,7 +100,7 @@ def in_step(lm: PrunedModel) -> Iterator[None]:
     error: Exception | None = None
     try:
         yield
-    except Exception as raised:
+    except Exception as raised:  # of any kind: it is raised again below
         error = raised
     failed = Processes.current().sum(torch.tensor(float(error is not None))) if lm.world_size > 1 else error is not None
     if error is not None:

@@ -132,7 +132,7 @@ def _errors_as_lines() -> Iterator[None]:
         if str(error.name).partition(".")[0] in ("lm_eval", "lm_eval_prune"):
             raise  # a broken installation, whose traceback says more
         raise ArgumentError(f"a package is missing: {message_of(error)}") from error
-    except Exception as error:
+    except Exception as error:  # told apart by where it was raised, and else raised again
         frames = [
             (frame.filename.replace("\\", "/").rpartition("/lm_eval/")[2], frame.name)
             for frame in traceback.extract_tb(error.__traceback__)

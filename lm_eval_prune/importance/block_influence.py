@@ -11,7 +11,7 @@ FFN's is counted behind attention's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -75,9 +75,8 @@ def _turned(model: nn.Module, decoder: Decoder, batch: Batch, part: str) -> Tens
         if part == "layers":
             pair = before, after
         else:
-            with ExitStack() as hooks:
-                if (module := decoder.ffn_outputs[layer]) is not None:
-                    hooks.callback(module.register_forward_hook(partial(constant, None)).remove)
+            module = decoder.ffn_outputs[layer]
+            with nullcontext() if module is None else module.register_forward_hook(partial(constant, None)):
                 between = trunk.layer(layer, before, calls)
             pair = (before, between) if part == "attention" else (between, after)
         found[layer] = (1 - _cosines(*pair)[real.to(after.device)]).sum()

@@ -10,7 +10,6 @@ once and kept in a cache, and all heads of a layer are patched side by side.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
+from lm_eval_prune.decoders.trunk import cache_argument
 from lm_eval_prune.errors import ExampleError, ScoreError
 from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked
 from lm_eval_prune.importance.gradient import frozen
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders import Decoder
 
 __all__ = ["function_vector_scores"]
-
-CACHES = ("cache", "past_key_values")
-"""What versions of transformers call the key-value cache."""
 
 
 def function_vector_scores(
@@ -89,7 +86,7 @@ def _add_last_outputs(model: nn.Module, decoder: Decoder, batch: Batch, sums: Te
     with ExitStack() as hooks:
         for layer, module in enumerate(decoder.head_outputs):
             if module is not None:
-                hooks.callback(module.register_forward_pre_hook(partial(add, layer)).remove)
+                hooks.enter_context(module.register_forward_pre_hook(partial(add, layer)))
         trunk_of(model).run(batch.input_ids.to(input_device(model)))
 
 
@@ -97,7 +94,7 @@ def _effects(model: Any, decoder: Decoder, example: TokenizedExample, means: Ten
     """(layers, heads), float64: what each head's mean adds to the probability of the answer's first token."""
     *context, target = example.tokens
     ids = torch.tensor([context], device=input_device(model))
-    name = next((each for each in CACHES if each in inspect.signature(model.forward).parameters), CACHES[-1])
+    name = cache_argument(model)
     before = model(ids[:, :-1], use_cache=True)[name]
 
     def probabilities(count: int) -> Tensor:
@@ -117,11 +114,8 @@ def _effects(model: Any, decoder: Decoder, example: TokenizedExample, means: Ten
         there = list(decoder.removed.kept_heads(layer))
         if module is None:
             continue
-        handle = module.register_forward_pre_hook(partial(_patched, means[layer, there]))
-        try:
+        with module.register_forward_pre_hook(partial(_patched, means[layer, there])):
             effects[layer, there] = probabilities(len(there)) - unpatched
-        finally:
-            handle.remove()
     return effects
 
 

@@ -233,8 +233,8 @@ def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
     with ExitStack() as hooks:
         if ffn:
             # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.
-            hooks.callback(ffn[0].register_forward_pre_hook(select, prepend=True).remove)
-            hooks.callback(ffn[-1].register_forward_hook(spread, prepend=True).remove)
+            hooks.enter_context(ffn[0].register_forward_pre_hook(select, prepend=True))
+            hooks.enter_context(ffn[-1].register_forward_hook(spread, prepend=True))
         yield
 
 

@@ -50,11 +50,9 @@ def mean_outputs(
                     there = list(decoder.removed.kept_heads(layer))
                     if (module := decoder.head_outputs[layer]) is not None:
                         add = partial(_add_input, head_sums[layer], there, batch)
-                        hooks.callback(module.register_forward_pre_hook(add).remove)
+                        hooks.enter_context(module.register_forward_pre_hook(add))
                     if (module := decoder.ffn_outputs[layer]) is not None:
-                        hooks.callback(
-                            module.register_forward_hook(partial(_add_output, ffn_sums[layer], batch)).remove
-                        )
+                        hooks.enter_context(module.register_forward_hook(partial(_add_output, ffn_sums[layer], batch)))
                 trunk.run(batch.input_ids.to(input_device(model)))
     tokens = sum(len(example.tokens) - 1 for example in tokenized)
     means = [(processes.sum(sums) / tokens).float() for sums in (head_sums, ffn_sums)]

@@ -66,10 +66,10 @@ class Taps:
                     continue
                 tap = partial(self._tap, layer, batch_size, explaining)
                 if self.of_input:
-                    handle = module.register_forward_pre_hook(lambda module, args, tap=tap: (tap(args[0]), *args[1:]))
+                    hook = module.register_forward_pre_hook(lambda module, args, tap=tap: (tap(args[0]), *args[1:]))
                 else:
-                    handle = module.register_forward_hook(lambda module, args, output, tap=tap: tap(output))
-                hooks.callback(handle.remove)
+                    hook = module.register_forward_hook(lambda module, args, output, tap=tap: tap(output))
+                hooks.enter_context(hook)
             yield
 
     def _tap(self, layer: int, batch_size: int, explaining: bool, output: Tensor) -> Tensor:

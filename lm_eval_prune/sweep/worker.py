@@ -78,7 +78,7 @@ class Worker:
     def _cells(self, batch: CellBatch, progress: Callable[[float], None]) -> Iterator[Outcome]:
         try:
             run = self.task_run(batch.group)
-        except Exception as error:
+        except Exception as error:  # whatever a task raises is its cells' failure, and no other's
             yield from (Outcome(cell, Failure.of(error), 0.0) for cell in batch.cells)
             return
         start, settled = time.perf_counter(), 0
@@ -90,7 +90,7 @@ class Worker:
                 if found is not None:
                     value: CellResult | Failure = Failure.of(found) if isinstance(found, ScoreError) else found
                     yield Outcome(cell, value, seconds)
-        except Exception as error:
+        except Exception as error:  # likewise
             free_memory()
             if len(batch.cells) == 1:
                 yield Outcome(batch.cells[0], Failure.of(error), time.perf_counter() - start)
@@ -107,7 +107,7 @@ class Worker:
                 found = prefix_matching_of(induction_config(self.config, self.config.output_path), self.model())
             else:
                 found = scores_of(importance_config(self.config, job, self.config.output_path), self.model())
-        except Exception as error:
+        except Exception as error:  # likewise
             if Processes.current().world_size > 1 and (
                 isinstance(error, ScoreError) or not isinstance(error, PruneError)
             ):
