@@ -21,7 +21,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--budget",
     required=True,
     metavar="KIND=SHARE",
-    help="At most this share of the whole model's parameters, flops (of a token) or kv_bytes: parameters=0.7.",
+    help="At most this share of the whole model's parameters, flops (of a token), kv_bytes, or latency (of a forward "
+    "pass, measured here): parameters=0.7.",
 )
 @click.option("--head_importance", type=FILE, help="Scores of heads; without them no heads go.")
 @click.option("--ffn_importance", type=FILE, help="Scores of FFNs; without them no FFNs go.")
@@ -73,7 +74,7 @@ def command(
         )
         log_at(log_level)
         if dry_run:
-            _print_cost(config, begin(config))
+            _print_cost(config, begin(config, write=False))
             return
         from lm_eval_prune.progress import say
 

@@ -62,7 +62,11 @@ def search(folder, files, budget="parameters=0.6", **changes):
 def made_up_costs(own, share):
     total = int(sum(own)) + 10
     return SimpleNamespace(
-        total=total, allowed=math.floor(share * total), budget="made up", of=lambda unit: int(own[unit.layer])
+        total=total,
+        allowed=math.floor(share * total),
+        budget="made up",
+        of=lambda unit: int(own[unit.layer]),
+        last_of_a_layer=0,
     )
 
 
@@ -136,9 +140,11 @@ def test_values_of_heads_and_ffns_add_up_to_one_each_and_factors_multiply_them()
     assert weighted(units, values, {}) is values
 
 
-@pytest.mark.parametrize("text", ["parameters", "parameters=1", "parameters=0", "latency=0.5", "=0.5", "flops=x"])
+@pytest.mark.parametrize(
+    "text", ["parameters", "parameters=1", "parameters=0", "time=0.5", "latency=2", "=0.5", "flops=x"]
+)
 def test_a_budget_that_is_none_is_one_line(text):
-    with pytest.raises(ArgumentError, match="expected parameters, flops, kv_bytes = a share between 0 and 1"):
+    with pytest.raises(ArgumentError, match="expected parameters, flops, kv_bytes, latency = a share between 0 and 1"):
         parse_budget(text)
 
 

@@ -1,26 +1,30 @@
 """What a model may still cost: `parameters=0.7`, counted as `plan` and `compact` count.
 
-A budget is a share of the whole model's parameters, of the floating-point operations of a token in its linear maps, or
-of the bytes that a token adds to the key/value cache. A unit is what can go by itself: the heads of one key/value head
-together (a head, where each has its own), or an FFN.
+A budget is a share of the whole model's parameters, of the floating-point operations of a token in its linear maps, of
+the bytes that a token adds to the key/value cache, or of the time of a forward pass (`latency.py`). A unit is what can
+go by itself: the heads of one key/value head together (a head, where each has its own), or an FFN.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.decoders import flops_per_token, key_value_heads, num_pruned_parameters, shape_of
 from lm_eval_prune.errors import ArgumentError, FractionError
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.masks import PruningMask
 
+if TYPE_CHECKING:
+    from lm_eval_prune.search.latency import Latency
+
 __all__ = ["KINDS", "Budget", "Costs", "Unit", "mask_of", "parse_budget"]
 
-KINDS = ("parameters", "flops", "kv_bytes")
+KINDS = ("parameters", "flops", "kv_bytes", "latency")
 
 
 class Unit(NamedTuple):
@@ -57,12 +61,18 @@ def parse_budget(text: str) -> Budget:
 
 
 class Costs:
-    """What a model costs under masks, by its configuration alone. Raises UnsupportedModelError."""
+    """What a model costs under masks, by its configuration, or by times that were measured.
 
-    def __init__(self, config: Any, budget: Budget, total_parameters: int) -> None:
-        """`total_parameters` are those of the whole model, as it is loaded."""
+    Raises UnsupportedModelError.
+    """
+
+    def __init__(self, config: Any, budget: Budget, total_parameters: int, latency: Latency | None = None) -> None:
+        """`total_parameters` are those of the whole model, as it is loaded; `latency` goes with a budget of it."""
         self.shape, self.budget = shape_of(config), budget
         self.num_key_value_heads = key_value_heads(config)
+        self.latency = latency
+        self.last_of_a_layer = 0 if latency is None else latency.attention
+        """What goes with all heads of a layer, on top of what each group is by itself."""
         self._left = self._counter(config, total_parameters)
         self.total = self._left(PruningMask.dense(*self.shape))
 
@@ -93,6 +103,8 @@ class Costs:
     def _counter(self, config: Any, total_parameters: int) -> Callable[[PruningMask], int]:
         if self.budget.kind == "parameters":
             return lambda mask: total_parameters - num_pruned_parameters(config, mask)
+        if self.latency is not None:
+            return functools.partial(self.latency.of, num_key_value_heads=self.num_key_value_heads)
         if self.budget.kind == "flops":
             return lambda mask: flops_per_token(config, mask)
         size = self.shape[1] // self.num_key_value_heads

@@ -46,26 +46,47 @@ def best_kept(units: Sequence[Unit], values: np.ndarray, costs: Costs) -> list[U
     Raises ArgumentError where the budget is below what cannot go at all.
     """
     own = np.array([costs.of(unit) for unit in units], dtype=np.int64)
+    of_layers = _heads_by_layer(units) if costs.last_of_a_layer else []
     to_save = costs.total - costs.allowed
-    if own.sum() < to_save:
-        least = 1 - own.sum() / costs.total
+
+    def saved(gone: np.ndarray) -> int:
+        return int(own[gone].sum()) + costs.last_of_a_layer * sum(bool(gone[places].all()) for places in of_layers)
+
+    if (most := saved(np.ones(len(units), dtype=bool))) < to_save:
+        least = 1 - most / costs.total
         raise ArgumentError(
             f"budget {costs.budget}: all that may go leaves {least:.3f} of them; expected more, or heads and FFNs both"
         )
-    # What goes is to be worth the least, and to save enough: in units of what all costs are multiples of.
-    unit = math.gcd(*(int(cost) for cost in own)) or 1
+    # What goes is to be worth the least, and to save enough: in units of what all costs are multiples of. Behind the
+    # units stands for each layer whether all its heads go: no more than any of them does.
+    unit = math.gcd(costs.last_of_a_layer, *(int(cost) for cost in own)) or 1
+    saves = np.append(own, np.full(len(of_layers), costs.last_of_a_layer)) // unit
+    rules = [LinearConstraint(saves[None, :].astype(float), math.ceil(to_save / unit), np.inf)]
+    for number, places in enumerate(of_layers, len(units)):
+        rule = np.zeros((len(places), len(saves)))
+        rule[range(len(places)), places], rule[:, number] = 1, -1
+        rules.append(LinearConstraint(rule, 0, np.inf))
     solved = milp(
-        values + LEAST,
-        integrality=np.ones(len(units)),
+        np.append(values + LEAST, np.zeros(len(of_layers))),
+        integrality=np.ones(len(saves)),
         bounds=Bounds(0, 1),
-        constraints=LinearConstraint((own // unit)[None, :].astype(float), math.ceil(to_save / unit), np.inf),
+        constraints=rules,
         options={"mip_rel_gap": 0.0, "time_limit": 60.0},
     )
     if solved.x is None:
         raise PruneError(f"budget {costs.budget}: no choice was found: {solved.message}")
-    gone = solved.x > 0.5
+    gone = solved.x[: len(units)] > 0.5
     for place in np.argsort(values, kind="stable"):  # the solver's tolerance may leave a few parameters too many
-        if own[gone].sum() >= to_save:
+        if saved(gone) >= to_save:
             break
         gone[place] = True
     return [unit for unit, goes in zip(units, gone, strict=True) if goes]
+
+
+def _heads_by_layer(units: Sequence[Unit]) -> list[list[int]]:
+    """For each layer with heads among the units, where those stand."""
+    found: dict[int, list[int]] = {}
+    for place, unit in enumerate(units):
+        if unit.heads:
+            found.setdefault(unit.layer, []).append(place)
+    return list(found.values())

@@ -6,6 +6,7 @@
     OUTPUT/plain.json                   the plain ranking's: as many groups of heads and FFNs, the least important ones
     OUTPUT/test/                        a sweep folder: both, and the dense model, on the test documents
     OUTPUT/search.json                  what came of it
+    OUTPUT/latency.json                 with a budget of it, the times that were measured
 
 All of it may be stopped and started again, and shared by several processes on one folder, or on Ray, as sweeps are.
 """
@@ -18,12 +19,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lm_eval_prune.compaction.memory import compact
 from lm_eval_prune.costs.dimensions import Dimensions
+from lm_eval_prune.decoders import key_value_heads, shape_of
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import sha256_of, write_json
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
+from lm_eval_prune.search import latency
 from lm_eval_prune.search.budget import Budget, Costs, Unit, mask_of
 from lm_eval_prune.search.knapsack import best_kept, unit_values
 from lm_eval_prune.search.trials import Proposer, require_optuna, weighted
@@ -35,6 +39,7 @@ from lm_eval_prune.sweep.results import METRICS, Sweep, headline
 from lm_eval_prune.sweep.run import run_sweeps
 from lm_eval_prune.sweep.setup import model_arguments, model_configuration
 from lm_eval_prune.sweep.stopping import check
+from lm_eval_prune.sweep.worker import Worker
 
 __all__ = ["BATCH", "Search", "SearchConfig", "begin", "run_search"]
 
@@ -64,6 +69,11 @@ class SearchConfig:
             raise ArgumentError(f"trials={self.trials}; expected 0 or more")
         if len(self.sweep.num_fewshot) != 1 or len(self.sweep.fewshot_seeds) != 1:
             raise ArgumentError("a search is at one number of shots and one draw of them")
+        if self.budget.kind == "latency" and self.sweep.executor != "local":
+            raise ArgumentError(
+                f"budget {self.budget}: times are of this machine, and workers on Ray may be on others; leave "
+                "executor=ray out, or take parameters, flops or kv_bytes"
+            )
         if self.sweep.masks or any(set(shares) != {"0"} for shares in (self.sweep.prune_heads, self.sweep.prune_ffns)):
             raise ArgumentError("a search makes its masks by itself; leave shares and masks out")
 
@@ -76,12 +86,15 @@ class SearchConfig:
 class Search:
     """What masks are chosen from, and by. Raises PruneError for scores of another model, or too small a budget."""
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, write: bool = True) -> None:
+        """Without `write`, times that are measured are not kept."""
         self.config = config
         name, _, known = model_configuration(model_arguments(config.sweep))
-        self.costs = Costs(known, config.budget, Dimensions(name, known).num_parameters)
-        self.heads = _scores(config.head_importance, "heads", self.costs.shape)
-        self.ffns = _scores(config.ffn_importance, "ffns", self.costs.shape)
+        shape = shape_of(known)
+        self.heads = _scores(config.head_importance, "heads", shape)
+        self.ffns = _scores(config.ffn_importance, "ffns", shape)
+        times = _latency(config, key_value_heads(known), write) if config.budget.kind == "latency" else None
+        self.costs = Costs(known, config.budget, Dimensions(name, known).num_parameters, times)
         self.units = self.costs.units(heads=self.heads is not None, ffns=self.ffns is not None)
         self.values = unit_values(self.units, self.heads, self.ffns)
         self.provenance = {"budget": str(config.budget)} | {
@@ -110,13 +123,13 @@ class Search:
         return replace(mask_of(self.costs.shape, gone), provenance={**self.provenance, "choice": "plain ranking"})
 
 
-def begin(config: SearchConfig) -> Search:
-    """All that can be refused before anything is computed or written."""
+def begin(config: SearchConfig, write: bool = True) -> Search:
+    """All that can be refused before anything is computed or written, but for a budget's times."""
     if config.trials:
         require_optuna()
     if Processes.current().world_size > 1:
         raise ArgumentError("a search is one process; start several on one folder, or use --executor ray")
-    return Search(config)
+    return Search(config, write)
 
 
 def run_search(
@@ -141,9 +154,26 @@ def run_search(
     sweep = run_sweeps([test], say=say, note=say, progress=progress)
     if sweep.failed:
         raise PruneError(f"{sweep.folder}: cells failed; see lm-eval-prune sweep status {sweep.folder}")
-    verdict = judge(folder, best, len(found), search.costs, chosen)
+    seconds = _seconds(config, mask) if config.budget.kind == "latency" else None
+    verdict = judge(folder, best, len(found), search.costs, chosen)._replace(seconds=seconds)
     write_json(folder / "search.json", verdict.record())
     return verdict
+
+
+def _latency(config: SearchConfig, num_key_value_heads: int, write: bool) -> latency.Latency:
+    """The times of the search's model, measured if nobody has."""
+    path = config.sweep.output_path / "latency.json"
+
+    def measure() -> latency.Latency:
+        return latency.measured(Worker(config.sweep).model(), num_key_value_heads)
+
+    return latency.settled(path, measure) if write or path.exists() else measure()
+
+
+def _seconds(config: SearchConfig, mask: PruningMask) -> tuple[float, float]:
+    """Of a forward pass of the whole model, and of what `mask` leaves, compacted; measured now."""
+    model = Worker(config.sweep).model().model
+    return latency.forward_seconds(model), latency.forward_seconds(compact(model, mask))
 
 
 def _trials(search: Search, say: Say, progress: bool) -> dict[int, float]:

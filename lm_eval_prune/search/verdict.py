@@ -62,6 +62,8 @@ class Verdict(NamedTuple):
     """The difference to dense on the development documents minus that on the test documents."""
     oracle: tuple[str, ...]
     """Tasks whose scores were taken from evaluated documents."""
+    seconds: tuple[float, float] | None = None
+    """Of a forward pass of the whole model and of the compact one, measured; None unless time is the budget."""
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -83,6 +85,12 @@ class Verdict(NamedTuple):
             f"test, to plain:    {plain}",
             f"price of choosing: {self.price} (development minus test, of the difference to dense)",
         ]
+        if self.seconds is not None:
+            whole, left = self.seconds
+            found.append(
+                f"measured here:     {left * 1e3:.2f} ms a forward pass, compacted, of {whole * 1e3:.2f} ms whole: "
+                f"{left / whole:.4f}"
+            )
         if self.oracle:
             found.append(f"oracle: scores of {', '.join(self.oracle)} are from documents that are evaluated")
         return found
