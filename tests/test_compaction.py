@@ -306,7 +306,7 @@ def test_layers_are_not_split_over_devices():
 
     smaller = compacted("pre-norm")
     size = sum(parameter.numel() * parameter.element_size() for parameter in smaller.parameters())
-    devices = infer_auto_device_map(smaller, {"cpu": size - 9000, "disk": 10**9}, smaller._no_split_modules)
+    devices = infer_auto_device_map(smaller, {"cpu": size - 9000, "disk": 10**9}, list(smaller._no_split_modules))
     assert set(devices.values()) == {"cpu", "disk"}
     assert {name for name in devices if ".layers." in name} == {f"model.decoder.layers.{i}" for i in range(LAYERS)}
 

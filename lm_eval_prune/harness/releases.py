@@ -9,7 +9,9 @@ from typing import Any
 
 import lm_eval.evaluator
 
-__all__ = ["answer_prefix", "sample_size"]
+from lm_eval_prune.errors import ArgumentError
+
+__all__ = ["answer_prefix", "sample_size", "trackio_logger"]
 
 
 def sample_size(task: Any, limit: float | None) -> int | None:
@@ -23,3 +25,14 @@ def answer_prefix(task: Any, doc: dict[str, Any]) -> str | None:
     """What a task puts in front of every answer: 0.4's `doc_to_prefix`; 0.5 has it in the templates."""
     function = getattr(task, "doc_to_prefix", None)
     return None if function is None else function(doc)
+
+
+def trackio_logger() -> Any:
+    """0.4's class that logs to trackio. Raises ArgumentError for 0.5, which has none."""
+    try:
+        from lm_eval.loggers.trackio_logger import TrackioLogger
+    except ModuleNotFoundError:
+        raise ArgumentError(
+            "--trackio_args: this release of lm_eval does not log to trackio; wandb_args remain"
+        ) from None
+    return TrackioLogger

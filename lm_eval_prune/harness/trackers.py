@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_eval.loggers import WandbLogger
-from lm_eval.loggers.trackio_logger import TrackioLogger
 
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.harness.releases import trackio_logger
 from lm_eval_prune.text import message_of
 
 __all__ = ["PACKAGES", "Tracker", "require_packages"]
@@ -48,6 +48,8 @@ class Tracker:
 
     def __init__(self, *, group: str, wandb_args: Mapping[str, Any], trackio_args: Mapping[str, Any]) -> None:
         require_packages({"wandb_args": wandb_args, "trackio_args": trackio_args})
+        if trackio_args:
+            trackio_logger()
         if wandb_args and getattr(sys.modules.get("wandb"), "run", None) is not None:
             raise ArgumentError(
                 "wandb_args: a run is going on, but each cell is to have its own; end it: wandb.finish()"
@@ -87,7 +89,7 @@ def _log_to_wandb(arguments: dict[str, Any], settings: Mapping[str, Any], result
 
 def _log_to_trackio(arguments: dict[str, Any], settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # it says four lines a run, in the middle of our bars
-        tracker = TrackioLogger({**arguments, "config": {**arguments.get("config", {}), **settings}})
+        tracker = trackio_logger()({**arguments, "config": {**arguments.get("config", {}), **settings}})
         try:
             tracker.post_init(dict(results))
             tracker.log_eval_result()
