@@ -119,12 +119,12 @@ def test_a_pruned_layer_is_skipped_where_attention_has_no_bias(variant):
 def test_methods_score_what_they_say_and_refuse_the_rest_in_a_line():
     for name, method in METHODS.items():
         for component in COMPONENTS:
-            if component in method.scores:
+            if component in method.of:
                 assert method_for(component, name) is method
             else:
                 with pytest.raises(ArgumentError, match=f"^method {name} scores .*; for {component} take "):
                     method_for(component, name)
-    assert METHODS["block_influence"].scores == ("ffns", "attention", "layers")
+    assert tuple(METHODS["block_influence"].of) == ("ffns", "attention", "layers")
     with pytest.raises(ArgumentError, match="component 'experts': unknown"):
         method_for("experts", "gradient")
 
@@ -132,7 +132,7 @@ def test_methods_score_what_they_say_and_refuse_the_rest_in_a_line():
 @pytest.mark.parametrize("component", ["attention", "layers"])
 def test_knockouts_of_layers_are_the_loss_without_them(component):
     model = families.made("llama")
-    found = getattr(METHODS["knockout"], component)(Inputs(model=model, examples=EXAMPLES))
+    found = METHODS["knockout"].of[component](Inputs(model=model, examples=EXAMPLES))
     dense = PruningMask.dense(families.LAYERS, families.HEADS)
 
     def loss(mask):

@@ -41,20 +41,24 @@ def test_random_scores_are_seeded_and_leave_the_callers_draws_alone():
 def test_every_method_scores_the_components_that_it_names(name):
     inputs = Inputs(model=tiny_model(), examples=examples(3), shuffled=examples(2))
     shapes = {"heads": (3, 4), "ffns": (3,), "attention": (3,), "layers": (3,)}
-    assert METHODS[name].scores
-    for component in METHODS[name].scores:
-        scores = getattr(METHODS[name], component)(inputs)
+    assert METHODS[name].of
+    for component, compute in METHODS[name].of.items():
+        scores = compute(inputs)
         assert (scores.shape, scores.dtype) == (shapes[component], torch.float32)
         assert len(scores.unique()) == scores.numel()
-    for component in set(shapes) - set(METHODS[name].scores):
+    for component in set(shapes) - set(METHODS[name].of):
         with pytest.raises(ArgumentError, match=f"method {name} scores "):
             method_for(component, name)
 
 
 def test_methods_by_name_are_the_functions():
     inputs = Inputs(model=tiny_model(), examples=examples(3), batch_size=2)
-    assert torch.equal(METHODS["gradient"].heads(inputs), head_importance(inputs.model, inputs.examples, batch_size=2))
-    assert torch.equal(METHODS["knockout"].ffns(inputs), ffn_importance(inputs.model, inputs.examples, batch_size=2))
+    assert torch.equal(
+        METHODS["gradient"].of["heads"](inputs), head_importance(inputs.model, inputs.examples, batch_size=2)
+    )
+    assert torch.equal(
+        METHODS["knockout"].of["ffns"](inputs), ffn_importance(inputs.model, inputs.examples, batch_size=2)
+    )
     with pytest.raises(ArgumentError, match="method 'taylor': unknown; expected one of gradient, knockout"):
         method_named("taylor")
 

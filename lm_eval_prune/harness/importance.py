@@ -155,13 +155,11 @@ def _scores(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> tuple[
             if config.metric != "loss":
                 inputs["objective"] = TaskObjective(lm, documents, config.metric)
     # Knockouts compute under the model's mask by themselves.
-    compute: Callable[[Inputs], torch.Tensor] = getattr(method, config.component)
-    autocast = lm.mixed_precision_dtype
     with (
         masked(lm.model, lm.mask if "scorer" not in inputs else PruningMask.dense(*lm.mask.shape), lm.means),
-        torch.autocast(device_type=lm.device.type, dtype=autocast, enabled=autocast is not None),
+        packed.autocast_of(lm)(),
     ):
-        scores = compute(
+        scores = method.of[config.component](
             Inputs(
                 model=lm.model,
                 batch_size=config.batch_size,

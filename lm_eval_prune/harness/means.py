@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.file_names import means_file_name
 from lm_eval_prune.harness.importance import processes_of
 from lm_eval_prune.harness.model_record import model_record
+from lm_eval_prune.harness.packed import autocast_of
 from lm_eval_prune.harness.per_task import Outcome, PerTaskConfig, TaskCell, each_computed, finished, task_cells
 from lm_eval_prune.harness.requests import build_documents, calibration, chosen_split
 from lm_eval_prune.harness.results import package_versions
@@ -87,11 +86,8 @@ def _computed(config: MeansConfig, cell: TaskCell, lm: PrunedModel) -> Means | N
     documents = build_documents(
         cell.task, num_fewshot=cell.num_fewshot, split=config.split, limit=config.limit, seed=config.seed
     )
-    gold, processes, autocast = calibration(lm, documents), processes_of(lm), lm.mixed_precision_dtype
-    with (
-        masked(lm.model, lm.mask, lm.means),
-        torch.autocast(device_type=lm.device.type, dtype=autocast, enabled=autocast is not None),
-    ):
+    gold, processes = calibration(lm, documents), processes_of(lm)
+    with masked(lm.model, lm.mask, lm.means), autocast_of(lm)():
         found = mean_outputs(
             lm.model,
             gold.examples,

@@ -64,7 +64,7 @@ def loglikelihood_tokens(
         [lm.mask],
         batch_size=batch_size,
         softmax_dtype=lm.softmax_dtype,
-        around=_around(lm),
+        around=autocast_of(lm),
     )
     with bar:
         for pack in packs:
@@ -124,13 +124,13 @@ def answers_under(
         masks,
         batch_size=lm.batch_size,
         softmax_dtype=lm.softmax_dtype,
-        around=_around(lm),
+        around=autocast_of(lm),
     )
     share = len(masks) / max(len(trie), 1)
     return collected(packs, len(masks), len(trie), lambda pack: progress(share * len(pack.indices)))
 
 
-def _around(lm: PrunedModel) -> functools.partial[Any]:
+def autocast_of(lm: PrunedModel) -> functools.partial[Any]:
     """The context of a forward pass, as `HFLM._model_call` opens it."""
     enabled = lm.mixed_precision_dtype is not None
     return functools.partial(torch.autocast, lm.device.type, lm.mixed_precision_dtype, enabled=enabled)

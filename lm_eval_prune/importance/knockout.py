@@ -35,6 +35,7 @@ __all__ = [
     "LossObjective",
     "MaskScorer",
     "Objective",
+    "component_knockout",
     "each_alone",
     "ffn_importance",
     "head_knockout",
@@ -83,32 +84,23 @@ def ffn_importance(
     `objective` is a harness task's metric (`harness.requests.TaskObjective`), or examples: their loss then counts, and
     the importance is by how much it grows. Settings are those of `knockout`. Raises ExampleError.
     """
-    masks = each_alone(decoder_of(model).removed.shape, "ffns")
-    return knockout(model, objective, masks, batch_size=batch_size, **settings)
+    return component_knockout(model, objective, "ffns", batch_size=batch_size, **settings)
 
 
 def head_knockout(
     model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
 ) -> Tensor:
     """Knockout importance of every head, float32 (num_hidden_layers, num_attention_heads); see `ffn_importance`."""
+    return component_knockout(model, objective, "heads", batch_size=batch_size, **settings)
+
+
+def component_knockout(
+    model: nn.Module, objective: Sequence[Example] | Objective, component: str, *, batch_size: int = 8, **settings: Any
+) -> Tensor:
+    """The same of "heads", "ffns", "attention" (all heads of a layer together) or "layers" (those and its FFN)."""
     shape = decoder_of(model).removed.shape
-    return knockout(model, objective, each_alone(shape, "heads"), batch_size=batch_size, **settings).view(shape)
-
-
-def attention_knockout(
-    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
-) -> Tensor:
-    """The same of all heads of a layer together, float32 (num_hidden_layers,)."""
-    masks = each_alone(decoder_of(model).removed.shape, "attention")
-    return knockout(model, objective, masks, batch_size=batch_size, **settings)
-
-
-def layer_knockout(
-    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
-) -> Tensor:
-    """The same of all heads and the FFN of a layer together, float32 (num_hidden_layers,)."""
-    masks = each_alone(decoder_of(model).removed.shape, "layers")
-    return knockout(model, objective, masks, batch_size=batch_size, **settings)
+    found = knockout(model, objective, each_alone(shape, component), batch_size=batch_size, **settings)
+    return found.view(shape) if component == "heads" else found
 
 
 def each_alone(shape: tuple[int, int], component: str) -> list[PruningMask]:

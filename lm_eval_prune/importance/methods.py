@@ -5,10 +5,10 @@ A further method is a function from `Inputs` to scores, and one line in `METHODS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -19,14 +19,7 @@ from lm_eval_prune.importance.block_influence import block_influence
 from lm_eval_prune.importance.examples import Example
 from lm_eval_prune.importance.function_vectors import function_vector_scores
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
-from lm_eval_prune.importance.knockout import (
-    MaskScorer,
-    Objective,
-    attention_knockout,
-    ffn_importance,
-    head_knockout,
-    layer_knockout,
-)
+from lm_eval_prune.importance.knockout import MaskScorer, Objective, component_knockout
 from lm_eval_prune.importance.processes import Processes
 
 if TYPE_CHECKING:
@@ -63,30 +56,21 @@ class Inputs:
     means: Means | None = None
     """What a pruned component gives, for gradients; knockouts have it of `scorer`. None: nothing."""
 
-
-def _not_scored(inputs: Inputs) -> Tensor:
-    raise AssertionError("a component that the method does not score was asked for")
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What every method that runs the model is told."""
+        return {"batch_size": self.batch_size, "processes": self.processes, "progress": self.progress}
 
 
 class Method(NamedTuple):
-    """How one method scores each kind of component; `scores` says which it does."""
+    """How one method scores each kind of component."""
 
-    heads: Callable[[Inputs], Tensor]
-    """-> (num_hidden_layers, num_attention_heads), larger is more important."""
-    ffns: Callable[[Inputs], Tensor]
-    """-> (num_hidden_layers,)"""
     uses: str
     """`"examples"` (gold answers), `"prompts"` (those, and again with shuffled labels), `"objective"` (a metric or the
     examples' loss), or `"weights"` (no task at all)."""
-    attention: Callable[[Inputs], Tensor] = _not_scored
-    """-> (num_hidden_layers,)"""
-    layers: Callable[[Inputs], Tensor] = _not_scored
-    """-> (num_hidden_layers,)"""
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """Those of `COMPONENTS` that it scores."""
-        return tuple(component for component in COMPONENTS if getattr(self, component) is not _not_scored)
+    of: Mapping[str, Callable[[Inputs], Tensor]]
+    """Those of `COMPONENTS` that it scores -> what does, larger is more important: (num_hidden_layers,
+    num_attention_heads) for heads, else (num_hidden_layers,)."""
 
 
 def magnitude(model: nn.Module, component: str) -> Tensor:
@@ -117,91 +101,55 @@ def method_for(component: str, name: str) -> Method:
     if component not in COMPONENTS:
         raise ArgumentError(f"component {component!r}: unknown; expected {', '.join(COMPONENTS[:-1])} or layers")
     method = method_named(name)
-    if component not in method.scores:
-        others = [other for other, each in METHODS.items() if component in each.scores]
-        raise ArgumentError(
-            f"method {name} scores {', '.join(method.scores)}; for {component} take {', '.join(others)}"
-        )
+    if component not in method.of:
+        others = [other for other, each in METHODS.items() if component in each.of]
+        raise ArgumentError(f"method {name} scores {', '.join(method.of)}; for {component} take {', '.join(others)}")
     return method
 
 
-def _gradient(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
-    def scores(inputs: Inputs) -> Tensor:
-        return function(
-            inputs.model,
-            inputs.examples,
-            batch_size=inputs.batch_size,
-            checkpointing=inputs.checkpointing,
-            processes=inputs.processes,
-            progress=inputs.progress,
-            means=inputs.means,
-        )
-
-    return scores
-
-
-def _knockout(function: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
-    def scores(inputs: Inputs) -> Tensor:
-        return function(
-            inputs.model,
-            inputs.examples if inputs.objective is None else inputs.objective,
-            batch_size=inputs.batch_size,
-            scorer=inputs.scorer,
-            softmax_dtype=inputs.softmax_dtype,
-            processes=inputs.processes,
-            progress=inputs.progress,
-        )
-
-    return scores
-
-
-def _function_vectors(inputs: Inputs) -> Tensor:
-    return function_vector_scores(
-        inputs.model,
-        inputs.examples,
-        inputs.shuffled,
-        batch_size=inputs.batch_size,
-        processes=inputs.processes,
-        progress=inputs.progress,
+def _gradient(component: str, inputs: Inputs) -> Tensor:
+    function = head_importance if component == "heads" else ffn_gradient_importance
+    return function(
+        inputs.model, inputs.examples, checkpointing=inputs.checkpointing, means=inputs.means, **inputs.shared
     )
 
 
-def _influence(inputs: Inputs, part: str) -> Tensor:
-    return block_influence(
+def _knockout(component: str, inputs: Inputs) -> Tensor:
+    return component_knockout(
         inputs.model,
-        inputs.examples,
-        part,
-        batch_size=inputs.batch_size,
-        processes=inputs.processes,
-        progress=inputs.progress,
+        inputs.examples if inputs.objective is None else inputs.objective,
+        component,
+        scorer=inputs.scorer,
+        softmax_dtype=inputs.softmax_dtype,
+        **inputs.shared,
     )
+
+
+def _function_vectors(component: str, inputs: Inputs) -> Tensor:
+    return function_vector_scores(inputs.model, inputs.examples, inputs.shuffled, **inputs.shared)
+
+
+def _influence(component: str, inputs: Inputs) -> Tensor:
+    return block_influence(inputs.model, inputs.examples, component, **inputs.shared)
+
+
+def _magnitude(component: str, inputs: Inputs) -> Tensor:
+    return magnitude(inputs.model, component)
+
+
+def _random(component: str, inputs: Inputs) -> Tensor:
+    return random_scores(inputs.model, component, inputs.seed)
+
+
+def _of(function: Callable[[str, Inputs], Tensor], *components: str) -> dict[str, Callable[[Inputs], Tensor]]:
+    return {component: partial(function, component) for component in components}
 
 
 METHODS = {
-    "gradient": Method(_gradient(head_importance), _gradient(ffn_gradient_importance), "examples"),
-    "knockout": Method(
-        _knockout(head_knockout),
-        _knockout(ffn_importance),
-        "objective",
-        _knockout(attention_knockout),
-        _knockout(layer_knockout),
-    ),
-    "function_vector": Method(_function_vectors, _not_scored, "prompts"),
-    "block_influence": Method(
-        _not_scored,
-        partial(_influence, part="ffns"),
-        "examples",
-        partial(_influence, part="attention"),
-        partial(_influence, part="layers"),
-    ),
-    "magnitude": Method(
-        lambda inputs: magnitude(inputs.model, "heads"), lambda inputs: magnitude(inputs.model, "ffns"), "weights"
-    ),
-    "random": Method(
-        lambda inputs: random_scores(inputs.model, "heads", inputs.seed),
-        lambda inputs: random_scores(inputs.model, "ffns", inputs.seed),
-        "weights",
-        lambda inputs: random_scores(inputs.model, "attention", inputs.seed),
-        lambda inputs: random_scores(inputs.model, "layers", inputs.seed),
-    ),
+    "gradient": Method("examples", _of(_gradient, "heads", "ffns")),
+    "knockout": Method("objective", _of(_knockout, *COMPONENTS)),
+    "function_vector": Method("prompts", _of(_function_vectors, "heads")),
+    "block_influence": Method("examples", _of(_influence, "ffns", "attention", "layers")),
+    "magnitude": Method("weights", _of(_magnitude, "heads", "ffns")),
+    "random": Method("weights", _of(_random, *COMPONENTS)),
 }
