@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lm_eval_prune.errors import ArgumentError, FileFormatError
 from lm_eval_prune.locks import is_still, let_go, lock_descriptor
 from lm_eval_prune.strict_json import json_line, parse_json
-from lm_eval_prune.text import without_halves
+from lm_eval_prune.text import spreadsheet_text, without_halves
 
 __all__ = [
     "MAX_BYTES",
@@ -35,6 +37,7 @@ __all__ = [
     "require_writable",
     "sha256_of",
     "write_bytes",
+    "write_csv",
     "write_json",
 ]
 
@@ -67,6 +70,17 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, text
     except UnicodeEncodeError:
         raise FileFormatError(f"{path}: cannot be written: half of a surrogate pair in it is no text") from None
     write_bytes(path, data)
+
+
+def write_csv(
+    path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> None:
+    """Write records as CSV for spreadsheets, under the first one's keys or `names`, atomically."""
+    buffer, names = io.StringIO(newline=""), names or list(records[0])
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(spreadsheet_text, names))
+    writer.writerows([spreadsheet_text(record[name]) for name in names] for record in records)
+    write_bytes(path, buffer.getvalue().encode())
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

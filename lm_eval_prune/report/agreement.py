@@ -6,8 +6,6 @@ shots, or an induction score and the mean importance at each number of shots.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from lm_eval_prune.agreement import PERMUTATIONS, PairAgreement, agreements
-from lm_eval_prune.files import write_bytes, write_json
+from lm_eval_prune.files import write_csv, write_json
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.score_sets import ScoreSet, is_aggregate, score_sets
-from lm_eval_prune.text import spreadsheet_text
 
 __all__ = [
     "AGREEMENT_NOTE",
@@ -190,11 +187,7 @@ def write_agreement(families: Sequence[Family], folder: Path) -> list[Path]:
         return []
     paths = [folder / "agreement.csv", folder / "agreement.json"]
     records = [{**_about(family), **_flat(pair)} for family in families for pair in family.pairs]
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(spreadsheet_text, records[0]))
-    writer.writerows([spreadsheet_text(value) for value in record.values()] for record in records)
-    write_bytes(paths[0], buffer.getvalue().encode())
+    write_csv(paths[0], records)
     content = {"format": "lm-eval-prune-agreement", "version": 1, "families": [_nested(family) for family in families]}
     write_json(paths[1], content)
     return paths

@@ -13,18 +13,15 @@ is left out takes the values of another prompt, and m is a difference of logits:
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lm_eval_prune.files import write_bytes
+from lm_eval_prune.files import write_csv
 from lm_eval_prune.report.board import Board, Column, Entry
 from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
-from lm_eval_prune.text import spreadsheet_text
 
 __all__ = ["AREAS_NOTE", "AREAS_TITLE", "Area", "area_of", "area_records", "areas", "areas_table", "write_areas"]
 
@@ -89,8 +86,7 @@ def areas(board: Board) -> list[Area]:
         heads, ffns = float(entry.prune_heads), float(entry.prune_ffns)
         if entry.is_dense or bool(heads) == bool(ffns):
             continue
-        ranking = entry.ranking + (", oracle" if entry.oracle else "")
-        key = entry.model, ranking, "heads" if heads else "FFNs", entry.num_fewshot
+        key = entry.model, entry.named_ranking, "heads" if heads else "FFNs", entry.num_fewshot
         families.setdefault(key, []).append(entry)
     found = []
     for (model, ranking, component, shots), entries in families.items():
@@ -108,7 +104,7 @@ def _curve(
     points = {}
     for entry in entries:
         if (value := _value(entry, column)) is not None:
-            points[float(entry.prune_heads if component == "heads" else entry.prune_ffns)] = value
+            points[float(entry.share(component))] = value
     about = board.about.get(column)
     chance = about.chance.level if about is not None and about.chance is not None else None
     shots = entries[0].num_fewshot
@@ -143,7 +139,7 @@ def _area(named: tuple[str, str, str, int | None, str], curve: _Curve) -> Area:
 
 def areas_table(board: Board) -> tuple[list[str], list[list[str]]]:
     """(header, rows): the average's CPR and CMD of each ranking at each number of shots; no rows where all lack."""
-    several = len({entry.model for entry in board.entries}) > 1
+    several = len(board.models) > 1
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     known = False
     for area in areas(board):
@@ -168,15 +164,10 @@ def area_records(board: Board) -> Iterator[dict[str, object]]:
 
 def write_areas(board: Board, folder: Path) -> list[Path]:
     """Write areas.csv, a line an area; nothing where nothing is pruned by a ranking."""
-    found = list(area_records(board))
+    found = areas(board)
     if not found:
         return []
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, list(found[0]), lineterminator="\n")
-    writer.writeheader()
-    for record in found:
-        listed = {**record, "shares": " ".join(f"{share:g}" for share in record["shares"])}  # type: ignore[attr-defined]
-        writer.writerow({key: spreadsheet_text(value) for key, value in listed.items()})
+    records = [{**area._asdict(), "shares": " ".join(f"{share:g}" for share in area.shares)} for area in found]
     path = folder / "areas.csv"
-    write_bytes(path, buffer.getvalue().encode())
+    write_csv(path, records)
     return [path]

@@ -124,8 +124,9 @@ def declines(entries: Sequence[Entry], margin: float, higher_is_better: bool = T
             continue
         for component, fraction in (("heads", heads), ("FFNs", ffns)):
             if fraction:
-                ranking = entry.ranking + (", oracle" if entry.oracle else "")
-                families[entry.model, ranking, component, entry.num_fewshot].append((fraction, entry, difference))
+                families[entry.model, entry.named_ranking, component, entry.num_fewshot].append(
+                    (fraction, entry, difference)
+                )
     return [
         _decline(*key, sorted(found, key=lambda one: one[0]), margin, higher_is_better)
         for key, found in families.items()
@@ -147,7 +148,7 @@ def _decline(
     details = ", ".join(f"at {_percent(e, component)} it is {_described(one)}" for _, e, one in best + beyond)
     fraction = "0"
     for _, entry, _ in best:
-        fraction = entry.prune_heads if component == "heads" else entry.prune_ffns
+        fraction = entry.share(component)
     above = f"the average above dense {lowest(margin)}" if higher_is_better else f"at most {margin:g} lost on average"
     for _, _, one in [] if best else beyond:
         if too_few(one, margin):
@@ -168,7 +169,7 @@ def _described(difference: Difference) -> str:
 
 
 def _percent(entry: Entry, component: str) -> str:
-    return f"{100 * float(entry.prune_heads if component == 'heads' else entry.prune_ffns):g} %"
+    return f"{100 * float(entry.share(component)):g} %"
 
 
 def _interval(made: Sequence[Made]) -> tuple[float, float, str]:

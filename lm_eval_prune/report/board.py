@@ -137,6 +137,15 @@ class Entry:
     """The dense runs that its cells are compared with."""
 
     @property
+    def named_ranking(self) -> str:
+        """The ranking, with `oracle` where it is one."""
+        return self.ranking + (", oracle" if self.oracle else "")
+
+    def share(self, component: str) -> str:
+        """Of the `heads`, or else of the FFNs, the share that is pruned."""
+        return self.prune_heads if component == "heads" else self.prune_ffns
+
+    @property
     def num_documents(self) -> int | None:
         """Of all its columns together; None where one does not say."""
         numbers = [cell.num_documents for cell in self.cells.values()]
@@ -219,6 +228,11 @@ class Board:
     @property
     def shots(self) -> list[int]:
         return sorted({entry.num_fewshot for entry in self.entries})
+
+    @property
+    def models(self) -> list[str]:
+        """In order of appearance."""
+        return list(dict.fromkeys(entry.model for entry in self.entries))
 
     @property
     def average_name(self) -> str:

@@ -215,7 +215,7 @@ def _source(run: Run) -> dict[str, Any]:
 
 def _variants(board: Board, *, by_shots: bool = True) -> Iterable[tuple[str, list[Run]]]:
     """(A name that is safe in paths, runs): every variant, random seeds and draws of few-shot examples apart."""
-    several = len({entry.model for entry in board.entries}) > 1
+    several = len(board.models) > 1
     found: dict[tuple[str, int | None, int | None], list[Run]] = {}
     for entry in board.entries:
         for run in entry.runs:

@@ -69,7 +69,7 @@ class _Walk(NamedTuple):
     """With an average and a difference to dense."""
 
     def share(self, entry: Entry) -> str:
-        return entry.prune_heads if self.decline.component == "heads" else entry.prune_ffns
+        return entry.share(self.decline.component)
 
     @property
     def seen(self) -> list[Entry]:
@@ -90,7 +90,7 @@ def findings(board: Board) -> list[Finding]:
         if walk.entries:
             key = walk.decline.component, walk.decline.model, walk.decline.num_fewshot
             found.setdefault(key, []).append(walk)
-    several = len({entry.model for entry in board.entries}) > 1
+    several = len(board.models) > 1
     made = [_finding(_chosen(walks), board, several) for walks in found.values()]
     return sorted(made, key=lambda one: (-one.num_fewshot, one.component != "heads"))
 
@@ -115,19 +115,19 @@ def _walks(board: Board) -> list[_Walk]:
 
 def _family(entries: Sequence[Entry], decline: Decline) -> list[Entry]:
     """The entries that a decline is about."""
-    heads = decline.component == "heads"
+    other = "FFNs" if decline.component == "heads" else "heads"
     own = [
         entry
         for entry in entries
         if entry.model == decline.model
         and entry.num_fewshot == decline.num_fewshot
-        and entry.ranking + (", oracle" if entry.oracle else "") == decline.ranking
-        and float(entry.prune_heads if heads else entry.prune_ffns)
-        and not float(entry.prune_ffns if heads else entry.prune_heads)
+        and entry.named_ranking == decline.ranking
+        and float(entry.share(decline.component))
+        and not float(entry.share(other))
         and entry.average is not None
         and entry.average.difference is not None
     ]
-    return sorted(own, key=lambda entry: float(entry.prune_heads if heads else entry.prune_ffns))
+    return sorted(own, key=lambda entry: float(entry.share(decline.component)))
 
 
 def _average(entry: Entry) -> Average:

@@ -62,7 +62,7 @@ def arranged(board: Board, *, sort: str = "rank", text: str = "") -> list[Entry]
         if sort == "variant":
             return (entry.num_fewshot, entry.label)
         if sort in ("heads", "ffns"):
-            return (entry.num_fewshot, float(entry.prune_heads if sort == "heads" else entry.prune_ffns))
+            return (entry.num_fewshot, float(entry.share(sort)))
         if sort in ("parameters", "flops"):
             value = entry.parameters_left if sort == "parameters" else entry.flops_left
             return (entry.num_fewshot, math.inf if value is None else value)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval_prune.files import write_bytes, write_json
+from lm_eval_prune.files import write_bytes, write_csv, write_json
 from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
@@ -25,7 +24,7 @@ from lm_eval_prune.report.wording import (
     notes_of,
     percent,
 )
-from lm_eval_prune.text import markdown_text, spreadsheet_text
+from lm_eval_prune.text import markdown_text
 
 __all__ = ["decline_table", "harness_table", "markdown", "side_by_side", "write_against", "write_flips", "write_tables"]
 
@@ -37,7 +36,7 @@ def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = 
 
     records = flat_records(board)
     paths = [folder / f"leaderboard.{suffix}" for suffix in ("csv", "parquet", "json", "md", "tex")]
-    write_bytes(paths[0], _csv(records).encode())
+    write_csv(paths[0], records)
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
     write_bytes(paths[1], buffer.getvalue())
@@ -51,7 +50,7 @@ def write_tables(board: Board, folder: Path, *, sort: str = "rank", text: str = 
 def write_against(board: Board, folder: Path) -> list[Path]:
     """Write against.csv and against.json: rows compared with one of them instead of the dense model."""
     paths = [folder / "against.csv", folder / "against.json"]
-    write_bytes(paths[0], _csv(flat_records(board)).encode())
+    write_csv(paths[0], flat_records(board))
     write_json(paths[1], nested(board))
     return paths
 
@@ -60,7 +59,7 @@ def write_flips(board: Board, folder: Path) -> Path:
     """Write flips.csv: the documents that the dense model and a variant answer differently."""
     path = folder / "flips.csv"
     names = ["label", "task", "metric", "num_fewshot", "seed", "doc_id", "doc_hash", "dense", "variant"]
-    write_bytes(path, _csv([flip._asdict() for flip in board.flips], names).encode())
+    write_csv(path, [flip._asdict() for flip in board.flips], names)
     return path
 
 
@@ -118,7 +117,7 @@ def _documents(by_shots: Mapping[int, Entry]) -> str:
 
 def decline_table(board: Board) -> tuple[list[str], list[list[str]]]:
     """(header, rows): how far each ranking can go at each number of shots; with the model, where there are several."""
-    several = len({entry.model for entry in board.entries}) > 1
+    several = len(board.models) > 1
     rows = [[*([row.model] if several else []), row.ranking, row.component, *row.cells] for row in decline_rows(board)]
     return [*(["model"] if several else []), *decline_header(board)], rows
 
@@ -161,11 +160,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _list(sentences: Any) -> str:
     return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
-
-
-def _csv(records: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> str:
-    buffer, names = io.StringIO(newline=""), names or list(records[0])
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(spreadsheet_text, names))
-    writer.writerows([spreadsheet_text(record[name]) for name in names] for record in records)
-    return buffer.getvalue()

@@ -28,11 +28,10 @@ def figures(board: Board, collection: Collection) -> list[Figure]:
     from lm_eval_prune.report.figures.scores import score_figures
 
     found = list(pareto_figures(board))
-    models = list(dict.fromkeys(entry.model for entry in board.entries))
-    for model in models:
+    for model in board.models:
         entries = [entry for entry in board.entries if entry.model == model]
-        made = curve_figures(board, entries, _of(model, models))
-        found += _named(made, model, models)
+        made = curve_figures(board, entries, _of(model, board.models))
+        found += _named(made, model, board.models)
     sets = score_sets(collection.importance)
     models = [scores.model for scores in sets]
     tasks = [column.task for column in board.columns]

@@ -17,7 +17,7 @@ from lm_eval_prune.report.figures.style import ranking_order
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.sweep.ranking import DONORS
 
-__all__ = ["chance_of", "colours_of", "curve_figures", "ranking_of"]
+__all__ = ["chance_of", "colours_of", "curve_figures"]
 
 NOUNS = {"heads": "heads", "ffns": "FFNs"}
 AVERAGE = "average"
@@ -34,7 +34,7 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
         alone = [entry for entry in entries if not _share(entry, other)]
         rankings = _rankings(entry for entry in alone if _share(entry, component))
         plain = [ranking for ranking in rankings if not ranking.startswith(TASK) or ranking in DONORS]
-        if _is_a_curve([e for e in alone if e.average and (e.is_dense or ranking_of(e) in plain)], component):
+        if _is_a_curve([e for e in alone if e.average and (e.is_dense or e.named_ranking in plain)], component):
             yield _by_ranking(board, alone, component, plain, of)
         for ranking in plain:
             own = _of_ranking(alone, ranking)
@@ -50,14 +50,9 @@ def curve_figures(board: Board, entries: Sequence[Entry], of: str = "") -> Itera
         yield from _combined(board, _of_ranking(entries, ranking), ranking, of)
 
 
-def ranking_of(entry: Entry) -> str:
-    """The ranking, with `oracle` where it is one."""
-    return entry.ranking + (", oracle" if entry.oracle else "")
-
-
 def colours_of(board: Board) -> list[str]:
     """All rankings of the board, in the order of their colours."""
-    return ranking_order(ranking_of(entry) for entry in board.entries)
+    return ranking_order(entry.named_ranking for entry in board.entries)
 
 
 def _is_a_curve(entries: Iterable[Entry], component: str) -> bool:
@@ -67,17 +62,19 @@ def _is_a_curve(entries: Iterable[Entry], component: str) -> bool:
 
 def _rankings(entries: Iterable[Entry]) -> list[str]:
     """In the order of their colours."""
-    return [one for one in ranking_order(found) if one in found] if (found := {ranking_of(e) for e in entries}) else []
+    return (
+        [one for one in ranking_order(found) if one in found] if (found := {e.named_ranking for e in entries}) else []
+    )
 
 
 def _of_ranking(entries: Iterable[Entry], ranking: str) -> list[Entry]:
     """Its entries, and the dense ones, where every ranking starts."""
-    return [entry for entry in entries if entry.is_dense or ranking_of(entry) == ranking]
+    return [entry for entry in entries if entry.is_dense or entry.named_ranking == ranking]
 
 
 def _share(entry: Entry, component: str) -> float:
     """Percent pruned."""
-    return round(100 * float(entry.prune_heads if component == "heads" else entry.prune_ffns), 4)
+    return round(100 * float(entry.share(component)), 4)
 
 
 def _points(

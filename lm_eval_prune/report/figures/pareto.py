@@ -10,7 +10,7 @@ import altair as alt
 from lm_eval_prune.analysis import pareto_front
 from lm_eval_prune.report.averages import averaged_columns
 from lm_eval_prune.report.board import Board, Entry
-from lm_eval_prune.report.figures.curves import chance_of, colours_of, ranking_of
+from lm_eval_prune.report.figures.curves import chance_of, colours_of
 from lm_eval_prune.report.figures.form import Figure, in_words, title_of
 from lm_eval_prune.report.figures.marks import PADDING, SIZE, chance_layers, panels, rounded
 from lm_eval_prune.report.runs import shots_name
@@ -25,7 +25,7 @@ def pareto_figures(board: Board) -> Iterator[Figure]:
 
     Sizes are shares of the dense model, or counts where there are several models.
     """
-    several = len({entry.model for entry in board.entries}) > 1
+    several = len(board.models) > 1
     for size, noun in NOUNS.items():
         made = [_point(entry, size, several) for entry in board.entries]
         points = _with_fronts([point for point in made if point is not None], board)
@@ -48,7 +48,7 @@ def _point(entry: Entry, size: str, several: bool) -> dict[str, Any] | None:
     return {
         "variant": entry.label,
         "model": entry.model,
-        "ranking": ranking_of(entry),
+        "ranking": entry.named_ranking,
         "shots": shots_name(entry.num_fewshot),
         "left": rounded(float(left)),
         "value": rounded(entry.average.value),

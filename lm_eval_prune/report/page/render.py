@@ -17,7 +17,7 @@ from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure, main_figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
-from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, decline_header, decline_rows, findings
+from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, findings
 from lm_eval_prune.report.page import provenance
 from lm_eval_prune.report.page.answers import packed_answers
 from lm_eval_prune.report.page.documents import MOST_CHARACTERS, documents_of, write_documents
@@ -27,6 +27,7 @@ from lm_eval_prune.report.page.provenance import Command, Listing
 from lm_eval_prune.report.page.rows import left_names, table_data
 from lm_eval_prune.report.page.templates import in_script, joined_scripts, joined_styles, policy, template
 from lm_eval_prune.report.runs import OWN_SHOTS
+from lm_eval_prune.report.tables import decline_table
 from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import legend, notes_of
 from lm_eval_prune.version import __version__
@@ -91,14 +92,14 @@ def render_page(
         found=findings(board),
         board=board,
         declines=board.declines,
-        decline_listing=_decline_listing(board),
+        decline_listing=Listing(*decline_table(board)),
         decline_title=DECLINE_TITLE,
         decline_note=DECLINE_NOTE,
         areas=Listing(*listed) if (listed := areas_table(board))[1] else None,
         areas_title=AREAS_TITLE,
         areas_note=AREAS_NOTE,
         rankings=list(dict.fromkeys(entry.ranking for entry in board.entries)),
-        models=list(dict.fromkeys(entry.model for entry in board.entries)),
+        models=board.models,
         left=left_names(board),
         legend=legend(board),
         figures=figures,
@@ -111,13 +112,6 @@ def render_page(
         opening=_json(opening),
         packed=data,
     )
-
-
-def _decline_listing(board: Board) -> Listing:
-    """Minimal decline as a table; models are named where there are several."""
-    several = len({decline.model for decline in board.declines}) > 1
-    rows = [[*([row.model] if several else []), row.ranking, row.component, *row.cells] for row in decline_rows(board)]
-    return Listing(["model"] * several + decline_header(board), rows)
 
 
 def _json(content: Mapping[str, Any]) -> str:
@@ -148,8 +142,7 @@ def _column_name(board: Board, sort: str) -> str:
 
 
 def _title(board: Board) -> str:
-    models = list(dict.fromkeys(entry.model for entry in board.entries))
-    return f"Leaderboard: {', '.join(models[:3])}{' and more' if len(models) > 3 else ''}"
+    return f"Leaderboard: {', '.join(board.models[:3])}{' and more' if len(board.models) > 3 else ''}"
 
 
 def _summary(board: Board) -> str:
