@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,52 @@ def test_names_of_both_releases_of_the_harness_are_found(monkeypatch):
     monkeypatch.setattr(lm_eval.evaluator, "_get_sample_size", function, raising=False)
     assert sample_size(None, 7) == 7
     assert answer_prefix(object(), {}) is None
+
+
+def test_requests_are_made_as_either_release_of_the_harness_takes_them(monkeypatch):
+    """0.5 names the task and the document in fields, and hands `doc_id` to `construct_requests`."""
+    from lm_eval_prune.harness import releases
+
+    def of_next(request_type, doc, arguments, task_name, *, doc_id, idx=0):
+        return request_type, arguments, task_name, doc_id, idx
+
+    class Task:
+        task_name = "toy"
+
+        def construct_requests(self, doc, ctx, **said):
+            return releases.request("loglikelihood", doc, (ctx, doc["answer"]), 3, task=self.task_name, **said)
+
+    made = releases.requests_of(Task(), {"answer": " b"}, "a", 7)
+    assert (made.request_type, made.args, made.task_name, made.doc_id, made.idx) == (
+        "loglikelihood", ("a", " b"), "toy", 7, 3,
+    )  # fmt: skip
+    monkeypatch.setattr(releases, "Instance", of_next)
+    assert releases.requests_of(Task(), {"answer": " b"}, "a", 7) == ("loglikelihood", ("a", " b"), "toy", 7, 3)
+    monkeypatch.setattr("lm_eval.api.metrics.acc_all", None)
+    assert releases.share_of_questions() is None
+
+
+def test_a_release_without_trackio_is_one_line(monkeypatch):
+    from lm_eval_prune.errors import ArgumentError
+    from lm_eval_prune.harness.releases import trackio_logger
+
+    monkeypatch.setitem(sys.modules, "lm_eval.loggers.trackio_logger", None)
+    with pytest.raises(ArgumentError, match=r"--trackio_args: this release of lm_eval does not log to trackio"):
+        trackio_logger()
+
+
+def test_no_class_of_transformers_takes_another_number_of_heads_in_one_layer():
+    """Why compacted checkpoints say it in fields of ours: see docs/compaction.md. Fails when transformers can."""
+    from transformers import AutoModelForCausalLM
+
+    from tests import families
+
+    for family, name in (("llama", "num_attention_heads"), ("qwen3", "num_attention_heads"), ("opt", "ffn_dim")):
+        settings = families.config_of(family).to_dict()
+        with pytest.raises(Exception, match=f"'{name}' is a per-layer attribute"):
+            AutoModelForCausalLM.from_config(
+                type(families.config_of(family))(**settings, per_layer_config={1: {name: settings[name] // 2}})
+            )
+        skipping = type(families.config_of(family))(**settings, per_layer_config={1: {"skip": ["attention", "mlp"]}})
+        whole = AutoModelForCausalLM.from_config(families.config_of(family)).num_parameters()
+        assert AutoModelForCausalLM.from_config(skipping).num_parameters() == whole

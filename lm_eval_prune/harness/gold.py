@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.task import ConfigurableTask, Task
 
-from lm_eval_prune.harness.releases import answer_prefix
+from lm_eval_prune.harness.releases import answer_prefix, has_several_contexts
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -33,7 +33,7 @@ def _gold_choice(task: Task, doc: Any, instances: Sequence[Instance]) -> int | N
     elif task.config.doc_to_choice is None:  # several requests, none of which is the answer
         return None
     else:
-        target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+        target = task.doc_to_text(doc) if has_several_contexts(task) else task.doc_to_target(doc)
         choices = task.doc_to_choice(doc)
     if isinstance(target, list | tuple):
         target = target[0] if target else None

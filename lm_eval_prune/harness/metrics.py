@@ -29,7 +29,8 @@ def guarded(*tasks: Task) -> Iterator[dict[str, dict[str, str]]]:
     Yields task -> metric -> why, filled as metrics fail. Too large for a float is infinity; everything else is NaN.
     """
     failed: dict[str, dict[str, str]] = {task.task_name: {} for task in tasks}
-    stderr_for_metric = lm_eval.evaluator_utils.stderr_for_metric
+    module: Any = lm_eval.evaluator_utils
+    stderr_for_metric = getattr(module, "stderr_for_metric", None)  # 0.5 has none
 
     def stderr_of(metric: Any, **settings: Any) -> Callable[[Any], Any] | None:
         guard = metric if isinstance(metric, _Guarded) else None
@@ -39,13 +40,15 @@ def guarded(*tasks: Task) -> Iterator[dict[str, dict[str, str]]]:
     originals = [(task, task.aggregation) for task in tasks]
     for task, original in originals:
         task.aggregation = partial(_Aggregations, original, failed[task.task_name])
-    lm_eval.evaluator_utils.stderr_for_metric = stderr_of
+    if stderr_for_metric is not None:
+        module.stderr_for_metric = stderr_of
     try:
         yield failed
     finally:
         for task, original in originals:
             task.aggregation = original
-        lm_eval.evaluator_utils.stderr_for_metric = stderr_for_metric
+        if stderr_for_metric is not None:
+            module.stderr_for_metric = stderr_for_metric
 
 
 @contextmanager

@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 
 from lm_eval_prune.errors import ArgumentError, ExampleError, PruneError
 from lm_eval_prune.harness.gold import gold_pair
 from lm_eval_prune.harness.packed import EncodingOnly
-from lm_eval_prune.harness.releases import answer_prefix
+from lm_eval_prune.harness.releases import answer_prefix, request, requests_of
 from lm_eval_prune.harness.shuffling import shuffled_answers
 from lm_eval_prune.limits import SPLITS, checked_limit, number_limited
 from lm_eval_prune.text import message_of
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     from lm_eval_prune.importance.knockout import Answer
@@ -132,7 +132,7 @@ def calibration(lm: HFLM, documents: Documents) -> Calibration:
 
 def encoded(lm: HFLM, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
     """(context_ids, continuation_ids) of each (context, continuation), as the harness encodes and cuts them."""
-    requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
+    requests = [request("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
     triples = TemplateLM.loglikelihood(EncodingOnly(lm), requests, disable_tqdm=True)
     result = []
     for _, context, continuation in triples:
@@ -218,7 +218,7 @@ def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int, sh
 
     try:
         context = shuffled_answers(task, num_fewshot, own_seed, prompt) if shuffled else prompt()
-        made = task.construct_requests(doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1))
+        made = requests_of(task, doc, context, doc_id)
     except PruneError:
         raise
     except Exception as error:  # whatever a stranger's task raises: the harness has no shots of several gold answers

@@ -17,9 +17,10 @@ from types import ModuleType
 from typing import Any
 
 import lm_eval.tasks
-from lm_eval.api.metrics import acc_all
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
+
+from lm_eval_prune.harness.releases import share_of_questions
 
 SQUAD_METRICS = "transformers.data.metrics.squad_metrics"
 
@@ -63,13 +64,16 @@ class MultiRC(_CorrectedTask):
         choices = str(config["doc_to_choice"])
         if config["doc_to_target"] == "label" and choices.find("? yes") < choices.find("? no"):
             config["doc_to_target"] = "{{1 - label}}"
-        config["metric_list"] = [
-            *config.get("metric_list", ()),
-            {"metric": "acc_all", "aggregation": acc_all, "higher_is_better": True},
-        ]
+        if (acc_all := share_of_questions()) is not None:
+            config["metric_list"] = [
+                *config.get("metric_list", ()),
+                {"metric": "acc_all", "aggregation": acc_all, "higher_is_better": True},
+            ]
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         metrics = super().process_results(doc, results)
+        if not metrics or share_of_questions() is None:  # 0.5, whose scorers take `acc`
+            return metrics
         is_correct = doc["label"] == 1
         said_correct = is_correct if metrics["acc"] else not is_correct
         return {**metrics, "acc_all": (said_correct, {"idx": doc["idx"], "label": doc["label"]})}

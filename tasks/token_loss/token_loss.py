@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
-from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_prune.demo import bundled_model_path, is_bundled
 from lm_eval_prune.errors import ArgumentError
+from lm_eval_prune.harness.releases import request
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
 
 EARLY, LATE = 50, 500
 NAMED = (
@@ -35,7 +38,7 @@ class TokenLoss(ConfigurableTask):
         kwargs.pop("chat_template", None)
         pairs = [(doc[f"{name}_context"], doc[name]) for name in ("early", "late")]
         return [
-            Instance(request_type="loglikelihood", doc=doc, arguments=pair, idx=place, **kwargs)
+            request("loglikelihood", doc, pair, place, task=self.task_name, **kwargs)
             for place, pair in enumerate(pairs)
         ]
 
