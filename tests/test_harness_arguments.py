@@ -62,7 +62,7 @@ from lm_eval_prune.sweep.setup import find_setup
         ({"prefix_token_id": True}, "prefix_token_id=True: expected the number of a token"),
         ({"weights_only": False}, "weights_only=False: a pickle runs what is in it"),
         ({"unit": "x"}, "unit=x: unknown; expected head, kv_group or attention"),
-        ({"scorer": "fast"}, "scorer=fast: unknown; expected packed or padded"),
+        ({"scorer": "fast"}, "scorer=fast: unknown; expected packed, flex or padded"),
         ({"load": 3}, "load=3: unknown; expected masked or compact"),
         (
             {"device_map": "banana"},

@@ -13,7 +13,7 @@ from lm_eval_prune import PruningMask, masked
 from lm_eval_prune.decoders import is_offloaded
 from lm_eval_prune.decoders.forward import DecoderForward, why_not
 from lm_eval_prune.decoders.trunk import Trunk
-from lm_eval_prune.scoring import attending
+from lm_eval_prune.scoring import attending, flex
 from lm_eval_prune.scoring.batched import batches_of
 from lm_eval_prune.scoring.scorer import score_packs
 from lm_eval_prune.scoring.trie import build_trie
@@ -86,6 +86,16 @@ def test_many_calls_in_one_kernel_answer_as_the_model_itself(tiny_model, monkeyp
     for mask, answers in zip(masks, packed(tiny_model, masks), strict=True):
         assert [answer.log_likelihood for answer in answers] == pytest.approx(plain(tiny_model, mask), abs=1e-4)
     assert made["n"] > 0
+
+
+def test_flex_attention_answers_as_the_model_itself(tiny_model, monkeypatch):
+    """Windows, caps, sinks and grouped keys."""
+    monkeypatch.setattr(flex.flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    masks = several(tiny_model)
+    by_blocks, as_usual = packed(tiny_model, masks, flex=True), packed(tiny_model, masks)
+    for answers, usual in zip(by_blocks, as_usual, strict=True):
+        likelihoods = [answer.log_likelihood for answer in usual]
+        assert [answer.log_likelihood for answer in answers] == pytest.approx(likelihoods, abs=1e-5)
 
 
 def test_answers_do_not_depend_on_masks_and_requests_beside_them(tiny_model):

@@ -1,6 +1,7 @@
 """The packed scorer: answers against float64, the shape of packs, many masks, memory, refusals."""
 
 from collections import Counter
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,7 @@ from scoring_cases import (
     HEADS,
     LAYERS,
     POSITIONS,
+    QUICK_FIRST,
     SHAPES,
     VOCABULARY,
     noisy_opt,
@@ -26,7 +28,7 @@ from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
 from lm_eval_prune.decoders import maps
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
-from lm_eval_prune.scoring import attending, forward, score, scorer
+from lm_eval_prune.scoring import attending, flex, forward, score, scorer
 from lm_eval_prune.scoring.attention import allowed, asked_calls, plan
 from lm_eval_prune.scoring.packing import build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import build_trie
@@ -62,6 +64,64 @@ def test_every_answer_is_that_of_the_weights_in_float64(shape, batched, requests
             expected = log_likelihood(model, context, continuation, 200, mask)
             assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
             assert answer.is_greedy == expected[1]
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """Flex attention as it is written; otherwise torch traces every call on a CPU, too."""
+    monkeypatch.setattr(flex.flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+
+
+@pytest.mark.parametrize("shape", QUICK_FIRST)
+def test_flex_attention_answers_as_the_weights_do_in_float64(shape, without_compiler, monkeypatch):
+    model = tiny_model(shape)
+    attended = mock.Mock(wraps=flex.attend_by_blocks)
+    monkeypatch.setattr(flex, "attend_by_blocks", attended)
+    masks = [DENSE, replace(DENSE, pruned_heads={0: (1,), 1: (0, 2, 3)})]
+    stem = list(range(2, 60)) * 4
+    requests = [
+        ([*stem[:200], first], [*range(first, first + length)]) for first in range(3, 9) for length in (1, 4)
+    ] + [([5], [6, 7]), (stem[:3], stem[3:9]), ([9, *stem], stem[:5])]
+    answers = score(model, requests, masks, max_length=230, flex=True)
+    for mask, row, others in zip(masks, answers, score(model, requests, masks, max_length=230), strict=True):
+        assert [a.log_likelihood for a in row] == pytest.approx([a.log_likelihood for a in others], abs=1e-5)
+        for (context, continuation), answer in list(zip(requests, row, strict=True))[::4]:
+            expected = log_likelihood(model, context, continuation, 230, mask)
+            assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
+            assert answer.is_greedy == expected[1]
+    assert attended.call_count == len(masks) * LAYERS
+
+
+@pytest.mark.parametrize("window", [None, 1, 50, 400])
+@settings(max_examples=15, deadline=None, phases=PHASES)
+@given(requests=request_sets(), asked=st.booleans())
+def test_blocks_that_flex_attention_leaves_out_or_takes_whole_are_so(window, requests, asked):
+    pack = build_pack(trie := build_trie(requests, POSITIONS), 0, len(trie))
+    tokens = pack.asked if asked else np.arange(len(pack))
+    mask = flex.block_mask(pack, tokens, window, torch.device("cpu"))
+    seen = allowed(pack, tokens, ((0, len(pack)),))
+    if window is not None:
+        seen &= pack.positions[tokens][:, None] - pack.positions < window
+    rows, keys = np.meshgrid(np.arange(len(tokens)), np.arange(len(pack)), indexing="ij")
+    told = mask.mask_mod(None, None, torch.from_numpy(rows), torch.from_numpy(keys)).numpy()
+    assert (told == seen).all()
+    for row in range(0, len(tokens), flex.BLOCK):
+        block_of_rows = seen[row : row + flex.BLOCK]
+        some, whole = (
+            set(places[0, 0, row // flex.BLOCK][: number[0, 0, row // flex.BLOCK]].tolist())
+            for number, places in (
+                (mask.kv_num_blocks, mask.kv_indices),
+                (mask.full_kv_num_blocks, mask.full_kv_indices),
+            )
+        )
+        assert not some & whole
+        for place in range(mask.kv_indices.shape[-1]):
+            block = block_of_rows[:, place * flex.BLOCK : (place + 1) * flex.BLOCK]
+            if place in whole:
+                assert block.shape[1] == flex.BLOCK
+                assert block.all()
+            elif place not in some:
+                assert not block.any()
 
 
 @pytest.mark.parametrize(("seed", "length"), [(0, 140), (1, 200), (2, 260), (3, 310)])
@@ -316,11 +376,11 @@ def too_large_an_allocation():
 def test_out_of_memory_shrinks_the_packs(monkeypatch, caplog, error):
     sizes = []
 
-    def scarce(model, pack, masks, output):
+    def scarce(model, pack, *others):
         sizes.append(len(pack))
         if len(pack) > 100:
             raise error
-        return forward.answer_pack(model, pack, masks, output)
+        return forward.answer_pack(model, pack, *others)
 
     requests = [([3 + index, *range(5, 30)], [6]) for index in range(20)]
     expected = score(tiny_model(), requests)

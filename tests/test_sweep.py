@@ -505,7 +505,7 @@ def test_the_table_is_exported_as_it_is(finished, tmp_path):
         ({"knockout_metric": ""}, r"^knockout_metric=: no task has it"),
         ({"model_args": "load=shrunk"}, r"^load=shrunk: unknown; expected masked or compact"),
         ({"model_args": "device_map=banana"}, r"^device_map=banana: "),
-        ({"model_args": "scorer=fast"}, r"^scorer=fast: unknown; expected packed or padded"),
+        ({"model_args": "scorer=fast"}, r"^scorer=fast: unknown; expected packed, flex or padded"),
         ({"model_args": "pretrained=absent"}, r"^pretrained=absent: no such model"),
         ({"model_args": f"pretrained={Path(__file__).parent}"}, r"^pretrained=.*: no model configuration found"),
         ({"model_args": "batch_size=4"}, r"^model_args: batch_size: a setting of its own"),

@@ -120,7 +120,7 @@ def _settings(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         if dtype != "auto":  # which is the checkpoint's, and its weights are not looked at
             settings["dtype"] = dtype
         if "scorer" in arguments:
-            settings["scorer"] = arguments["scorer"]
+            settings["scorer"] = "packed" if arguments["scorer"] == "flex" else arguments["scorer"]  # of equal work
     given = {name: value for name, value in options.items() if value not in (None, (), (None,))}
     of_file: list[dict[str, Any]] = settings.get("grids") or [{name: settings[name] for name in OF_GRIDS}]
     changed = {name: given[name] for name in OF_GRIDS if name in given}

@@ -31,7 +31,7 @@ __all__ = [
 
 KNOWN_DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 """Those that the harness knows."""
-SCORERS = ("packed", "padded")
+SCORERS = ("packed", "flex", "padded")
 """How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
 1e-4; `padded` is the harness's own way, bit for bit."""
 LOADS = ("masked", "compact")
@@ -118,7 +118,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         _require_device_map(given["device_map"])
     for name, known in (("scorer", SCORERS), ("load", LOADS)):
         if name in given and given[name] not in known:
-            raise ArgumentError(f"{name}={given[name]}: unknown; expected {' or '.join(known)}")
+            raise ArgumentError(f"{name}={given[name]}: unknown; expected {', '.join(known[:-1])} or {known[-1]}")
     for name, value in given.items():
         if (name in NOT_TAKEN and not (name == "weights_only" and value is True)) or name.startswith("_"):
             raise ArgumentError(f"{name}={value}: {NOT_TAKEN.get(name, 'not an argument of a model; leave it out')}")

@@ -197,7 +197,7 @@ class TaskRun:
         kinds = {instance.request_type for instance in self.task.instances}
         if any((instance.repeats or 1) > 1 for instance in self.task.instances):
             return None
-        if kinds != {"loglikelihood"} or self.lm.scorer != "packed" or packed.why_padded(self.lm) is not None:
+        if kinds != {"loglikelihood"} or self.lm.scorer not in packed.SCORERS or packed.why_padded(self.lm) is not None:
             return None
         new = None if documents is None else frozenset(documents.new)
         if new is not None and not new:

@@ -221,10 +221,10 @@ class PrunedModel(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        if self.scorer == "packed":
+        if self.scorer in packed.SCORERS:
             if (reason := packed.why_padded(self)) is None:
                 return packed.loglikelihood_tokens(self, requests, disable_tqdm, override_bs)
-            packed.log_once("scorer=packed: computing as scorer=padded does, since %s", reason)
+            packed.log_once("scorer=%s: computing as scorer=padded does, since %s", self.scorer, reason)
         answers = super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
         require_finite((answer[0] for answer in answers), self.model_name)
         return answers

@@ -1,4 +1,4 @@
-"""`scorer=packed`: the harness's log-likelihood requests, answered by `scoring/`.
+"""`scorer=packed` and `scorer=flex`: the harness's log-likelihood requests, answered by `scoring/`.
 
 What the harness does around its own loop is kept: progress bar, partial answers in the response cache, order.
 """
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from lm_eval_prune.importance.processes import Processes
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["knockout_scorer", "log_once", "loglikelihood_tokens", "why_padded"]
+__all__ = ["SCORERS", "knockout_scorer", "log_once", "loglikelihood_tokens", "why_padded"]
 
 logger = logging.getLogger(__name__)
+
+SCORERS = ("packed", "flex")
+"""Those that answer packs; `flex` attends by PyTorch's flex attention."""
 
 
 def why_padded(lm: PrunedModel) -> str | None:
@@ -64,6 +67,7 @@ def loglikelihood_tokens(
         [lm.mask],
         batch_size=batch_size,
         softmax_dtype=lm.softmax_dtype,
+        flex=lm.scorer == "flex",
         around=autocast_of(lm),
     )
     with bar:
@@ -83,7 +87,7 @@ def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer:
 
     Their masks come on top of the model's own. Several processes share the padded way only.
     """
-    if lm.scorer != "packed" or processes.world_size > 1 or why_padded(lm) is not None:
+    if lm.scorer not in SCORERS or processes.world_size > 1 or why_padded(lm) is not None:
         return lambda model, requests, masks, batch_size, **settings: score_under_masks(
             model, requests, [lm.mask | mask for mask in masks], batch_size, means=lm.means, **settings
         )
@@ -97,6 +101,7 @@ def knockout_scorer(lm: PrunedModel, processes: Processes) -> MaskScorer:
             [lm.mask | mask for mask in masks],
             batch_size=batch_size,
             softmax_dtype=settings.get("softmax_dtype"),
+            flex=lm.scorer == "flex",
         )
         silent = not settings.get("progress")
         with Bar(total=len(requests), desc="Knockout", unit="request", leave=None, disable=silent) as bar:
@@ -124,6 +129,7 @@ def answers_under(
         masks,
         batch_size=lm.batch_size,
         softmax_dtype=lm.softmax_dtype,
+        flex=lm.scorer == "flex",
         around=autocast_of(lm),
     )
     share = len(masks) / max(len(trie), 1)

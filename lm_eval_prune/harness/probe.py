@@ -143,7 +143,7 @@ def _flops_of(run: TaskRun) -> Callable[[Sequence[PruningMask]], float]:
     if {instance.request_type for instance in run.task.instances} != {"loglikelihood"}:
         return lambda masks: float("nan")
     trie = packed.trie_of(lm, run.task.instances)
-    if lm.scorer == "packed" and packed.why_padded(lm) is None:
+    if lm.scorer in packed.SCORERS and packed.why_padded(lm) is None:
         packs = _packs(lm, trie)
         return lambda masks: shared_flops(lm.config, packs, masks)
     # Padded, every request is computed whole, and pruned components too; padding itself is left out.

@@ -15,6 +15,7 @@ from lm_eval_prune.scoring.batched import Batch, attend_in_batches, batches_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn.attention.flex_attention import BlockMask
 
     from lm_eval_prune.decoders.attention import Attention
     from lm_eval_prune.scoring.packing import Pack
@@ -44,6 +45,10 @@ class Attending:
     """What was made: zero or minus infinity [queries, keys], to be added to scores."""
     batches: dict[tuple[int | None, bool, torch.device, torch.dtype], list[Batch]] = field(default_factory=dict)
     """The calls, where many go into one kernel."""
+    flex: bool = False
+    """Whether all is one call of flex attention, whatever the calls are."""
+    block_masks: dict[tuple[int | None, torch.device], BlockMask] = field(default_factory=dict)
+    """What that leaves out."""
 
     def outputs(
         self, attention: Attention, keys: Tensor, values: Tensor, heads: Sequence[int], places: Sequence[int]
@@ -59,6 +64,8 @@ class Attending:
         window = attention.window
         if window is not None and window > int(self.pack.positions.max()):
             window = None
+        if self.flex:
+            return self._by_blocks(attention, queries, keys, values, heads, places, window)
         plain = window is None and attention.softcap is None and attention.sinks is None
         if in_batches(queries.device):
             batches = self._batches(queries, window, plain=plain)
@@ -78,6 +85,23 @@ class Attending:
             else:
                 scores = attention.scores(*parts[:2]) + self._mask(call, window, queries)
                 by_head[:, rows] = _of_heads(attention, heads).weights(scores).to(values.dtype) @ parts[2]
+        return _spread(outputs, heads, attention.queries.shape[1])
+
+    def _by_blocks(
+        self,
+        attention: Attention,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        heads: Sequence[int],
+        places: Sequence[int],
+        window: int | None,
+    ) -> Tensor:
+        from lm_eval_prune.scoring.flex import attend_by_blocks, block_mask  # imports torch's compiler
+
+        if (key := (window, queries.device)) not in self.block_masks:
+            self.block_masks[key] = block_mask(self.pack, self.tokens, window, queries.device)
+        outputs = attend_by_blocks(self.block_masks[key], _of_heads(attention, heads), queries, keys, values, places)
         return _spread(outputs, heads, attention.queries.shape[1])
 
     def _plain(

@@ -43,9 +43,11 @@ class PackAnswers:
     """bool [masks, requests]: every continuation token is the likeliest."""
 
 
-def answer_pack(model: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> PackAnswers:
-    """The answers to all requests of `pack` under each mask."""
-    run = _Run(model, pack, masks, output)
+def answer_pack(
+    model: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer, flex: bool = False
+) -> PackAnswers:
+    """The answers to all requests of `pack` under each mask; `flex`: attention is PyTorch's flex attention."""
+    run = _Run(model, pack, masks, output, flex)
     with torch.no_grad():
         run.answer()
     return PackAnswers(run.log_likelihoods, run.greedy)
@@ -55,11 +57,13 @@ class _Run:
     """What the masks of one pack share. Streams are [1, N, hidden_size], or [1, S, hidden_size] where they are narrow:
     only the asked-for tokens are left, and no attention to come needs the others."""
 
-    def __init__(self, model: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer) -> None:
+    def __init__(
+        self, model: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer, flex: bool
+    ) -> None:
         self.model, self.pack, self.masks, self.output = model, pack, masks, output
         calls = plan(pack)
-        self.everywhere = Attending(pack, calls, np.arange(len(pack)))
-        self.where_asked = Attending(pack, asked_calls(calls, pack.asked), pack.asked)
+        self.everywhere = Attending(pack, calls, np.arange(len(pack)), flex=flex)
+        self.where_asked = Attending(pack, asked_calls(calls, pack.asked), pack.asked, flex=flex)
         self.last_attention = [_last_attention(mask, model.stages) for mask in masks]
         self.log_likelihoods = np.empty((len(masks), len(pack.pair_starts)))
         self.greedy = np.empty((len(masks), len(pack.pair_starts)), dtype=bool)

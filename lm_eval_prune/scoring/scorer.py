@@ -58,18 +58,20 @@ def score(
     batch_size: int | str = "auto",
     softmax_dtype: torch.dtype | None = None,
     means: Means | None = None,
+    flex: bool = False,
 ) -> list[list[Answer]]:
     """The answers to `requests` under each of `masks` (None: the model as it is), in the order given.
 
     A request is (context ids, continuation ids); what is longer than `max_length` (default: all positions that the
     model knows) loses its beginning. Masks share the layers below the first difference between them. `batch_size`
     bounds memory: no more than a padded batch of so many of the longest request takes; "auto" takes what is fast, and
-    less where memory runs out. What is pruned gives zero, or its `means`.
+    less where memory runs out. What is pruned gives zero, or its `means`. `flex` attends by PyTorch's flex attention,
+    which is compiled on a CUDA device and slow elsewhere.
     Raises UnsupportedModelError for a model that is not plain, PruneError.
     """
     trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model, means)
     masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
-    packs = score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype)
+    packs = score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype, flex=flex)
     return collected(packs, len(masks), len(requests))
 
 
@@ -93,6 +95,7 @@ def score_packs(
     *,
     batch_size: int | str = "auto",
     softmax_dtype: torch.dtype | None = None,
+    flex: bool = False,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[PackScore]:
     """The same pack by pack, as the answers come; each is computed inside `around()`.
@@ -111,7 +114,7 @@ def score_packs(
     while first < len(trie):
         pack = build_pack(trie, first, end_of_pack(trie, first, budget))
         with around():
-            answers = _attempt(forward, pack, masks, output)
+            answers = _attempt(forward, pack, masks, output, flex)
         if answers is None:
             budget = len(pack) // 2
             free_memory()
@@ -122,11 +125,11 @@ def score_packs(
 
 
 def _attempt(
-    forward: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer
+    forward: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer, flex: bool
 ) -> PackAnswers | None:
     """None where memory ran out and a smaller pack is possible."""
     try:
-        return answer_pack(forward, pack, masks, output)
+        return answer_pack(forward, pack, masks, output, flex)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or pack.requests.stop - pack.requests.start == 1:
             raise
