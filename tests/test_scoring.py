@@ -22,6 +22,7 @@ from scoring_cases import (
     tiny_model,
 )
 from scoring_reference import log_likelihood
+from torch._dynamo.testing import CompileCounter
 
 from lm_eval_prune import PruneError, PruningMask, masked
 from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
@@ -90,6 +91,22 @@ def test_flex_attention_answers_as_the_weights_do_in_float64(shape, without_comp
             assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
             assert answer.is_greedy == expected[1]
     assert attended.call_count == len(masks) * LAYERS
+
+
+@pytest.mark.slow
+def test_flex_attention_is_compiled_a_few_times_for_all_lengths_and_masks(without_compiler, monkeypatch):
+    """For all tokens, and for those asked for. torch would compute uncompiled, in much memory, from the ninth time on."""
+    counter = CompileCounter()
+    compiled = torch.compile(flex.flex.flex_attention, dynamic=True, backend=counter, fullgraph=True)
+    monkeypatch.setattr(flex.flex, "flex_attention", compiled)
+    masks = [DENSE, *(replace(DENSE, pruned_heads={0: tuple(range(number))}) for number in range(1, HEADS))]
+    for length in (5, 100, 127, 128, 201, 260):
+        requests = [([*([*range(2, 40)] * 7)[:length], last], [last, 3]) for last in range(3, 9)]
+        for row, usual in zip(
+            score(tiny_model(), requests, masks, flex=True), score(tiny_model(), requests, masks), strict=True
+        ):
+            assert [a.log_likelihood for a in row] == pytest.approx([a.log_likelihood for a in usual], abs=1e-5)
+    assert counter.frame_count <= 4
 
 
 @pytest.mark.parametrize("window", [None, 1, 50, 400])

@@ -3,6 +3,7 @@
 import functools
 import logging
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from lm_eval_prune import PruneError, PruningMask, masked
 from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.random_opt import small_tokenizer
-from lm_eval_prune.scoring import forward
+from lm_eval_prune.scoring import flex, forward
 
 MAX_LENGTH = 240
 MIXED = 5e-3
@@ -79,6 +80,22 @@ def test_every_answer_is_hf_s(shape, requests, mask, batch):
     found = lm._loglikelihood_tokens(keyed(requests), disable_tqdm=True)
     assert_same(found, expected)
     assert all(type(value) is float and type(greedy) is bool for value, greedy in found)
+
+
+def test_flex_attention_answers_as_hf(monkeypatch):
+    monkeypatch.setattr(flex.flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    attended = mock.Mock(wraps=flex.attend_by_blocks)
+    monkeypatch.setattr(flex, "attend_by_blocks", attended)
+    requests = keyed(
+        [(([*range(3, 33)] * 5)[:length], [5, *range(9, 9 + more)]) for length in (1, 30, 150) for more in (0, 3)]
+    )
+    mask = PruningMask(num_hidden_layers=LAYERS, num_attention_heads=HEADS, pruned_heads={0: (1, 2), 2: (0,)})
+    with masked(tiny_model(), mask):
+        expected = hf(tiny_model())._loglikelihood_tokens(requests, disable_tqdm=True)
+    assert_same(
+        ours(tiny_model(), mask=mask, scorer="flex")._loglikelihood_tokens(requests, disable_tqdm=True), expected
+    )
+    assert attended.called
 
 
 def test_where_hf_errs_on_one_text_split_at_two_places_we_do_not():

@@ -20,7 +20,9 @@ PUBLIC_MODULES = re.compile(
 NO_LIBRARIES = {"_asdict", "_replace", "_fields"}
 """Of named tuples: public, whatever their names."""
 ROWS = [
-    line.split("|")[1:-1] for line in TEXT.splitlines() if re.match(r"\| `(lm_eval|transformers|accelerate)\.", line)
+    line.split("|")[1:-1]
+    for line in TEXT.splitlines()
+    if re.match(r"\| `(lm_eval|transformers|accelerate|torch)\.", line)
 ]
 NAMES = {row[0].strip(" `"): row for row in ROWS}
 ATTRIBUTES = set(re.findall(r"^\| `\.(_\w+)` \|", TEXT, re.MULTILINE))

@@ -25,6 +25,8 @@ __all__ = ["attend_by_blocks", "block_mask", "blocks_seen"]
 
 BLOCK = 128
 """Queries, and keys, of a block: what the kernel takes by default."""
+FEWEST_BLOCKS = 2
+"""Of queries, and of keys: code that is compiled for any number is not for one."""
 
 
 def block_mask(pack: Pack, tokens: np.ndarray, window: int | None, device: torch.device) -> flex.BlockMask:
@@ -33,14 +35,15 @@ def block_mask(pack: Pack, tokens: np.ndarray, window: int | None, device: torch
     A token sees `window` tokens at most. Rows and keys are padded to whole blocks: a padded row is the last one again,
     and no row sees a padded key.
     """
-    tokens = np.pad(tokens, (0, -len(tokens) % BLOCK), mode="edge")
-    ends, positions = (np.pad(part, (0, -len(part) % BLOCK)) for part in (pack.ends, pack.positions))
+    tokens = np.pad(tokens, (0, _padding(len(tokens))), mode="edge")
+    ends, positions = (np.pad(part, (0, _padding(len(part)))) for part in (pack.ends, pack.positions))
     seen, whole = blocks_seen(tokens, ends, positions, window)
+    rows, last, depth = (torch.from_numpy(part).to(device) for part in (tokens, ends, positions))
     return flex.BlockMask.from_kv_blocks(
         *_listed(seen & ~whole, device),
         *_listed(whole, device),
         BLOCK_SIZE=BLOCK,
-        mask_mod=_mask_function(*(torch.from_numpy(part).to(device) for part in (tokens, ends, positions)), window),
+        mask_mod=_mask_function(rows, last, depth, window),
     )
 
 
@@ -80,11 +83,11 @@ def attend_by_blocks(
         keys, values = keys[list(places)], values[list(places)]
     rows = queries.shape[1]
     # Heads in the place of the batch: compiled code is for one number of heads, and masks leave any number of them.
-    parts = (F.pad(part, (0, 0, 0, -part.shape[1] % BLOCK))[:, None] for part in (queries, keys, values))
+    parts = (F.pad(part, (0, 0, 0, _padding(part.shape[1])))[:, None] for part in (queries, keys, values))
     settings: dict[str, Any] = {"block_mask": mask, "scale": attention.scaling}
     if attention.softcap is not None:
         settings["score_mod"] = _capped(attention.softcap)
-    kernel = _compiled() if queries.device.type == "cuda" else flex.flex_attention
+    kernel: Callable[..., Any] = _compiled() if queries.device.type == "cuda" else flex.flex_attention
     if attention.sinks is None:
         outputs = kernel(*parts, **settings)
     else:
@@ -108,6 +111,11 @@ def _with_weights(kernel: Callable[..., Any], *parts: Tensor, **settings: Any) -
         return outputs, more.lse
     outputs, weights = kernel(*parts, **settings, return_lse=True)  # torch before 2.9
     return outputs, weights
+
+
+def _padding(size: int) -> int:
+    """How many rows are lacking to whole blocks, and enough of them."""
+    return max(-size % BLOCK, FEWEST_BLOCKS * BLOCK - size)
 
 
 def _listed(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
