@@ -87,7 +87,7 @@ def attend_by_blocks(
     settings: dict[str, Any] = {"block_mask": mask, "scale": attention.scaling}
     if attention.softcap is not None:
         settings["score_mod"] = _capped(attention.softcap)
-    kernel: Callable[..., Any] = _compiled() if queries.device.type == "cuda" else flex.flex_attention
+    kernel = _kernel(queries.device)
     if attention.sinks is None:
         outputs = kernel(*parts, **settings)
     else:
@@ -98,13 +98,18 @@ def attend_by_blocks(
     return outputs[:, 0, :rows].transpose(0, 1)
 
 
+def _kernel(device: torch.device) -> Any:
+    """On a GPU compiled; as it is written, all scores are held."""
+    return _compiled() if device.type == "cuda" else flex.flex_attention
+
+
 @functools.cache
-def _compiled() -> Callable[..., Any]:
-    """The kernel itself: uncompiled, all scores would be held. For all lengths at once."""
+def _compiled() -> Any:
+    """For all lengths at once."""
     return torch.compile(flex.flex_attention, dynamic=True)
 
 
-def _with_weights(kernel: Callable[..., Any], *parts: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
+def _with_weights(kernel: Any, *parts: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
     """The outputs, and the log of the sum of each query's exponentiated scores, (heads, 1, rows)."""
     if hasattr(flex, "AuxRequest"):
         outputs, more = kernel(*parts, **settings, return_aux=flex.AuxRequest(lse=True))
