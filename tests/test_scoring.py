@@ -95,7 +95,7 @@ def test_flex_attention_answers_as_the_weights_do_in_float64(shape, without_comp
 
 @pytest.mark.slow
 def test_flex_attention_is_compiled_a_few_times_for_all_lengths_and_masks(without_compiler, monkeypatch):
-    """For all tokens, and for those asked for. From the ninth time on torch would compute uncompiled, in much memory."""
+    """For all tokens, and for those asked for. From the ninth time on torch would compute uncompiled."""
     counter = CompileCounter()
     compiled = torch.compile(flex.flex.flex_attention, dynamic=True, backend=counter, fullgraph=True)
     monkeypatch.setattr(flex.flex, "flex_attention", compiled)
