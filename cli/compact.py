@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lm_eval_prune.cli.options import WordsCommand, model_args
 from lm_eval_prune.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from lm_eval_prune.compaction.checkpoint import Compaction
 
 MASKS = ("mask", "head_importance", "prune_heads", "ffn_importance", "prune_ffns")
 
@@ -92,16 +95,21 @@ def command(
         means=None if means is None else Means.load(means),
         progress=True,
     )
-    told = ", the others without effect" if zeroed else ""
-    if done.zeros is not None:
-        told = f", {done.zeros.num_hidden_layers} layers of {done.zeros.num_attention_heads} heads"
-        if not done.zeros.is_dense:
-            told += f" ({done.zeros.num_pruned_heads} heads and {done.zeros.num_pruned_ffns} FFNs in it are zeros)"
     click.echo(
         f"{output_path}: {done.num_parameters:,} of {done.num_parameters_before:,} parameters "
-        f"({done.num_parameters / done.num_parameters_before:.1%}){told}, "
+        f"({done.num_parameters / done.num_parameters_before:.1%}){_form(done, zeroed)}, "
         f"{done.num_bytes / 2**20:,.1f} MiB"
     )
+
+
+def _form(done: Compaction, zeroed: bool) -> str:
+    """What kind of checkpoint it is, where it is not the usual one."""
+    if done.zeros is None:
+        return ", the others without effect" if zeroed else ""
+    told = f", {done.zeros.num_hidden_layers} layers of {done.zeros.num_attention_heads} heads"
+    if not done.zeros.is_dense:
+        told += f" ({done.zeros.num_pruned_heads} heads and {done.zeros.num_pruned_ffns} FFNs in it are zeros)"
+    return told
 
 
 def _require_own_dtype(asked: str, place: str | Path, revision: str | None) -> None:

@@ -81,6 +81,7 @@ def _study(
     first = is_first_process()
     with loading(say=say, shown=first):
         from lm_eval_prune.paper.study import make_study, run_study
+        from lm_eval_prune.sweep.run import failures_alone
     study = make_study(folder, settings, unseen=unseen, num_sequences=num_sequences)
     if dry_run:
         print_estimate(study.sweeps)
@@ -88,14 +89,9 @@ def _study(
             print_estimate([config])
         click.echo(f"Then prefix matching and copying of {num_sequences} sequences, which is not in this estimate.")
         return False
-    sweeps = run_study(study, retry_failed=retry_failed, say=_failures(say), note=say)
+    sweeps = run_study(study, retry_failed=retry_failed, say=failures_alone(say), note=say)
     failed = [print_status(sweep) for sweep in sweeps] if first else []
     return any(failed)
-
-
-def _failures(say: Any) -> Any:
-    """Of the lines about cells only those that something went wrong in: thousands that did not are no news."""
-    return lambda line: say(line) if line.startswith(("failed", "damaged")) else None
 
 
 def _report(folder: Path) -> None:

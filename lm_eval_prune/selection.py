@@ -79,10 +79,37 @@ def select_mask(
     if mask is not None:
         _require_alone(mask, pairs, unit, layout)
         return read_mask_file(mask, shape)
-    arguments: dict[str, Any] = {}
-    provenance: dict[str, Any] = {}
-    shapes: dict[str, tuple[int, int]] = {}
+    files = _Files(unit, order)
     for kind, name, file, share in pairs:
+        files.rank(kind, name, file, share)
+    files.leave_out(without_importance, leave_out, among=head_importance)
+    if not files.arguments:
+        return None
+    choice: dict[str, Any] = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
+    if layout != "global":
+        choice["layout"] = layout
+    if unit != "head" or layout != "global":
+        groups = num_key_value_heads() if callable(num_key_value_heads) else num_key_value_heads
+        choice |= {"unit": unit, "num_key_value_heads": groups}
+    mask_made = ranked_mask(**files.arguments, num_attention_heads=files.num_attention_heads, **choice)
+    defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
+    defaults["unit"] = "head"
+    unusual = {key: value for key, value in choice.items() if value != defaults.get(key)}
+    return replace(mask_made, provenance={**files.provenance, **unusual})
+
+
+class _Files:
+    """The importance files that a mask is made of: what `ranked_mask` takes of them, and what the mask says of them."""
+
+    def __init__(self, unit: str, order: str) -> None:
+        self.unit, self.order = unit, order
+        self.arguments: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}
+        self.shapes: dict[str, Shape] = {}
+
+    def rank(self, kind: str, name: str, file: FilePath | None, share: Share | None) -> None:
+        """Prune a share, called `name`, by the scores in `file`. Raises ArgumentError where one comes without the
+        other."""
         if share is not None:
             share = parse_fraction(share, name)
         if file is None and share is not None:
@@ -91,42 +118,38 @@ def select_mask(
             raise ArgumentError(f"{kind}_importance={file} needs {name}=FRACTION, such as {name}=0.2")
         if file is not None and share is not None:
             scores = ImportanceScores.load(file)
-            arguments[f"{kind}_scores"] = component_scores(scores, f"{kind}s", unit, where=str(file))
-            arguments[f"{kind}_fraction"] = share
-            shapes[str(file)] = (scores.num_hidden_layers, scores.num_attention_heads)
-            provenance |= {name: float(share), f"{kind}_importance": _file_record(file)}
-            if scores.oracle_on and order != "random":
-                provenance["oracle_on"] = sorted({*provenance.get("oracle_on", ()), *scores.oracle_on})
-    if without_importance is None and leave_out is not None:
-        raise ArgumentError(f"leave_out={leave_out} needs without_importance=FILE")
-    if without_importance is not None:
-        if head_importance is None or order != "most":
-            given = "without_importance" if head_importance is None else f"order={order}"
+            ranked = component_scores(scores, f"{kind}s", self.unit, where=str(file))
+            self.arguments |= {f"{kind}_scores": ranked, f"{kind}_fraction": share}
+            self.provenance |= {name: float(share), f"{kind}_importance": _file_record(file)}
+            self._seen(file, scores, oracle=self.order != "random")
+
+    def leave_out(self, file: FilePath | None, share: Share | None, *, among: FilePath | None) -> None:
+        """Leave the top share of heads by the scores in `file` out of the ranking by those in `among`."""
+        if file is None:
+            if share is not None:
+                raise ArgumentError(f"leave_out={share} needs without_importance=FILE")
+            return
+        if among is None or self.order != "most":
+            given = "without_importance" if among is None else f"order={self.order}"
             raise ArgumentError(f"{given}: heads are left out of a ranking by head_importance, with order=most")
-        leave_out = parse_fraction(LEFT_OUT if leave_out is None else leave_out, "leave_out")
-        scores = ImportanceScores.load(without_importance, "heads")
-        arguments |= {"without_scores": scores.tensor(), "leave_out": leave_out}
-        shapes[str(without_importance)] = scores.shape
-        provenance |= {"without_importance": _file_record(without_importance), "leave_out": float(leave_out)}
-        if scores.oracle_on:
-            provenance["oracle_on"] = sorted({*provenance.get("oracle_on", ()), *scores.oracle_on})
-    if not arguments:
-        return None
-    if len(set(shapes.values())) > 1:
-        described = " and ".join("{} ({} layers of {} heads)".format(file, *shape) for file, shape in shapes.items())
-        raise MaskShapeError(f"importance files of different models: {described}")
-    _, heads = next(iter(shapes.values()))
-    choice: dict[str, Any] = {"order": order, "layers": layers, "normalisation": normalisation, "seed": seed}
-    if layout != "global":
-        choice["layout"] = layout
-    if unit != "head" or layout != "global":
-        groups = num_key_value_heads() if callable(num_key_value_heads) else num_key_value_heads
-        choice |= {"unit": unit, "num_key_value_heads": groups}
-    mask_made = ranked_mask(**arguments, num_attention_heads=heads, **choice)
-    defaults = {"order": "least", "layers": None, "normalisation": "none", "seed": seed if order != "random" else None}
-    defaults["unit"] = "head"
-    unusual = {key: value for key, value in choice.items() if value != defaults.get(key)}
-    return replace(mask_made, provenance={**provenance, **unusual})
+        share = parse_fraction(LEFT_OUT if share is None else share, "leave_out")
+        scores = ImportanceScores.load(file, "heads")
+        self.arguments |= {"without_scores": scores.tensor(), "leave_out": share}
+        self.provenance |= {"without_importance": _file_record(file), "leave_out": float(share)}
+        self._seen(file, scores)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Of each layer. Raises MaskShapeError where files are of different models."""
+        if len(set(self.shapes.values())) > 1:
+            told = " and ".join("{} ({} layers of {} heads)".format(file, *of) for file, of in self.shapes.items())
+            raise MaskShapeError(f"importance files of different models: {told}")
+        return next(iter(self.shapes.values()))[1]
+
+    def _seen(self, file: FilePath, scores: ImportanceScores, *, oracle: bool = True) -> None:
+        self.shapes[str(file)] = scores.shape
+        if scores.oracle_on and oracle:
+            self.provenance["oracle_on"] = sorted({*self.provenance.get("oracle_on", ()), *scores.oracle_on})
 
 
 def _require_alone(mask: FilePath, pairs: Iterable[tuple[Any, ...]], unit: str, layout: str) -> None:

@@ -12,22 +12,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from lm_eval_prune.compaction.card import model_card
 from lm_eval_prune.compaction.shards import NewWeight, write_shards
 from lm_eval_prune.compaction.sources import copy_kept_files, require_own
+from lm_eval_prune.compaction.stock import require_stock, stock_weights
 from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
 from lm_eval_prune.compaction.zeroed import zeroed_weights
 from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters, shape_of
+from lm_eval_prune.decoders.compacted import compacted_config, plain_config, pruned_from
 from lm_eval_prune.decoders.compacted_config import LAYOUTS
 from lm_eval_prune.decoders.configuration import find_file, read_configuration
+from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, named_on_disk, tensors_of
+from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.folding import Folded, folded
+from lm_eval_prune.decoders.places import places_of
+from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.folders import appearing, require_new
 
 if TYPE_CHECKING:
-    import torch
-
-    from lm_eval_prune.decoders.folding import Folded
+    from lm_eval_prune.decoders.stock import StockLayout
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
@@ -88,31 +95,18 @@ def compact_checkpoint(
     _require_one_form(zeroed, layout, means is not None or getattr(config, "pruning_means", None) is not None)
     if means is not None:
         check_means(means, config, model)
-    from lm_eval_prune.compaction.stock import require_stock, stock_weights
-    from lm_eval_prune.decoders.compacted import compacted_config, plain_config, pruned_from
-    from lm_eval_prune.decoders.cuts import named_on_disk
-    from lm_eval_prune.decoders.skeleton import skeleton_of
-
     weights = Weights.of(model, revision)
     smaller = compacted_config(config, mask, name or os.fspath(model), means)
     removed = num_removed_parameters(smaller)
     if smaller.pruning_means is None:
         assert num_pruned_parameters(config, mask) == removed - num_removed_parameters(config)
-    new_weights: Mapping[str, NewWeight]
-    stock = None
-    if layout != "ragged":
-        stock = require_stock(config, smaller.removed, layout)
-        new_config, in_model = stock.config, stock.model
-        new_config.pruned_from = pruned_from(smaller, layout)
-        new_weights = stock_weights(weights, config, smaller.removed, stock, model)
+    stock = None if layout == "ragged" else require_stock(config, smaller.removed, layout)
+    if stock is not None:
+        new_config, new_weights = _of_stock_class(weights, config, smaller, model, stock, layout)
     elif zeroed:
-        new_config, in_model = plain_config(smaller), skeleton_of(config).model
-        new_weights = zeroed_weights(weights, config, smaller.removed, model)
+        new_config, new_weights = _with_zeros(weights, config, smaller, model)
     else:
-        new_config, in_model = smaller, None
-        new_weights = located(weights, config, smaller, model, means)
-    if in_model is not None:
-        new_weights = {key: new_weights[name] for name, key in named_on_disk(in_model, new_weights).items()}
+        new_config, new_weights = smaller, located(weights, config, smaller, model, means)
     new_config.dtype = weights.dtype
     num_before = skeleton_of(config).model.num_parameters()
     num_left = num_before - removed if stock is None else stock.model.num_parameters()
@@ -127,6 +121,26 @@ def compact_checkpoint(
         written = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     zeros = None if stock is None else stock.zeros
     return Compaction(output_path, smaller.removed, num_before, num_left, weights.num_bytes, written, zeros)
+
+
+def _of_stock_class(
+    weights: Weights, config: Any, smaller: Any, where: str | os.PathLike[str], stock: StockLayout, layout: str
+) -> tuple[Any, Mapping[str, NewWeight]]:
+    """(configuration, weights by their names on disk) of the smaller model of the stock class."""
+    stock.config.pruned_from = pruned_from(smaller, layout)
+    return stock.config, _on_disk(stock.model, stock_weights(weights, config, smaller.removed, stock, where))
+
+
+def _with_zeros(
+    weights: Weights, config: Any, smaller: Any, where: str | os.PathLike[str]
+) -> tuple[Any, Mapping[str, NewWeight]]:
+    """The same of the model of the original's size, with zeros."""
+    found = zeroed_weights(weights, config, smaller.removed, where)
+    return plain_config(smaller), _on_disk(skeleton_of(config).model, found)
+
+
+def _on_disk(model: Any, weights: Mapping[str, NewWeight]) -> dict[str, NewWeight]:
+    return {key: weights[name] for name, key in named_on_disk(model, weights).items()}
 
 
 def _require_one_form(zeroed: bool, layout: str, has_means: bool) -> None:
@@ -182,13 +196,6 @@ def located(
     weights: Weights, config: Any, new_config: Any, where: object, means: Means | None = None
 ) -> dict[str, Part | FoldedPart]:
     """By name, every weight of the smaller model. Raises FileFormatError for the first that is missing or misshapen."""
-    import torch
-
-    from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, tensors_of
-    from lm_eval_prune.decoders.folding import Folded, folded
-    from lm_eval_prune.decoders.places import places_of
-    from lm_eval_prune.decoders.skeleton import empty_model
-
     source = empty_model(config)
     found, places = places_of(source), weights.places(source, where)
     constants = getattr(new_config, "pruning_means", None) is not None
@@ -209,7 +216,4 @@ def located(
 
 def check_means(means: Means, config: Any, where: str | os.PathLike[str]) -> None:
     """Raise MaskShapeError unless they are of the model of this configuration."""
-    from lm_eval_prune.decoders.family import text_config
-    from lm_eval_prune.decoders.skeleton import skeleton_of
-
     means.check_fits(shape_of(config), skeleton_of(config).head_dim, text_config(config).hidden_size, os.fspath(where))

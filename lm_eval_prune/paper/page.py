@@ -11,11 +11,8 @@ from lm_eval_prune.paper.tables import Table
 from lm_eval_prune.paper.verdicts import Finding
 from lm_eval_prune.paper.wording import MARKS, READING, claim_text, number_of, told
 from lm_eval_prune.report.figures import Figure
-from lm_eval_prune.report.figures.style import DARK, LIGHT
-from lm_eval_prune.report.page.packing import packed, packed_bytes
-from lm_eval_prune.report.page.render import chart_spec
-from lm_eval_prune.report.page.templates import STYLES, in_script, joined_scripts, joined_styles, policy, template
-from lm_eval_prune.report.vega import start_bundling
+from lm_eval_prune.report.page.render import charts_of
+from lm_eval_prune.report.page.templates import STYLES, joined_scripts, joined_styles, policy, template
 from lm_eval_prune.version import __version__
 
 __all__ = ["write_page"]
@@ -29,16 +26,11 @@ def write_page(report: PaperReport) -> str:
     """The page's HTML."""
     figures = [figure for part in report.parts for figure in part.figures]
     script = joined_scripts(SCRIPTS) if figures else ""
-    runs, data = [script] if script else [], {}
-    if figures:
-        data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [chart_spec(figure) for figure in figures]})
-        vega = in_script(start_bundling().result())
-        data["vega"] = packed_bytes(vega.encode())
-        runs.append(vega)
+    charts, library = charts_of(figures)
     places = itertools.count()
     return template("paper.html").render(
         version=__version__,
-        policy=policy(runs),
+        policy=policy([script, *library] if script else []),
         css=joined_styles((*STYLES, "paper.css")),
         script=script,
         title=f"The paper, on {report.model}",
@@ -47,7 +39,7 @@ def write_page(report: PaperReport) -> str:
         counts=[{"count": count, "verdict": name, "mark": MARKS[name]} for name, count in report.counts.items()],
         problems=report.problems,
         sections=[_section(part, places) for part in report.parts],
-        packed=data,
+        packed=charts,
     )
 
 

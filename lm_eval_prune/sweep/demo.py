@@ -15,7 +15,7 @@ from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.sweep.config import SweepConfig
-from lm_eval_prune.sweep.run import run_sweeps
+from lm_eval_prune.sweep.run import failures_alone, run_sweeps
 from lm_eval_prune.sweep.sources import aggregate_path
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run_demo(
     """Run everything and write it below `output_path`; what is there is not computed again. `note` is as of sweeps."""
     configs = demo_sweeps(output_path / "sweep", limit=limit, seed=seed)
     require_writable(output_path)
-    sweep = run_sweeps(configs, say=_failures(note), note=note, progress=progress)
+    sweep = run_sweeps(configs, say=failures_alone(note), note=note, progress=progress)
     scores = ImportanceScores.load(aggregate_path(configs[0], "heads", CALIBRATION_SHOTS)).tensor()
     folder = output_path / "induction"
     return DemoReport(
@@ -89,11 +89,6 @@ def run_demo(
         induction_heads=highest_heads(_prefix_matching(folder, seed)),
         folders=(sweep.folder, folder),
     )
-
-
-def _failures(note: Callable[[str], None]) -> Callable[[str], None]:
-    """Of the lines about cells only those that something went wrong in: 150 that did not are a table."""
-    return lambda line: note(line) if line.startswith(("failed", "damaged")) else None
 
 
 def _prefix_matching(folder: Path, seed: int) -> Tensor:

@@ -39,7 +39,7 @@ from lm_eval_prune.sweep.stopping import check
 from lm_eval_prune.sweep.tasks import PlannedTask, planned_tasks
 from lm_eval_prune.variants import DENSE, Variant
 
-__all__ = ["run_sweep", "run_sweeps"]
+__all__ = ["failures_alone", "run_sweep", "run_sweeps"]
 
 POLL_SECONDS = 1.0
 """How often to look at what another process computes."""
@@ -120,6 +120,11 @@ def run_sweeps(
     disk.remove_left_behind(config.output_path)
     clear_claims(config.output_path, lambda name: not disk.is_cell_id(name) or cells.settled(name))
     return Sweep(config.output_path)
+
+
+def failures_alone(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Of the lines about cells those that something went wrong in: hundreds that did not are no news."""
+    return lambda line: say(line) if line.startswith(("failed", "damaged")) else None
 
 
 def _leave_no_empty_folders(folder: Path, new: Sequence[Path]) -> None:

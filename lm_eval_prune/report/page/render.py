@@ -32,7 +32,7 @@ from lm_eval_prune.report.vega import start_bundling
 from lm_eval_prune.report.wording import legend, notes_of
 from lm_eval_prune.version import __version__
 
-__all__ = ["chart_spec", "render_page", "write_page"]
+__all__ = ["chart_spec", "charts_of", "render_page", "write_page"]
 
 
 def write_page(
@@ -72,19 +72,14 @@ def render_page(
     Both are those of `records.arranged`. documents: the flipped ones (`documents.py`), packed.
     """
     script = joined_scripts()
-    runs = [script]
     data = {"table": packed(table_data(board)), "masks": packed(mask_data(board))}
     data |= packed_answers(board) | ({"documents": documents} if documents else {})
     figures = _with_main(board, figures)
-    if figures:
-        data["charts"] = packed({"light": LIGHT, "dark": DARK, "specs": [chart_spec(figure) for figure in figures]})
-        vega = in_script(start_bundling().result())
-        data["vega"] = packed_bytes(vega.encode())
-        runs.append(vega)
+    charts, library = charts_of(figures)
     opening = {"shots": str(board.shots[-1]), "sort": _column_name(board, sort), "text": text}
     return template("page.html").render(
         version=__version__,
-        policy=policy(runs),
+        policy=policy([script, *library]),
         css=joined_styles(),
         script=script,
         title=_title(board),
@@ -110,7 +105,7 @@ def render_page(
         tasks_listing=provenance.tasks_listing(board),
         commands=commands,
         opening=_json(opening),
-        packed=data,
+        packed=data | charts,
     )
 
 
@@ -120,6 +115,15 @@ def _json(content: Mapping[str, Any]) -> str:
     for character in "<>&\u2028\u2029":
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line
+
+
+def charts_of(figures: Sequence[Figure]) -> tuple[dict[str, str], list[str]]:
+    """(the page's data `charts` and `vega`, the script in it); nothing without figures."""
+    if not figures:
+        return {}, []
+    vega = in_script(start_bundling().result())
+    charts = {"light": LIGHT, "dark": DARK, "specs": [chart_spec(figure) for figure in figures]}
+    return {"charts": packed(charts), "vega": packed_bytes(vega.encode())}, [vega]
 
 
 def chart_spec(figure: Figure) -> dict[str, Any]:
