@@ -42,7 +42,7 @@ from lm_eval_prune.cli import options
 @options.output_folder("Folder.", required=True)
 @options.overwrite
 def command(
-    model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: object
+    model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: Any
 ) -> None:
     """Score every attention head, FFN or layer, one file a task and number of shots.
 
@@ -64,6 +64,6 @@ def command(
     config = ImportanceConfig(
         model=record_of_arguments(arguments),
         metadata=task_metadata(model_args or {}, metadata),
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
     options.echo_files(compute_importance(config, lambda: options.load_model_of(arguments, config.batch_size, device)))

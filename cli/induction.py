@@ -28,7 +28,7 @@ from lm_eval_prune.cli import options
 @options.seed("Of the sequences.")
 @options.output_folder("Folder.", required=True)
 @options.overwrite
-def command(model_args: dict[str, Any] | None, device: str | None, **settings: object) -> None:
+def command(model_args: dict[str, Any] | None, device: str | None, **settings: Any) -> None:
     """Measure what heads do on random tokens: OUTPUT_PATH/prefix-matching.json and copying-<definition>.json.
 
     The files are importance files of heads: scores are means over the sequences, "variance" stands beside them.
@@ -41,5 +41,5 @@ def command(model_args: dict[str, Any] | None, device: str | None, **settings: o
         from lm_eval_prune.harness.precision import with_cpu_precision
 
     arguments = with_cpu_precision(model_args or {}, device)
-    config = InductionConfig(model=record_of_arguments(arguments), **settings)  # type: ignore[arg-type]
+    config = InductionConfig(model=record_of_arguments(arguments), **settings)
     options.echo_files(compute_induction(config, lambda: options.load_model_of(arguments, 1, device)))

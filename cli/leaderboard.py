@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -72,7 +73,7 @@ def command(
     figures: tuple[str, ...],
     export: tuple[str, ...],
     harness_table: bool,
-    **settings: object,
+    **settings: Any,
 ) -> None:
     """Compare evaluated variants: sweep folders and results files of the harness, from any backend.
 
@@ -89,7 +90,7 @@ def command(
     from lm_eval_prune.report.tables import harness_table as as_the_harness
     from lm_eval_prune.report.terminal import print_board
 
-    config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)  # type: ignore[arg-type]
+    config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)
     with working("Comparing, and writing the page", lambda line: None):
         made = leaderboard(paths, output_path, config, sort=sort, text=text, figure_formats=figures, exports=export)
     # Without a terminal there is no width to keep to: one wide table is easier to search than several.

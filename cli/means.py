@@ -23,7 +23,7 @@ from lm_eval_prune.cli import options
 @options.output_folder("Folder.", required=True)
 @options.overwrite
 def command(
-    model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: object
+    model_args: dict[str, Any] | None, metadata: dict[str, Any] | None, device: str | None, **settings: Any
 ) -> None:
     """Average what every head and FFN gives over a task's prompts, for ablation=mean.
 
@@ -47,6 +47,6 @@ def command(
     config = MeansConfig(
         model=record_of_arguments(arguments),
         metadata=task_metadata(model_args or {}, metadata),
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
     options.echo_files(compute_means(config, lambda: options.load_model_of(arguments, config.batch_size, device)))

@@ -136,7 +136,7 @@ def agreements(
         name: _permutation_ps(values, numbered, overall, within_layers=name == "within", number=permutations, seed=seed)
         for name in ("whole", "within")
     }
-    corrected = {name: _holm(ps) for name, ps in found.items()}
+    corrected = {name: holm(ps) for name, ps in found.items()}
     tops = _shared_tops(values, numbered, TOPS)
     return [
         PairAgreement(
@@ -250,15 +250,6 @@ def _shared_tops(
             p = float(hypergeom.sf(shared - 1, size, kept, kept))
             tops_of_pair.append(SharedTop(share, kept, shared, kept * kept / size, p))
     return [tuple(each) for each in found]
-
-
-def _holm(ps: Sequence[float]) -> list[float]:
-    """Corrected over those that there are."""
-    known = [place for place, p in enumerate(ps) if not math.isnan(p)]
-    corrected = [math.nan] * len(ps)
-    for place, p in zip(known, holm([ps[place] for place in known]), strict=True):
-        corrected[place] = p
-    return corrected
 
 
 def _rank_correlations(rows: NDArray) -> NDArray:

@@ -212,10 +212,12 @@ def detectable_loss(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that may be compared with one level whatever their number."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
+    """Holm's step-down correction: p-values that may be compared with one level whatever their number.
+
+    nan, where there is no p-value, stays, and counts as none.
+    """
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    known = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    for place, (p, index) in enumerate(known):
+        adjusted[index] = highest = max(highest, min(1.0, (len(known) - place) * p))
     return adjusted

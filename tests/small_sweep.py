@@ -57,3 +57,12 @@ def leftovers(folder):
     files = [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".lock"))]
     cells = {path.stem for path in (folder / "cells").glob("*.json")}
     return files + [path for path in (folder / "cells").glob("*.gz") if path.name.split(".")[0] not in cells]
+
+
+def same(folder, other):
+    """Both hold the same cells and samples under the same names, and nothing half-written."""
+    assert cells(folder) == cells(other)
+    assert samples(folder) == samples(other)
+    assert leftovers(folder) == []
+    names = {path.name for path in other.rglob("*") if path.is_file()}
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == names

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from small_sweep import GRID, cells, leftovers, samples, settings
+from small_sweep import GRID, same, settings
 
 from lm_eval_prune import PrunedModel, PruningMask, evaluate, importance_scores
 from lm_eval_prune.cli.main import cli
@@ -222,14 +222,6 @@ def test_scores_of_steps_are_no_scores_of_the_model_in_reports(finished):
         for (task, shots), values in scores.items():
             path = finished / "importance" / f"{task}-{shots}shot-{component}-{method}.json"
             assert np.array_equal(values, np.array(ImportanceScores.load(path).scores))
-
-
-def same(folder, other):
-    assert cells(folder) == cells(other)
-    assert samples(folder) == samples(other)
-    assert leftovers(folder) == []
-    names = {path.name for path in other.rglob("*") if path.is_file()}
-    assert {path.name for path in folder.rglob("*") if path.is_file()} == names
 
 
 def test_stopped_at_any_step_it_goes_on_from_there(finished, tmp_path):

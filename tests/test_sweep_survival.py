@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_sweep import BEYOND, NUM_CELLS, cells, leftovers, samples, settings
+from small_sweep import BEYOND, NUM_CELLS, cells, leftovers, same, settings
 
 from lm_eval_prune.cli import main as command
 from lm_eval_prune.sweep import folder as disk
@@ -43,14 +43,6 @@ def forked(folder, mode, changes):
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
-
-
-def same(folder, finished):
-    assert cells(folder) == cells(finished)
-    assert samples(folder) == samples(finished)
-    assert leftovers(folder) == []
-    names = {path.name for path in finished.rglob("*") if path.is_file()}
-    assert {path.name for path in folder.rglob("*") if path.is_file()} == names
 
 
 @pytest.mark.slow

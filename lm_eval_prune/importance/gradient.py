@@ -145,7 +145,7 @@ def _summed(model: nn.Module, taps: Taps, batch: Batch) -> Tensor:
     free_memory()
     half = (len(batch.examples) + 1) // 2
     logger.warning("out of memory with %d examples at once; continuing with %d", len(batch.examples), half)
-    return sum(_summed(model, taps, part) for part in batches(batch.examples, half))  # type: ignore[return-value]
+    return torch.stack([_summed(model, taps, part) for part in batches(batch.examples, half)]).sum(0)
 
 
 def _computes_in_half(model: nn.Module) -> bool:

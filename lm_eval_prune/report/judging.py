@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from lm_eval_prune.intervals import holm
 from lm_eval_prune.report.averages import (
@@ -26,14 +25,6 @@ from lm_eval_prune.report.statistics import Estimate
 
 __all__ = ["judged", "judged_averages"]
 
-Key = TypeVar("Key", bound=Hashable)
-
-
-def _corrected(p_values: Mapping[Key, float]) -> dict[Key, float]:
-    """Holm's correction over all; nan where there is no p-value."""
-    known = {key: p for key, p in p_values.items() if not math.isnan(p)}
-    return dict.fromkeys(p_values, math.nan) | dict(zip(known, holm(list(known.values())), strict=True))
-
 
 def judged(
     made: dict[RowKey, dict[Column, Made]], margin: float, chances: Mapping[Column, Chance]
@@ -49,7 +40,7 @@ def judged(
                 families[key.num_fewshot, column][key] = one.cell.difference.p
     found = {key: dict(row) for key, row in made.items()}
     for (_, column), p_values in families.items():
-        for key, p_holm in _corrected(p_values).items():
+        for key, p_holm in zip(p_values, holm([*p_values.values()]), strict=True):
             one = made[key][column]
             difference = _completed(one.cell.difference, p_holm, one.difference, margin, one.cell.num_documents)
             level = chances[column].level if column in chances else None
@@ -79,7 +70,7 @@ def judged_averages(
     averaged = averaged_columns(columns)
     better, level = averaged[0].higher_is_better, chance_of_average(columns, chances)
     for p_values in families.values():
-        for key, p_holm in _corrected(p_values).items():
+        for key, p_holm in zip(p_values, holm([*p_values.values()]), strict=True):
             estimate = average_estimate(made[key], columns)
             difference = _completed(averages[key].difference, p_holm, estimate, margin)
             at_chance = is_at_chance([made[key][column].dense for column in averaged], level and level.level)

@@ -33,8 +33,8 @@ def at_common_looks(runs: Sequence[Run]) -> list[Run]:
     least = {row: min(found) for row, found in rows.items()}
     cut = []
     for run in runs:
-        known = least.get(_row(run)) if run.sequential is not None and not run.is_dense else None
-        cut.append(run if known is None or known.look == run.sequential.look else _cut(run, known))  # type: ignore[union-attr]
+        own = None if run.is_dense else run.sequential
+        cut.append(run if own is None or least[_row(run)].look == own.look else _cut(run, least[_row(run)]))
     return cut
 
 
