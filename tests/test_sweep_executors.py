@@ -1,5 +1,6 @@
 """The same sweep elsewhere: on a Ray cluster that loses a node, and in two processes of one launch."""
 
+import contextlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -15,21 +17,38 @@ from small_sweep import BEYOND, NUM_CELLS, cells, leftovers, samples, settings
 
 from lm_eval_prune import PruneError
 from lm_eval_prune.harness.registration import tasks_folder
+from lm_eval_prune.importance.files import ImportanceScores
+from lm_eval_prune.search.budget import parse_budget
+from lm_eval_prune.search.run import SearchConfig, run_search
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.ray_executor import OnRay
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
 
 
-@pytest.fixture
-def cluster(request):
-    """A head without room for workers, and two nodes with room for one each; a test may name what else nodes have."""
+@contextlib.contextmanager
+def running_cluster(**resources):
+    """A head without room for workers, and two nodes with room for one each, that have these `resources` too."""
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    started.nodes = [started.add_node(num_cpus=1, **getattr(request, "param", {})) for _ in range(2)]
+    started.nodes = [started.add_node(num_cpus=1, **resources) for _ in range(2)]
     yield started
     started.shutdown()
+
+
+@pytest.fixture
+def cluster(request):
+    """One that a test may break; it may name what else nodes have."""
+    with running_cluster(**getattr(request, "param", {})) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def calm():
+    """One whose nodes live on."""
+    with running_cluster() as started:
+        yield started
 
 
 def actors():
@@ -76,8 +95,8 @@ def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # Ray has a handler of its own for the second
-def test_a_stop_signal_ends_a_sweep_on_ray_and_its_workers(cluster, tmp_path, number):
-    on_ray = {"executor": "ray", "ray_address": cluster.address, "masks_at_once": 1}
+def test_a_stop_signal_ends_a_sweep_on_ray_and_its_workers(calm, tmp_path, number):
+    on_ray = {"executor": "ray", "ray_address": calm.address, "masks_at_once": 1}
     config = settings(tmp_path / "ray", limit=100, **on_ray)  # much is left to do when the first cell is there
     (tmp_path / "sweep.yaml").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
@@ -93,6 +112,34 @@ def test_a_stop_signal_ends_a_sweep_on_ray_and_its_workers(cluster, tmp_path, nu
     while actors():
         assert time.monotonic() - start < 60
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_search_on_ray_ends_as_it_does_here(calm, tmp_path):
+    draw, scores = np.random.default_rng(0), {}
+    for name, values in (("head", draw.random((6, 6))), ("ffn", draw.random(6))):
+        path = scores.setdefault(f"{name}_importance", tmp_path / f"{name}.json")
+        ImportanceScores.from_tensor(torch.tensor(values), num_attention_heads=6).save(path)
+
+    def searched(folder, **where):
+        grid = {"tasks": ["demo_facts"], "num_fewshot": [2], "prune_heads": ["0"], "ranking": ["own"], "limit": 8}
+        sweep = settings(folder, **grid, **where)
+        budget = parse_budget("parameters=0.6")
+        return run_search(SearchConfig(budget=budget, sweep=sweep, trials=2, **scores), progress=False)
+
+    found = searched(tmp_path / "ray" / "search", executor="ray", ray_address=calm.address, num_workers=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as Ray has it: the order of a sum depends on it
+    try:
+        expected = searched(tmp_path / "local" / "search")
+    finally:
+        torch.set_num_threads(threads)
+    assert found == expected
+    for part in ("development", "test"):
+        on_ray, here = (tmp_path / where / "search" / part for where in ("ray", "local"))
+        assert samples(on_ray) == samples(here)
+        assert len(cells(on_ray)) >= 2  # a mask and the dense model
+        assert leftovers(on_ray) == []
 
 
 def test_ray_without_a_cluster_is_one_line(tmp_path):
