@@ -7,15 +7,19 @@ heads a key. Both scorers get the same tokenised requests in the same process, `
 `--batch_sizes`; runs alternate, and medians count. `hf` serves one-token answers to one context from one pass, by
 its logits cache: there it is also timed with `logits_cache=False`, which reads the context for every choice. Every
 finished (task, shots) is written to the JSON at once; the same command continues a file that is there. With
-`--extras` also: a 70 % heads + 20 % FFNs mask against its FLOPs, and all FFN knockouts.
+`--extras` also: a 70 % heads + 20 % FFNs mask against its FLOPs, and all FFN knockouts. Both scorers' FLOPs a second
+stand beside those of the best matrix product of the same precision and threads, measured in the same run;
+`scoring_tables.py` makes the tables of docs/evidence/scoring.md from the files.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -24,7 +28,7 @@ from typing import Any
 import click
 import torch
 from common import RESULTS, machine, versions
-from scoring_measure import Scorers, extras, matmul_peak, measure
+from scoring_measure import Scorers, extras, matmul_peak, measure, shares_of_peak
 from scoring_requests import TASKS, generated_requests, real_documents, training_texts
 from transformers import LlamaConfig
 
@@ -55,20 +59,31 @@ MODELS: dict[str, Callable[[], Any]] = {
 @click.option("--limit", type=int, default=8, help="Documents of a task.")
 @click.option("--repeats", type=int, default=3)
 @click.option("--batch_sizes", default="1,4,16", help="Tried for hf; the packed scorer gets the fastest one, too.")
-@click.option("--dtype", default="float32")
+@click.option("--dtype", "dtypes", default="float32", help="Commas between precisions; both scorers compute in each.")
 @click.option("--device", default="cpu")
 @click.option("--memory/--no-memory", default=True, help="Peak memory, each scorer in a process of its own.")
 @click.option("--extras", "with_extras", is_flag=True, help="Masked and knockout speed on the first task and shots.")
+@click.option(
+    "--minutes", type=float, help="No cell begins after so long; each model and precision has its part of it."
+)
 @click.option("--output_path", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="A folder.")
-def main(pretrained: str | None, models: str, output_path: Path, **settings: Any) -> None:
+def main(
+    pretrained: str | None, models: str, dtypes: str, minutes: float | None, output_path: Path, **settings: Any
+) -> None:
     """Compare the packed scorer with hf, task by task."""
-    output_path = output_path.resolve()
+    output_path, begun = output_path.resolve(), time.monotonic()
+    names = [Path(pretrained).name] if pretrained else models.split(",")
+    runs = [(name, dtype) for name in names for dtype in dtypes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        for name in [Path(pretrained).name] if pretrained else models.split(","):
-            place = pretrained or str(_random_model(name, Path(folder), settings["benchmarks_data"]))
-            kind = f"{name}-{settings['device']}-{settings['dtype']}"
-            click.echo(f"\n## {name}\n")
-            _run(place, output_path / f"scoring-{kind}-{date.today()}.json", settings)
+        places = {
+            name: pretrained or str(_random_model(name, Path(folder), settings["benchmarks_data"])) for name in names
+        }
+        for number, (name, dtype) in enumerate(runs, 1):
+            kind = f"{name}-{settings['device']}-{dtype}"
+            click.echo(f"\n## {name}, {dtype}\n")
+            until = math.inf if minutes is None else begun + 60 * minutes * number / len(runs)
+            path = output_path / f"scoring-{kind}-{date.today()}.json"
+            _run(places[name], path, {**settings, "dtype": dtype, "until": until})
 
 
 def _random_model(name: str, folder: Path, benchmarks_data: Path | None) -> Path:
@@ -98,13 +113,15 @@ def _run(pretrained: str, output_path: Path, settings: dict[str, Any]) -> None:
     done = {(cell["task"], cell["num_fewshot"]) for cell in results["cells"]}
     for shots in map(int, settings["num_fewshot"].split(",")):
         for task in tasks:
-            if (task, shots) in done:
+            if (task, shots) in done or time.monotonic() >= settings["until"]:
                 continue
             requests = requests_of(task, shots)
             cell = measure(scorers, requests, batch_sizes, settings["repeats"])
             if settings["memory"]:
                 cell |= scorers.memory(requests, cell["batch_size"])
             results["cells"].append({"task": task, "num_fewshot": shots, "limit": settings["limit"], **cell})
+            for each in results["cells"]:
+                each |= shares_of_peak(each, results["matmul_peak_gflops"])
             write_json(output_path, results)
             click.echo(json.dumps(results["cells"][-1]))
             if settings["with_extras"] and "extras" not in results:
@@ -114,11 +131,12 @@ def _run(pretrained: str, output_path: Path, settings: dict[str, Any]) -> None:
                     **extras(scorers, requests, settings["repeats"]),
                 }
                 write_json(output_path, results)
-    click.echo(_table(results))
+    if results["cells"]:
+        click.echo(_table(results))
 
 
 def _new_results(settings: dict[str, Any]) -> dict[str, Any]:
-    on_gpu = settings["device"].startswith("cuda")
+    on_gpu = torch.device(settings["device"]).type == "cuda"
     return {
         "date": str(date.today()),
         "machine": {
@@ -127,6 +145,7 @@ def _new_results(settings: dict[str, Any]) -> dict[str, Any]:
             **({"gpu": torch.cuda.get_device_name()} if on_gpu else {}),
         },
         "versions": versions(),
+        "dtype": settings["dtype"],
         "real_documents": settings["benchmarks_data"] is not None,
         "repeats": settings["repeats"],
         "cells": [],
@@ -160,7 +179,7 @@ def _table(results: dict[str, Any]) -> str:
             f"{cell['packed_s']:.2f} | {cell['ratio']:.2f} | {cell['ratio_by_flops']:.2f} | "
             f"{cell['ratio_without_cache']:.2f} | "
             f"{cell['tokens_asked']:,} | {cell['tokens_computed']:,} | "
-            f"{cell['packed_gflops'] / results['matmul_peak_gflops']:.0%} | {cell['max_difference']:.1e} | {memory} |"
+            f"{cell['packed_share_of_peak']:.0%} | {cell['max_difference']:.1e} | {memory} |"
         )
     for shots in sorted({cell["num_fewshot"] for cell in results["cells"]}):
         cells = [cell for cell in results["cells"] if cell["num_fewshot"] == shots]

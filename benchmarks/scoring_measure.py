@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from multiprocessing import get_context
@@ -24,7 +24,7 @@ from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops
 from lm_eval_prune.scoring.trie import build_trie
 
-__all__ = ["Scorers", "extras", "matmul_peak", "measure"]
+__all__ = ["Scorers", "extras", "matmul_peak", "measure", "shares_of_peak"]
 
 
 class Scorers:
@@ -110,6 +110,16 @@ def measure(scorers: Scorers, requests: list[Any], batch_sizes: list[int], repea
         "max_difference": max(abs(one[0] - other[0]) for one, other in pairs),
         "greedy_differing": sum(one[1] != other[1] for one, other in pairs),
     }
+
+
+def shares_of_peak(cell: Mapping[str, Any], peak_gflops: float) -> dict[str, float]:
+    """What both scorers compute a second, of the matrix-product peak; each by the FLOPs of its own way.
+
+    hf's padding counts as nothing computed.
+    """
+    packed = cell["packed_gflops"] / peak_gflops
+    hf = packed * cell["ratio_by_flops"] / cell["ratio"]
+    return {"packed_share_of_peak": packed, "hf_share_of_peak": hf}
 
 
 def _hf_flops(config: Any, inputs: Iterable[Sequence[int]]) -> float:
