@@ -1,4 +1,4 @@
-"""The benchmark of the scorers, in tiny: shares of the peak, two precisions; and the tables that the docs have of it."""
+"""The benchmark of the scorers, in tiny: shares of the peak, two precisions; and the tables that the docs have."""
 
 from __future__ import annotations
 
