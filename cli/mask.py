@@ -163,7 +163,7 @@ def _ranked(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
 
 def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMask:
     from lm_eval_prune.importance.files import ImportanceScores
-    from lm_eval_prune.selection import random_mask
+    from lm_eval_prune.ranked_masks import random_mask
 
     if choice.pop("order") not in ("least", "random") or choice.pop("normalisation") != "none":
         raise ArgumentError("--random takes no scores: leave out --order and --normalisation")

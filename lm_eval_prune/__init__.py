@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from lm_eval_prune.induction import copying_scores, prefix_matching_scores
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
+    from lm_eval_prune.ranked_masks import random_mask
     from lm_eval_prune.report.frames import compare
     from lm_eval_prune.report.leaderboard import leaderboard
     from lm_eval_prune.scoring.scorer import score
-    from lm_eval_prune.selection import random_mask
     from lm_eval_prune.sweep.config import SweepConfig
     from lm_eval_prune.sweep.results import Sweep
     from lm_eval_prune.sweep.run import run_sweep
@@ -94,7 +94,7 @@ _HOMES = {
     "masked": "lm_eval_prune.ablation",
     "mean_outputs": "lm_eval_prune.importance.mean_outputs",
     "prefix_matching_scores": "lm_eval_prune.induction",
-    "random_mask": "lm_eval_prune.selection",
+    "random_mask": "lm_eval_prune.ranked_masks",
     "run_sweep": "lm_eval_prune.sweep.run",
     "score": "lm_eval_prune.scoring.scorer",
 }

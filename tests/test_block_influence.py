@@ -16,8 +16,9 @@ from lm_eval_prune.errors import ArgumentError, FileFormatError, PruneError
 from lm_eval_prune.importance.block_influence import PARTS, block_influence
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.methods import COMPONENTS, METHODS, Inputs, method_for
+from lm_eval_prune.ranked_masks import random_mask, ranked_mask
 from lm_eval_prune.report.frames import compare
-from lm_eval_prune.selection import random_mask, ranked_mask, select_mask
+from lm_eval_prune.selection import select_mask
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import make_config
 from lm_eval_prune.sweep.estimate import estimate_sweep

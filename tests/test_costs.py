@@ -34,7 +34,7 @@ from lm_eval_prune.decoders import num_pruned_parameters
 from lm_eval_prune.decoders.compacted import PrunedOPTForCausalLM, compacted_config
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.random_opt import SIZES, opt_config
-from lm_eval_prune.selection import random_mask
+from lm_eval_prune.ranked_masks import random_mask
 from tests.conftest import POST_NORM, PRE_NORM
 from tests.families import VARIANTS, made, tokens
 

@@ -6,7 +6,8 @@ from click.testing import CliRunner
 from lm_eval_prune import PruningMask
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import ArgumentError, FileFormatError, FractionError, MaskError, MaskShapeError
-from lm_eval_prune.selection import random_mask, select_mask
+from lm_eval_prune.ranked_masks import random_mask
+from lm_eval_prune.selection import select_mask
 
 
 def write_importance(path, **changes):

@@ -45,6 +45,7 @@ LAYERS = [
     ["sequences"],
     ["induction"],
     ["agreement", "analysis", "intervals", "sequential", "unit_intervals", "sum_intervals"],
+    ["ranked_masks"],
     ["selection"],
     ["packaged_models"],
     ["abilities", "families"],

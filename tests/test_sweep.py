@@ -24,7 +24,7 @@ from lm_eval_prune.cli.main import cli
 from lm_eval_prune.harness.cells import TaskRun
 from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
-from lm_eval_prune.selection import random_mask
+from lm_eval_prune.ranked_masks import random_mask
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.config import load_config, load_configs, make_config
 from lm_eval_prune.sweep.estimate import estimate_sweep

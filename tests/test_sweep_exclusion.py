@@ -16,8 +16,8 @@ from lm_eval_prune.errors import ArgumentError, FractionError, PruneError
 from lm_eval_prune.harness.importance import ImportanceConfig, compute_importance
 from lm_eval_prune.harness.induction import InductionConfig, compute_induction
 from lm_eval_prune.importance.exclusion import places_without
+from lm_eval_prune.ranked_masks import ranked_mask
 from lm_eval_prune.report.frames import compare
-from lm_eval_prune.selection import ranked_mask
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep import queues, worker
 from lm_eval_prune.sweep.config import make_config

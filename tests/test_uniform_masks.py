@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from lm_eval_prune import PruningMask
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import MaskError, MaskShapeError
-from lm_eval_prune.selection import random_mask
+from lm_eval_prune.ranked_masks import random_mask
 from tests.test_selection import write_importance
 
 LAYERS, HEADS = 3, 12

@@ -20,7 +20,7 @@ from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.induction import prefix_matching_scores
-from lm_eval_prune.selection import random_mask, ranked_mask
+from lm_eval_prune.ranked_masks import random_mask, ranked_mask
 from lm_eval_prune.sequences import fitting_lengths, random_sequences, ranked_tokens
 from lm_eval_prune.sweep.demo import GROUP, highest_heads
 from training import model_card

@@ -16,7 +16,6 @@ from lm_eval_prune.harness import packed
 from lm_eval_prune.harness.model_record import model_record
 from lm_eval_prune.harness.per_task import Outcome, PerTaskConfig, TaskCell, each_computed, finished, task_cells
 from lm_eval_prune.harness.requests import (
-    Documents,
     TaskObjective,
     build_documents,
     calibration,
@@ -32,6 +31,8 @@ from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
 
 if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
     from lm_eval_prune.harness.model import PrunedModel
 
 __all__ = ["ImportanceConfig", "Outcome", "compute_importance", "finished_scores", "processes_of", "scores_of"]
@@ -131,29 +132,11 @@ def _computed(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> Impo
 
 
 def _scores(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> tuple[torch.Tensor, dict[str, Any]]:
-    method = method_named(config.method)
-    settings = _settings(config, cell, lm)
-    processes = processes_of(lm)
-    inputs: dict[str, Any] = {}
+    method, processes = method_named(config.method), processes_of(lm)
+    settings, inputs = _settings(config, cell, lm), dict[str, Any]()
     if cell.task is not None and method.uses != "weights":
-        asked: dict[str, Any] = {"num_fewshot": cell.num_fewshot, "split": config.split}
-        asked |= {"limit": config.limit, "seed": config.seed}
-        documents = build_documents(cell.task, **asked)
-        gold = calibration(lm, documents)
-        inputs["examples"] = gold.examples
-        if method.uses == "prompts":
-            shuffled = calibration(lm, build_documents(cell.task, **asked, shuffled=True))
-            inputs["shuffled"] = shuffled.examples
-            settings["shuffled_prompts_sha256"] = shuffled.prompts_sha256
-        settings |= _documents_record(documents) | {
-            "prompts_sha256": gold.prompts_sha256,
-            "tokens_sha256": gold.tokens_sha256,
-        }
-        if method.uses == "objective":
-            inputs["scorer"] = packed.knockout_scorer(lm, processes)
-            settings["metric"] = chosen_metric(cell.task, config.metric)
-            if config.metric != "loss":
-                inputs["objective"] = TaskObjective(lm, documents, config.metric)
+        inputs, told = _of_documents(config, cell.task, cell.num_fewshot, lm)
+        settings |= told
     # Knockouts compute under the model's mask by themselves.
     with (
         masked(lm.model, lm.mask if "scorer" not in inputs else PruningMask.dense(*lm.mask.shape), lm.means),
@@ -175,8 +158,28 @@ def _scores(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> tuple[
     return scores, settings
 
 
-def _documents_record(documents: Documents) -> dict[str, Any]:
-    return {"num_examples": len(documents.doc_ids), "split": documents.split, "doc_ids": list(documents.doc_ids)}
+def _of_documents(
+    config: ImportanceConfig, task: Task, num_fewshot: int, lm: PrunedModel
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what the method takes of the task's documents, what the file says of them)."""
+    uses, inputs, told = method_named(config.method).uses, dict[str, Any](), dict[str, Any]()
+    asked: dict[str, Any] = {"num_fewshot": num_fewshot, "split": config.split}
+    asked |= {"limit": config.limit, "seed": config.seed}
+    documents = build_documents(task, **asked)
+    gold = calibration(lm, documents)
+    inputs["examples"] = gold.examples
+    if uses == "prompts":
+        shuffled = calibration(lm, build_documents(task, **asked, shuffled=True))
+        inputs["shuffled"] = shuffled.examples
+        told["shuffled_prompts_sha256"] = shuffled.prompts_sha256
+    told |= {"num_examples": len(documents.doc_ids), "split": documents.split, "doc_ids": list(documents.doc_ids)}
+    told |= {"prompts_sha256": gold.prompts_sha256, "tokens_sha256": gold.tokens_sha256}
+    if uses == "objective":
+        inputs["scorer"] = packed.knockout_scorer(lm, processes_of(lm))
+        told["metric"] = chosen_metric(task, config.metric)
+        if config.metric != "loss":
+            inputs["objective"] = TaskObjective(lm, documents, config.metric)
+    return inputs, told
 
 
 def _settings(config: ImportanceConfig, cell: TaskCell, lm: PrunedModel) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def guarded(*tasks: Task) -> Iterator[dict[str, dict[str, str]]]:
     """
     failed: dict[str, dict[str, str]] = {task.task_name: {} for task in tasks}
     module: Any = lm_eval.evaluator_utils
-    stderr_for_metric = getattr(module, "stderr_for_metric", None)  # 0.5 has none
+    stderr_for_metric: Any = getattr(module, "stderr_for_metric", None)  # 0.5 has none
 
     def stderr_of(metric: Any, **settings: Any) -> Callable[[Any], Any] | None:
         guard = metric if isinstance(metric, _Guarded) else None

@@ -19,7 +19,8 @@ from lm_eval_prune.importance.aggregate import aggregate_files
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.mask_files import mask_digest
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.selection import component_scores, random_mask, ranked_mask, read_mask_file
+from lm_eval_prune.ranked_masks import random_mask, ranked_mask
+from lm_eval_prune.selection import component_scores, read_mask_file
 from lm_eval_prune.sweep.config import SweepConfig
 from lm_eval_prune.sweep.jobs import ImportanceJob
 from lm_eval_prune.sweep.ranking import Ranking, parse_ranking
