@@ -1,4 +1,4 @@
-"""What scores have in common: rank agreement, overlap of what is kept, retained capacity, transfer between tasks.
+"""What scores have in common: rank agreement, overlap of what is kept, retained capacity.
 
 Scores are arrays of one shape, larger is more important: (num_hidden_layers, num_attention_heads) for heads,
 (num_hidden_layers,) for FFNs. Nothing here runs a model.
@@ -40,7 +40,6 @@ __all__ = [
     "PairAgreement",
     "Retained",
     "SharedTop",
-    "TransferCell",
     "agreement_table",
     "agreements",
     "cross_shot",
@@ -53,7 +52,6 @@ __all__ = [
     "retained_capacity",
     "shared_tops",
     "spearman_matrix",
-    "transfer_cells",
 ]
 
 TENTHS = tuple(Fraction(tenth, 10) for tenth in range(11))
@@ -93,16 +91,6 @@ class Retained(NamedTuple):
     """Share of components pruned."""
     retained: float
     """Share of the summed capacity that the kept components hold, from 0 to 1."""
-
-
-class TransferCell(NamedTuple):
-    """One evaluation of a cross-task transfer: prune by the scores of one task, evaluate on another."""
-
-    scored_on: str
-    importance_file: str
-    evaluated_on: str
-    num_fewshot: int
-    fraction: Fraction
 
 
 def rank_agreement(a: ArrayLike, b: ArrayLike, *, names: tuple[str, str] = ("a", "b")) -> Agreement:
@@ -191,25 +179,6 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
             highest = best_of[size]
             front.add((size, highest))
     return {place for place, (size, quality) in enumerate(points) if (size, quality) in front}
-
-
-def transfer_cells(
-    importance_files: Mapping[str, str],
-    tasks: Sequence[str],
-    *,
-    num_fewshot: int,
-    fractions: Sequence[Share] = TENTHS,
-) -> list[TransferCell]:
-    """Every task's scores (task -> importance file) on every evaluated task at every fraction, for the sweep.
-
-    The cells with `scored_on == evaluated_on` are what transfer is compared with.
-    """
-    return [
-        TransferCell(source, file, target, num_fewshot, fraction)
-        for source, file in importance_files.items()
-        for target in tasks
-        for fraction in map(parse_fraction, fractions)
-    ]
 
 
 def _rho(a: NDArray, b: NDArray) -> float:

@@ -13,6 +13,7 @@ from typing import TextIO
 
 __all__ = [
     "LATEX_SIGNS",
+    "described",
     "latex_text",
     "markdown_text",
     "message_of",
@@ -71,6 +72,11 @@ def without_halves(text: str) -> str:
 def message_of(error: BaseException) -> str:
     """An error's message on one line; its class where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def described(error: BaseException, *, width: int | None = None) -> str:
+    """An error's class and at most `width` characters of its message, on one line."""
+    return f"{type(error).__name__}: {message_of(error)[:width]}"
 
 
 def one_line(error: object, *, width: int = 300) -> str:

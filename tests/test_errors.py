@@ -13,7 +13,7 @@ from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.model_args import parse_model_args
-from lm_eval_prune.sweep.config import load_config
+from lm_eval_prune.sweep.config import load_configs
 
 LONG = "x" * 100_000
 
@@ -26,8 +26,8 @@ def _written(path, content):
 RAISED_FOR = {
     "a share": lambda folder: parse_fraction(LONG),
     "model arguments": lambda folder: parse_model_args(LONG),
-    "a setting": lambda folder: load_config(_written(folder / "a.yaml", {"tasks": "a", "output_path": "b", LONG: 1})),
-    "a ranking's seed": lambda folder: load_config(
+    "a setting": lambda folder: load_configs(_written(folder / "a.yaml", {"tasks": "a", "output_path": "b", LONG: 1})),
+    "a ranking's seed": lambda folder: load_configs(
         _written(folder / "a.yaml", {"tasks": "a", "output_path": "b", "ranking": f"random:{LONG}"})
     ),
     "a mask's format": lambda folder: PruningMask.load(_written(folder / "a.json", {"format": LONG})),

@@ -114,12 +114,12 @@ def test_python_refuses_it_too(tmp_path, value):
 
 @pytest.mark.parametrize("value", ["2.5", ".nan", "-1", "true", "1.e+300", "ten"])
 def test_a_settings_file_names_its_line(tmp_path, value):
-    from lm_eval_prune.sweep.config import load_config
+    from lm_eval_prune.sweep.config import load_configs
 
     path = tmp_path / "sweep.yaml"
     path.write_text(f"tasks: [piqa]\noutput_path: x\nlimit: {value}\n")
     with pytest.raises(ArgumentError, match=rf"^{path}, line 3: limit: "):
-        load_config(path)
+        load_configs(path)
 
 
 def test_a_share_for_importance_reaches_the_plan(tmp_path):

@@ -26,7 +26,7 @@ from lm_eval_prune.harness.model import PrunedModel, PrunedOPT
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.ranked_masks import random_mask
 from lm_eval_prune.sweep import folder as disk
-from lm_eval_prune.sweep.config import load_config, load_configs, make_config
+from lm_eval_prune.sweep.config import load_configs, make_config
 from lm_eval_prune.sweep.estimate import estimate_sweep
 from lm_eval_prune.sweep.ranking import parse_ranking
 from lm_eval_prune.sweep.results import Sweep
@@ -560,17 +560,17 @@ def test_wrong_settings_name_the_line_and_the_key(tmp_path, text, message):
     path = tmp_path / "sweep.yaml"
     path.write_text(text)
     with pytest.raises(PruneError, match=message):
-        load_config(path, output_path=tmp_path)
+        load_configs(path, output_path=tmp_path)
 
 
 def test_a_wrong_flag_is_not_said_to_be_in_the_file(tmp_path):
     (tmp_path / "sweep.yaml").write_text("tasks: [a]\nprune_heads: [0, 0.5]\n")
     with pytest.raises(PruneError, match=r"^prune_heads: share=1.5: expected a number from 0 to 1"):
-        load_config(tmp_path / "sweep.yaml", output_path=tmp_path, prune_heads="0,1.5")
+        load_configs(tmp_path / "sweep.yaml", output_path=tmp_path, prune_heads="0,1.5")
     for no_text in (b"\xff", b"tasks: [caf\xe9]\n", b"\xff\xfe\x00"):
         (tmp_path / "sweep.yaml").write_bytes(no_text)
         with pytest.raises(PruneError, match=r"sweep.yaml: not a text file"):
-            load_config(tmp_path / "sweep.yaml", output_path=tmp_path)
+            load_configs(tmp_path / "sweep.yaml", output_path=tmp_path)
 
 
 def test_rankings_and_shares_are_read_as_written():

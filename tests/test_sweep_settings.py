@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from lm_eval_prune.cli.main import cli
 from lm_eval_prune.errors import FileFormatError, PruneError
-from lm_eval_prune.sweep.config import READY, READY_FOLDER, SweepConfig, load_config, load_configs, make_config
+from lm_eval_prune.sweep.config import READY, READY_FOLDER, SweepConfig, load_configs, make_config
 
 GOOD = "tasks: [piqa]\noutput_path: sweep\n"
 LINES = (f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi"))
@@ -99,7 +99,7 @@ def write(tmp_path, text):
 def test_a_file_that_cannot_be_meant_is_one_line_that_names_it(tmp_path, name):
     start = time.monotonic()
     with pytest.raises(PruneError) as error:
-        load_config(write(tmp_path, BAD[name]))
+        load_configs(write(tmp_path, BAD[name]))
     assert "sweep.yaml" in one_line(error)
     assert time.monotonic() - start < 30
 
@@ -109,19 +109,19 @@ def test_a_value_that_cannot_be_meant_is_one_line_that_names_the_setting(tmp_pat
     for value in VALUES[key]:
         lines = [line for line in GOOD.splitlines() if not line.startswith(f"{key}:")]
         with pytest.raises(PruneError) as error:
-            load_config(write(tmp_path, "\n".join([*lines, f"{key}: {value}"])))
+            load_configs(write(tmp_path, "\n".join([*lines, f"{key}: {value}"])))
         assert f"sweep.yaml, line {len(lines) + 1}: {key}: " in one_line(error), value
 
 
 def test_lines_are_named_for_keys_that_stand_twice_and_aliases(tmp_path):
     with pytest.raises(PruneError, match=r"sweep\.yaml, line 4: a: stands in line 3 already$"):
-        load_config(write(tmp_path, GOOD + "metadata: {a: 1,\n  a: 2}\n"))
+        load_configs(write(tmp_path, GOOD + "metadata: {a: 1,\n  a: 2}\n"))
     with pytest.raises(PruneError, match=r"sweep\.yaml, line 3: \*a: an alias; write out what it stands for$"):
-        load_config(write(tmp_path, "x: &a 1\ny: 1\nz: *a\n"))
+        load_configs(write(tmp_path, "x: &a 1\ny: 1\nz: *a\n"))
 
 
 def test_what_can_be_meant_is_taken(tmp_path):
-    found = load_config(
+    (found,) = load_configs(
         write(tmp_path, "\ufeff" + GOOD + "metadata: {sizes: [1, 2], deep: {a: b}}\nnum_fewshot: [null, 2]\n")
     )
     assert found.metadata == {"sizes": [1, 2], "deep": {"a": "b"}}
@@ -171,7 +171,7 @@ def test_mutated_files_end_in_settings_or_one_line(tmp_path):
             place, length = rng.randrange(len(mutated)), rng.choice([0, 0, 1, 5])
             mutated = mutated[:place] + rng.choice(pieces) + mutated[place + length :]
         try:
-            taken = isinstance(load_config(write(tmp_path, mutated)), SweepConfig)
+            taken = isinstance(load_configs(write(tmp_path, mutated))[0], SweepConfig)
         except PruneError as error:
             taken = False
             lines.append(str(error))
@@ -225,14 +225,14 @@ def test_ready_settings_are_found_by_name_behind_files_of_that_name(tmp_path, mo
     (tmp_path / "opt-66b").mkdir()  # a checkpoint's folder
     assert len(load_configs("opt-66b", output_path="x")[0].tasks) == 14
     (tmp_path / "bundled").write_text("tasks: [mine]\n")
-    assert load_config("bundled", output_path="x").tasks == ("mine",)
+    assert load_configs("bundled", output_path="x")[0].tasks == ("mine",)
     for name, message in (
         ("bundle", "bundle: no such file, nor one of the ready settings: bundled, opt-66b"),
         ("opt-66b.yaml", "opt-66b.yaml"),
         ("../bundled", "../bundled"),
     ):
         with pytest.raises(FileFormatError, match=f"^{re.escape(message)}"):
-            load_config(name, output_path="x")
+            load_configs(name, output_path="x")
 
 
 GRIDS = "output_path: out\ntasks: [a]\ngrids:\n"
@@ -256,8 +256,6 @@ def test_several_grids_share_what_is_not_theirs_and_flags_count_in_each(tmp_path
     assert {config.ranking for config in load_configs(path, ranking="random:0")} == {("random:0",)}
     (alone,) = load_configs(path, ranking="own", prune_heads="0.3", prune_ffns="0")  # then they are one
     assert alone.prune_heads == ("0.3",)
-    with pytest.raises(PruneError, match=r"sweep\.yaml: grids: 2 of them; expected one$"):
-        load_config(path)
 
 
 @pytest.mark.parametrize(

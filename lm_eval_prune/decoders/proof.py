@@ -27,7 +27,7 @@ from lm_eval_prune.decoders.specimen import TOKENS, Specimen, read_by, short_win
 from lm_eval_prune.decoders.stages import Stage
 from lm_eval_prune.errors import UnsupportedModelError
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.text import message_of
+from lm_eval_prune.text import described
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,12 +63,8 @@ def _found(places: Places) -> Findings:
         except UnsupportedModelError as error:
             findings[model] = Findings(str(error).removeprefix(f"{type(model).__name__}: "))
         except Exception as error:  # whatever a model of any shape raises when it is computed in pieces
-            findings[model] = Findings(f"it cannot be computed in pieces: {_line(error)}")
+            findings[model] = Findings(f"it cannot be computed in pieces: {described(error, width=200)}")
     return findings[model]
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {message_of(error)[:200]}"
 
 
 class _Proof(Specimen):
@@ -94,7 +90,7 @@ class _Proof(Specimen):
         except UnsupportedModelError as error:
             return str(error).removeprefix(f"{type(self.model).__name__}: ")
         except Exception as error:  # of a model whose attention is called in a way of its own
-            return f"its attention cannot be computed apart: {_line(error)}"
+            return f"its attention cannot be computed apart: {described(error, width=200)}"
 
     def _is_causal(self, expected: Tensor) -> bool:
         ids = self.ids.clone()

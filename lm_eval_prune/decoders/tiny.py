@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.text import described
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -156,7 +157,8 @@ def tiny_config(model_type: str, *, as_decoder: bool = True) -> PreTrainedConfig
         decoder = {"is_decoder": True} if as_decoder and "is_decoder" in default else {}
         return config_class(**_merged({**_shrunk(default), **decoder}, odd))
     except Exception as error:  # whatever a class of another library raises for dimensions that do not fit
-        raise UnsupportedModelError(f"{model_type}: no small configuration can be made: {_line(error)}") from error
+        why = described(error, width=200)
+        raise UnsupportedModelError(f"{model_type}: no small configuration can be made: {why}") from error
 
 
 def shrunk(kind: Any, settings: Mapping[str, Any]) -> PreTrainedConfig:
@@ -165,7 +167,8 @@ def shrunk(kind: Any, settings: Mapping[str, Any]) -> PreTrainedConfig:
     try:
         return kind(**_merged({**small, **_shrunk(settings)}, _ODD.get(kind.model_type, {})))
     except Exception as error:  # as above
-        raise UnsupportedModelError(f"{kind.model_type}: no small configuration can be made: {_line(error)}") from error
+        why = described(error, width=200)
+        raise UnsupportedModelError(f"{kind.model_type}: no small configuration can be made: {why}") from error
 
 
 def tiny_model(config: str | PreTrainedConfig, *, seed: int = 0, **kwargs: Any) -> PreTrainedModel:
@@ -188,7 +191,8 @@ def tiny_model(config: str | PreTrainedConfig, *, seed: int = 0, **kwargs: Any) 
                 if parameter.is_floating_point():
                     parameter.data += NOISE * torch.randn_like(parameter)
     except Exception as error:  # as above, in its models
-        raise UnsupportedModelError(f"{config.model_type}: no small model can be built: {_line(error)}") from error
+        why = described(error, width=200)
+        raise UnsupportedModelError(f"{config.model_type}: no small model can be built: {why}") from error
     return model.eval()
 
 
@@ -231,7 +235,3 @@ def _merged(settings: dict[str, Any], odd: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and isinstance(settings.get(name), dict) and name.endswith("_config")
     }
     return {**settings, **odd, **nested}
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

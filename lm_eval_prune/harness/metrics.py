@@ -15,7 +15,7 @@ import lm_eval.evaluator_utils
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
-from lm_eval_prune.text import message_of, printable
+from lm_eval_prune.text import described, printable
 
 __all__ = ["every_evaluation_guarded", "finite", "guarded", "is_number", "take_failed"]
 
@@ -115,7 +115,7 @@ class _Guarded:
         try:
             return self.function(items)
         except Exception as error:  # whatever a stranger's metric raises
-            self.failed[self.name] = f"{type(error).__name__}: {message_of(error)}"
+            self.failed[self.name] = described(error)
             return math.inf if isinstance(error, OverflowError) else math.nan
 
 

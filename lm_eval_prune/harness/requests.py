@@ -26,7 +26,7 @@ from lm_eval_prune.harness.packed import EncodingOnly
 from lm_eval_prune.harness.releases import answer_prefix, request, requests_of
 from lm_eval_prune.harness.shuffling import shuffled_answers
 from lm_eval_prune.limits import SPLITS, checked_limit, number_limited
-from lm_eval_prune.text import message_of
+from lm_eval_prune.text import described
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -223,8 +223,7 @@ def _requests(task: Task, doc: Any, doc_id: int, num_fewshot: int, seed: int, sh
         raise
     except Exception as error:  # whatever a stranger's task raises: the harness has no shots of several gold answers
         raise ExampleError(
-            f"task {task.task_name}: no prompt of document {doc_id} with {num_fewshot} shots: "
-            f"{type(error).__name__}: {message_of(error)}"
+            f"task {task.task_name}: no prompt of document {doc_id} with {num_fewshot} shots: {described(error)}"
         ) from error
     return made if isinstance(made, list) else [made]
 

@@ -26,7 +26,7 @@ from lm_eval_prune.harness.trackers import require_packages
 from lm_eval_prune.limits import checked_limit
 from lm_eval_prune.model_args import model_args_text, parse_model_args
 from lm_eval_prune.model_names import ANY_FAMILY, ORIGINAL_FAMILY, OURS
-from lm_eval_prune.text import message_of
+from lm_eval_prune.text import described, message_of
 
 __all__ = ["run_harness"]
 
@@ -142,7 +142,5 @@ def _errors_as_lines() -> Iterator[None]:
         if ("api/task.py", "download") in frames:
             raise ArgumentError(f"a task's data set cannot be loaded: {message_of(error)}") from error
         if ("api/task.py", "build_all_requests") in frames:
-            raise ArgumentError(
-                f"a task's prompts cannot be made: {type(error).__name__}: {message_of(error)}"
-            ) from error
+            raise ArgumentError(f"a task's prompts cannot be made: {described(error)}") from error
         raise

@@ -27,7 +27,7 @@ from lm_eval_prune.harness.task_files import read_regular_files_alone, require_i
 from lm_eval_prune.harness.task_index import quick
 from lm_eval_prune.harness.templates import compile_once
 from lm_eval_prune.model_args import parse_model_args
-from lm_eval_prune.text import message_of
+from lm_eval_prune.text import described, message_of
 
 __all__ = [
     "Member",
@@ -238,5 +238,5 @@ def _task_manager(include_path: str | None, include_defaults: bool) -> TaskManag
     except Exception as error:  # whatever lies in a stranger's folder
         if include_path is None:
             raise
-        why = f"{type(error).__name__}: {message_of(error)}"
+        why = described(error)
         raise ArgumentError(f"include_path={include_path}: its tasks cannot be read: {why}") from error

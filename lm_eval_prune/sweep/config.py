@@ -21,7 +21,7 @@ from lm_eval_prune.strict_yaml import read_yaml
 from lm_eval_prune.sweep.ranking import OF_HEADS, of_layers, parse_ranking
 from lm_eval_prune.variants import LARGEST
 
-__all__ = ["READY", "READY_FOLDER", "SweepConfig", "common_settings", "load_config", "load_configs"]
+__all__ = ["READY", "READY_FOLDER", "SweepConfig", "common_settings", "load_configs"]
 
 
 PLACES = {
@@ -276,14 +276,6 @@ def require_rows(config: SweepConfig, num_tasks: int) -> None:
     rows = num_tasks * len(set(config.num_fewshot)) * len(set(config.fewshot_seeds)) * variants
     if rows > MOST_ROWS:
         raise ArgumentError(f"a grid of {rows:,} rows (tasks x shots x draws x masks); expected at most {MOST_ROWS:,}")
-
-
-def load_config(path: Path | str, **changes: Any) -> SweepConfig:
-    """`load_configs` of a file with one grid. Raises ArgumentError where there are several."""
-    configs = load_configs(path, **changes)
-    if len(configs) > 1:
-        raise ArgumentError(f"{path}: grids: {len(configs)} of them; expected one")
-    return configs[0]
 
 
 def load_configs(path: Path | str, **changes: Any) -> list[SweepConfig]:
