@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -21,16 +22,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from torch.utils import collect_env
 
 from lm_eval_prune import PruningMask
 from lm_eval_prune.random_opt import save_random_opt
-from tests import families, fixture_data
+from tests import families, fixture_data, stock_index
 
 TINY = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "ffn_dim": 48, "vocab_size": 512}
 PRE_NORM = {**TINY, "word_embed_proj_dim": 32, "do_layer_norm_before": True, "max_position_embeddings": 512}
 POST_NORM = {**TINY, "word_embed_proj_dim": 16, "do_layer_norm_before": False, "max_position_embeddings": 512}
 LIVELY = {"init_std": 0.3}
 """Weights large enough that a wrong head or bias shows in the logits."""
+
+
+# Every results file describes the machine, for which torch asks a dozen programs: once a process is enough.
+collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
+stock_index.install()
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no worker begins a long one when the other has nothing left to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_sessionfinish(session):

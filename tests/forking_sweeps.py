@@ -2,7 +2,7 @@
 
 python forking_sweeps.py FOLDER THREADS killed|shared|robbed [CHANGES]
 
-killed: 20 children one after another, each killed at a random moment, then one that ends by itself.
+killed: 20 children one after another, each killed at a random moment of its work, then one that ends by itself.
 shared: 4 children at once.
 robbed: 4 children at once, two of which are killed when the first cell is there; two others take their places.
 CHANGES are changes to the small grid, as JSON.
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from small_sweep import settings
 
@@ -39,6 +40,18 @@ def start(folder: Path, changes: dict[str, Any]) -> int:
         os._exit(sys.exc_info()[0] is not None)
 
 
+def kill_after(pid: int, seconds: float) -> None:
+    """Of processor time, so that on a busy machine it is killed in the same places. It may end before.
+
+    The small grid takes about a second of it, half of which goes by before the first cell is there.
+    """
+    clock = psutil.Process(pid)
+    while clock.status() != psutil.STATUS_ZOMBIE and sum(clock.cpu_times()[:2]) < seconds:
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -50,9 +63,7 @@ def main(folder: str, threads: str, mode: str, given: str = "{}") -> int:
     if mode == "killed":
         for _ in range(KILLS):
             pid = start(Path(folder), changes)
-            time.sleep(rng.uniform(0.1, 2.0))
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            kill_after(pid, rng.uniform(0.1, 0.9))
     children = [start(Path(folder), changes) for _ in range(1 if mode == "killed" else 4)]
     if mode == "robbed":
         while not list(Path(folder).glob("cells/*.json")):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
+import tempfile
+from pathlib import Path
 
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm_eval_prune import bundled_model_path
 from lm_eval_prune.harness.registration import tasks_folder
 from lm_eval_prune.sweep.config import make_config
+from tests import isolation
 
 GRID = {
     "tasks": ["demo_recall", "demo_facts"],
@@ -20,6 +30,7 @@ GRID = {
     "device": "cpu",
 }
 BEYOND = {
+    "short": True,
     "num_fewshot": [2],
     "prune_layers": ["0.34"],
     "ranking": [
@@ -33,14 +44,36 @@ NUM_CELLS = 2 * 2 * (1 + 1 + 2)
 """Dense, own, and random with two seeds, on two tasks at two numbers of shots."""
 
 
-def settings(folder, **changes):
-    return make_config({**GRID, "output_path": folder, **changes})
+def settings(folder, *, short=False, **changes):
+    """`short`: of a model whose induction scores take few and short sequences, as only such fit its positions."""
+    model = {"model_args": f"pretrained={short_model()}"} if short else {}
+    return make_config({**GRID, **model, "output_path": folder, **changes})
+
+
+@functools.cache
+def short_model():
+    """The folder of the bundled model with its first 256 positions alone, made once for all processes of the tests."""
+    folder = Path(os.environ[isolation.OWN], "short-model")
+    if not folder.exists():
+        model = AutoModelForCausalLM.from_pretrained(bundled_model_path())
+        positions = model.model.decoder.embed_positions
+        positions.weight = nn.Parameter(positions.weight[: 256 + positions.offset].clone())
+        model.config.max_position_embeddings = 256
+        made = tempfile.mkdtemp(dir=folder.parent)
+        model.save_pretrained(made)
+        AutoTokenizer.from_pretrained(bundled_model_path()).save_pretrained(made)
+        with contextlib.suppress(OSError):  # another process was faster
+            Path(made).rename(folder)
+    return folder
 
 
 def without_timings(path):
+    """A cell but for when and where it was computed: the checkout's commit is another one when somebody commits."""
     content = json.loads(path.read_text())
-    for block, key in ((content, "date"), (content["cell"], "timing"), (content["cell"], "sha256")):
-        block.pop(key)
+    for key in ("date", "git_hash", "upper_git_hash", "pretty_env_info"):
+        del content[key]
+    for key in ("timing", "sha256"):
+        del content["cell"][key]
     return content
 
 

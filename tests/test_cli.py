@@ -1,10 +1,7 @@
 """The command as a user meets it: help, one clear line for bad input, exit codes."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +11,11 @@ from transformers import T5Config
 from lm_eval_prune import PruningMask, __version__
 from lm_eval_prune.cli.main import COMMANDS, cli
 from lm_eval_prune.harness import diagnosis
-
-OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+from tests import processes
 
 
 def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        env=OFFLINE,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return processes.run("-m", *arguments, cwd=cwd)
 
 
 def test_help_names_every_command():

@@ -12,7 +12,6 @@ import datasets
 import pytest
 import torch
 from fixtures_importance import few_tasks, save_checkpoint, write_tasks
-from launch import launched
 
 from lm_eval_prune.cli import main as cli
 from lm_eval_prune.harness import requests
@@ -22,6 +21,7 @@ from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.importance.gradient import head_importance
 from lm_eval_prune.importance.knockout import ffn_importance
 from lm_eval_prune.masks import PruningMask
+from tests.processes import launched
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from lm_eval_prune.compaction.weights import PartialWeight
 from lm_eval_prune.errors import ArgumentError, FileFormatError, MaskShapeError
 from lm_eval_prune.harness.model import PrunedOPT
 from lm_eval_prune.harness.registration import register
+from tests import processes
 from tests.helpers import TEXTS, build, requests
 
 IDS = torch.randint(3, 61, (2, 17), generator=torch.Generator().manual_seed(3))
@@ -156,8 +157,9 @@ compact_checkpoint(sys.argv[1], PruningMask.load(sys.argv[2]), sys.argv[3], max_
 def test_what_a_killed_compaction_left_goes_with_the_next(checkpoint, mask, tmp_path):
     out = tmp_path / "out"
     mask.save(tmp_path / "mask.json")
-    command = [sys.executable, "-c", KILLED, checkpoint, tmp_path / "mask.json", out / "small"]
-    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == -signal.SIGKILL
+    (tmp_path / "killed.py").write_text(KILLED)
+    done = processes.run(tmp_path / "killed.py", checkpoint, tmp_path / "mask.json", out / "small")
+    assert done.returncode == -signal.SIGKILL
     assert not (out / "small").exists()
     assert any(out.iterdir())
     (out / ".mine.unfinished").mkdir()  # of somebody else
@@ -451,6 +453,18 @@ def test_importing_the_package_is_enough_and_costs_nothing(first, checkpoint, ma
     assert bool(first) or found.stdout.startswith("set()")
 
 
+STOCK = """
+import json, sys
+from pathlib import Path
+import lm_eval, lm_eval.tasks
+folder = Path(lm_eval.tasks.__file__).parent / "super_glue"
+manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=folder)
+model = {"model": "hf", "model_args": f"pretrained={sys.argv[1]}", "device": "cpu", "batch_size": 2}
+found = lm_eval.simple_evaluate(**model, tasks=["copa"], limit=4, task_manager=manager)
+Path(sys.argv[2]).write_text(json.dumps({"results": found["results"], "config": found["config"]}, default=str))
+"""
+
+
 @pytest.mark.slow
 def test_the_stock_harness_evaluates_it_as_hf_and_as_pruned_opt(
     checkpoint, mask, in_benchmarks, task_manager, tmp_path
@@ -458,21 +472,12 @@ def test_the_stock_harness_evaluates_it_as_hf_and_as_pruned_opt(
     """`hf` in a process of its own, where nothing but the start-up hook has imported us."""
     compact_checkpoint(checkpoint, mask, tmp_path / "small")
     mask.save(tmp_path / "mask.json")
-    options = [
-        "--model",
-        "hf",
-        "--model_args",
-        f"pretrained={tmp_path / 'small'}",
-        "--output_path",
-        str(tmp_path / "hf"),
-    ]
-    options += ["--tasks", "copa", "--limit", "4", "--device", "cpu", "--batch_size", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", *options], capture_output=True, text=True, timeout=300, check=False
-    )
+    (tmp_path / "stock.py").write_text(STOCK)
+    command = [sys.executable, tmp_path / "stock.py", tmp_path / "small", tmp_path / "hf.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "neither marked as CausalLM" not in done.stderr
-    found = {"hf": json.loads(next((tmp_path / "hf").rglob("results_*.json")).read_text(encoding="utf-8"))}
+    found = {"hf": json.loads((tmp_path / "hf.json").read_text(encoding="utf-8"))}
     register()
     for name, arguments in {
         "ours": f"pretrained={tmp_path / 'small'}",

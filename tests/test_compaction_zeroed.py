@@ -59,6 +59,10 @@ def test_with_everything_pruned_nothing_is_left_but_the_stream(shape, tmp_path):
     model.save_pretrained(tmp_path / "whole")
     compact_checkpoint(tmp_path / "whole", EVERYTHING, tmp_path / "zeroed", zeroed=True)
     require_equal_to_masked(tmp_path / "zeroed", model, EVERYTHING)
+    weights = load_file(tmp_path / "zeroed" / "model.safetensors")
+    written = [name for name in weights if name.endswith(("out_proj.weight", "fc2.weight"))]
+    assert len(written) == 2 * LAYERS
+    assert not any(weights[name].any() for name in written)
 
 
 def test_exactly_what_belongs_to_pruned_components_is_zero(tmp_path):

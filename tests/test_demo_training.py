@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, FileFormatError
+from tests import processes
 from training import generate_tasks, mixture, model_card
 from training.recipe import Recipe, Stage, build_model
 from training.train import STATE_FILE, save_checkpoint, train
@@ -41,10 +40,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_training(output_path, *options, module="train"):
-    command = [sys.executable, "-m", f"training.{module}", *options]
-    if output_path is not None:
-        command += ["--output_path", str(output_path)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    to = [] if output_path is None else ["--output_path", output_path]
+    return processes.run("-m", f"training.{module}", *options, *to, cwd=ROOT)
 
 
 def weights(model):
@@ -123,8 +120,7 @@ def test_a_damaged_state_is_named(tmp_path):
 )
 def test_errors_are_short_and_without_a_traceback(tmp_path, module, options, words):
     given = [] if module == "model_card" or "--output_path" in options else ["--output_path", str(tmp_path)]
-    command = [sys.executable, "-m", f"training.{module}", *options, *given]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    run = processes.run("-m", f"training.{module}", *options, *given, cwd=ROOT)
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
     last = run.stderr.strip().splitlines()[-1]

@@ -1,8 +1,6 @@
 """`compact`, `demo` and `paper` killed at exact points: what is left is nothing, whole, or gone with the next run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +8,14 @@ from safetensors.torch import load_file
 
 from lm_eval_prune import compact_checkpoint
 from lm_eval_prune.errors import ArgumentError
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
 
 def killed(*arguments):
     script = Path(__file__).parent / "killed_commands.py"
-    done = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
+    done = processes.run(script, *arguments)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"code"')]
 

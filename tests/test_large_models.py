@@ -12,7 +12,6 @@ from accelerate import disk_offload, dispatch_model
 from accelerate.hooks import AlignDevicesHook
 from accelerate.utils import offload_state_dict
 from fixtures_importance import examples, save_checkpoint, tiny_model, write_tasks
-from launch import launched
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.decoders import is_offloaded
@@ -23,6 +22,7 @@ from lm_eval_prune.induction import copying_scores, prefix_matching_scores
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring import forward, score
 from tests.helpers import TEXTS, build, requests
+from tests.processes import launched
 
 SEQUENCES = [[40, 7, 19, 88, 5], [11, 12, 13, 14, 15, 16, 17, 30]]
 OUTSIDE = ("embed_tokens", "embed_positions", "final_layer_norm", "project_in", "project_out")
@@ -242,9 +242,7 @@ def test_two_launched_processes_give_the_results_of_one(tmp_path):
     found = {}
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
-        done = launched(
-            script, tmp_path, out, processes=processes, HF_DATASETS_CACHE=tmp_path / "cache", PYTHONPATH=Path.cwd()
-        )
+        done = launched(script, tmp_path, out, processes=processes, HF_DATASETS_CACHE=tmp_path / "cache")
         assert done.returncode == 0, done.stderr[-4000:]
         found[processes] = json.loads(out.read_text())
     one, two = found[1], found[2]

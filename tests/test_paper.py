@@ -73,55 +73,55 @@ def of(evidence, quantity, **where):
     return measured(evidence, quantity, where, 0.0)
 
 
-def require_t(found, values):
+def parts(found):
+    return found.value, found.low, found.high, found.basis, found.count
+
+
+def by_student(values):
     """The mean over tasks with Student's t."""
-    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
-    assert (found.basis, found.count) == ("tasks", len(values))
+    interval = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return (*map(pytest.approx, (np.mean(values), *interval)), "tasks", len(values))
 
 
 def test_quantities_over_tasks_are_their_definitions(evidence):
     tasks = [SCORES[task, 5] for task in "abcd"]
-    require_t(
-        of(evidence, "retained", kind="copying", pruned="0.7", num_fewshot=5),
-        [kept(scores, CAPACITY, 21) - 0.3 for scores in tasks],
+    assert parts(of(evidence, "retained", kind="copying", pruned="0.7", num_fewshot=5)) == by_student(
+        [kept(scores, CAPACITY, 21) - 0.3 for scores in tasks]
     )
     rho = {
         pair: [stats.spearmanr(*(SCORES[task, shots].ravel() for shots in pair)).statistic for task in "abcd"]
         for pair in ((1, 5), (0, 5))
     }
-    require_t(of(evidence, "agreement_of_shots_over", pair=(1, 5), over=(0, 5)), np.subtract(rho[1, 5], rho[0, 5]))
-    require_t(
-        of(evidence, "retained_over", pruned="0.2", num_fewshot=5),
-        [kept(scores, MATCHING, 6) - kept(scores, CAPACITY, 6) for scores in tasks],
+    assert parts(of(evidence, "agreement_of_shots_over", pair=(1, 5), over=(0, 5))) == by_student(
+        np.subtract(rho[1, 5], rho[0, 5])
     )
-    require_t(of(evidence, "early_ffns", num_fewshot=0), [SCORES[task, 0][:3, 0].mean() for task in "abcd"])
-    require_t(
-        of(evidence, "agreement_with_mean", num_fewshot=5),
-        [stats.spearmanr(scores.ravel(), np.mean(tasks, axis=0).ravel()).statistic for scores in tasks],
+    assert parts(of(evidence, "retained_over", pruned="0.2", num_fewshot=5)) == by_student(
+        [kept(scores, MATCHING, 6) - kept(scores, CAPACITY, 6) for scores in tasks]
     )
-    require_t(
-        of(evidence, "overlap_with_induction", kind="copying", num_fewshot=5),
-        [len(top(scores) & top(CAPACITY)) / 9 - 0.3 for scores in tasks],
+    assert parts(of(evidence, "early_ffns", num_fewshot=0)) == by_student(
+        [SCORES[task, 0][:3, 0].mean() for task in "abcd"]
     )
-    require_t(
-        of(evidence, "important_in_middle", num_fewshot=5),
-        [sum(place // HEADS in (1, 2, 3) for place in top(scores)) / 9 - 0.5 for scores in tasks],
+    assert parts(of(evidence, "agreement_with_mean", num_fewshot=5)) == by_student(
+        [stats.spearmanr(scores.ravel(), np.mean(tasks, axis=0).ravel()).statistic for scores in tasks]
     )
-    require_t(
-        of(evidence, "later_ffns", num_fewshot=0),
-        [SCORES[task, 0][3:, 0].mean() - SCORES[task, 0][:3, 0].mean() for task in "abcd"],
+    assert parts(of(evidence, "overlap_with_induction", kind="copying", num_fewshot=5)) == by_student(
+        [len(top(scores) & top(CAPACITY)) / 9 - 0.3 for scores in tasks]
     )
-    require_t(
-        of(evidence, "agreement_of_shots", first=0, second=5),
-        [stats.spearmanr(SCORES[task, 0].ravel(), SCORES[task, 5].ravel()).statistic for task in "abcd"],
+    assert parts(of(evidence, "important_in_middle", num_fewshot=5)) == by_student(
+        [sum(place // HEADS in (1, 2, 3) for place in top(scores)) / 9 - 0.5 for scores in tasks]
+    )
+    assert parts(of(evidence, "later_ffns", num_fewshot=0)) == by_student(
+        [SCORES[task, 0][3:, 0].mean() - SCORES[task, 0][:3, 0].mean() for task in "abcd"]
+    )
+    assert parts(of(evidence, "agreement_of_shots", first=0, second=5)) == by_student(
+        [stats.spearmanr(SCORES[task, 0].ravel(), SCORES[task, 5].ravel()).statistic for task in "abcd"]
     )
 
 
-def require_jackknife(found, value, left):
+def jackknife(value, left):
     error = math.sqrt((len(left) - 1) / len(left) * sum((one - np.mean(left)) ** 2 for one in left))
     reach = stats.t.ppf(0.975, len(left) - 1) * error
-    assert (found.value, found.low, found.high) == pytest.approx((value, value - reach, value + reach))
+    return tuple(map(pytest.approx, (value, value - reach, value + reach)))
 
 
 def test_quantities_over_pairs_and_of_the_mean_ranking_leave_out_one_task_at_a_time(evidence):
@@ -130,24 +130,24 @@ def test_quantities_over_pairs_and_of_the_mean_ranking_leave_out_one_task_at_a_t
         for pair in itertools.combinations("abcd", 2)
     }
     left = [np.mean([value for pair, value in rho.items() if task not in pair]) for task in "abcd"]
-    require_jackknife(of(evidence, "agreement_of_tasks", num_fewshot=5), np.mean(list(rho.values())), left)
+    assert parts(of(evidence, "agreement_of_tasks", num_fewshot=5))[:3] == jackknife(np.mean(list(rho.values())), left)
 
     shared = {pair: len(top(SCORES[pair[0], 5]) & top(SCORES[pair[1], 5])) / 9 - 0.3 for pair in rho}
     left = [np.mean([value for pair, value in shared.items() if task not in pair]) for task in "abcd"]
-    require_jackknife(of(evidence, "overlap_of_tasks", num_fewshot=5), np.mean(list(shared.values())), left)
+    assert parts(of(evidence, "overlap_of_tasks", num_fewshot=5))[:3] == jackknife(np.mean(list(shared.values())), left)
 
     def held(tasks, shots=5, capacity=CAPACITY, pruned=21):
         return kept(np.mean([SCORES[task, shots] for task in tasks], axis=0), capacity, pruned)
 
-    def require(found, value_of):
-        require_jackknife(found, value_of("abcd"), [value_of(set("abcd") - {task}) for task in "abcd"])
+    def over(value_of):
+        return jackknife(value_of("abcd"), [value_of(set("abcd") - {task}) for task in "abcd"])
 
     found = of(evidence, "retained_by_mean", kind="copying", pruned="0.7", num_fewshot=5)
-    require(found, lambda tasks: held(tasks) - 0.3)
+    assert parts(found)[:3] == over(lambda tasks: held(tasks) - 0.3)
     found = of(evidence, "retained_by_mean_over", pruned="0.2", num_fewshot=5)
-    require(found, lambda tasks: held(tasks, capacity=MATCHING, pruned=6) - held(tasks, pruned=6))
+    assert parts(found)[:3] == over(lambda tasks: held(tasks, capacity=MATCHING, pruned=6) - held(tasks, pruned=6))
     found = of(evidence, "retained_by_mean_at", kind="copying", pruned="0.4", shots=5, over=0)
-    require(found, lambda tasks: held(tasks, pruned=12) - held(tasks, shots=0, pruned=12))
+    assert parts(found)[:3] == over(lambda tasks: held(tasks, pruned=12) - held(tasks, shots=0, pruned=12))
 
 
 def test_few_heads_is_the_least_share_that_holds_half_of_a_score(evidence):

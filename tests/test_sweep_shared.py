@@ -19,6 +19,7 @@ from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.claims import claim, claimed, clear_claims, is_claimed, present
 from lm_eval_prune.sweep.run import run_sweep
 from lm_eval_prune.sweep.schema import SetupFile
+from tests.processes import SERVER
 
 SMALL = {"tasks": ["demo_facts"], "num_fewshot": [0], "ranking": ["random:0"], "limit": 2}
 FORKED = multiprocessing.get_context("fork")
@@ -130,9 +131,8 @@ def one_of_six(folder, changes, results):
 
 @pytest.mark.slow
 def test_of_six_settings_at_once_on_a_new_folder_the_first_goes_on_and_the_others_say_why_not(tmp_path):
-    results, folder = multiprocessing.get_context("spawn").Queue(), tmp_path / "sweep"
-    spawned = multiprocessing.get_context("spawn")
-    processes = [spawned.Process(target=one_of_six, args=(folder, changes, results)) for changes in SETTINGS]
+    results, folder = SERVER.Queue(), tmp_path / "sweep"
+    processes = [SERVER.Process(target=one_of_six, args=(folder, changes, results)) for changes in SETTINGS]
     for process in processes:
         process.start()
     found = [results.get(timeout=300) for _ in processes]

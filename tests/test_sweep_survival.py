@@ -18,6 +18,7 @@ from lm_eval_prune.cli import main as command
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.results import importance_at_work
 from lm_eval_prune.sweep.run import run_sweep
+from tests import processes
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,7 @@ def either(request, tmp_path_factory):
 def forked(folder, mode, changes):
     """The lines that the sweeps of `forking_sweeps.py` said."""
     script = Path(__file__).parent / "forking_sweeps.py"
-    arguments = [sys.executable, str(script), str(folder), str(torch.get_num_threads()), mode, json.dumps(changes)]
-    done = subprocess.run(arguments, capture_output=True, text=True)
+    done = processes.run(script, folder, torch.get_num_threads(), mode, json.dumps(changes), timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -66,21 +66,19 @@ def test_four_processes_on_one_folder_compute_each_cell_once(either, tmp_path):
 def test_ctrl_c_ends_it_within_a_batch_and_the_same_command_goes_on(finished, tmp_path, at):
     folder = tmp_path / "stopped"
     (tmp_path / "sweep.yaml").write_text(settings(folder).model_dump_json())
-    command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
-        while not (importance_at_work(folder) if at == "importance" else list(folder.glob("cells/*.json"))):
-            assert sweep.poll() is None
-            time.sleep(0.02)
-        sweep.send_signal(signal.SIGINT)
-        start = time.monotonic()
-        _, errors = sweep.communicate()
-    assert time.monotonic() - start < 5
-    assert sweep.returncode == 130
-    assert f"stopped; finished cells are kept in {folder}; the same command goes on from there" in errors
-    assert "Traceback" not in errors
+    command = ["-m", "lm_eval_prune", "sweep", "--config", tmp_path / "sweep.yaml"]
+    sweep = processes.Forked(*command)
+    while not (importance_at_work(folder) if at == "importance" else list(folder.glob("cells/*.json"))):
+        assert sweep.poll() is None
+        time.sleep(0.02)
+    done, seconds = sweep.stopped(signal.SIGINT)
+    assert seconds < 5
+    assert done.returncode == 130
+    assert f"stopped; finished cells are kept in {folder}; the same command goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
     assert len(cells(folder)) < NUM_CELLS
     assert [path for path in leftovers(folder) if path.suffix != ".lock"] == []
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = processes.run(*command)
     assert done.returncode == 0, done.stderr
     same(folder, finished)
 

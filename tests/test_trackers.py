@@ -125,6 +125,7 @@ def test_every_cell_is_a_run_of_trackio(trackio, tmp_path):
     for run in trackio:
         run.settings = run.init["config"]
     require_cells(trackio, sweep, "pruning")
+    assert len({run.settings["cell"] for run in trackio}) == NUM_CELLS
 
 
 def test_a_tracker_that_fails_costs_no_cell_and_is_left_alone_then(wandb, tmp_path, monkeypatch, caplog):

@@ -29,7 +29,9 @@ except Exception as error:
 try:
     from lm_eval.tasks import TaskManager
     from lm_eval_prune.harness.registration import tasks_folder
-    index = TaskManager().task_index
+    from lm_eval_prune.harness.task_index import quick
+    with quick():
+        index = TaskManager().task_index
     ours = [name for name, e in index.items() if e.yaml_path and e.yaml_path.is_relative_to(tasks_folder())]
     seen["tasks"] = sorted(ours)
 except Exception as error:
