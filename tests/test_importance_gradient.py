@@ -14,6 +14,7 @@ from lm_eval_prune.importance import gradient
 from lm_eval_prune.importance.gradient import ffn_gradient_importance, head_importance
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
+from tests.processes import SERVER
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["pre-norm", "post-norm"])
@@ -298,7 +299,8 @@ def _one_of_two(rank, address, results):
 
 @pytest.mark.slow
 def test_two_processes_sum_to_one(tmp_path):
-    torch.multiprocessing.spawn(_one_of_two, (tmp_path / "store", tmp_path / "scores"), nprocs=2)
+    given = tmp_path / "store", tmp_path / "scores"
+    torch.multiprocessing.start_processes(_one_of_two, given, nprocs=2, start_method=SERVER.get_start_method())
     model = tiny_model()
     alone = head_importance(model, examples(), batch_size=2), head_importance(model, examples(1))
     for rank in range(2):

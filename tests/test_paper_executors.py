@@ -1,8 +1,6 @@
 """The study of the paper elsewhere: shared by two processes, and on a Ray cluster."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from small_study import run_small_study
 from test_sweep_executors import cluster  # noqa: F401
 
 from lm_eval_prune.paper.report import paper_report
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +36,7 @@ def reported(folder):
 
 
 def test_two_processes_that_share_a_study_report_what_one_does(alone, tmp_path):
-    command = [sys.executable, str(Path(__file__).with_name("small_study.py")), str(tmp_path / "study")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = processes.run(Path(__file__).with_name("small_study.py"), tmp_path / "study", timeout=600)
     assert done.returncode == 0, done.stderr
     assert reported(tmp_path / "study") == alone
 

@@ -24,6 +24,7 @@ from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep.ray_executor import OnRay
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep
+from tests import processes
 
 
 @contextlib.contextmanager
@@ -52,8 +53,19 @@ def calm():
 
 
 def actors():
-    """Processes of the cluster's workers."""
-    return [process for process in psutil.process_iter(["cmdline"]) if "ray::_Worker" in str(process.info["cmdline"])]
+    """Processes of the workers of this process's cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += [process] * ("ray::_Worker" in str(process.cmdline()))
+    return found
+
+
+def is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 @pytest.mark.slow
@@ -71,10 +83,11 @@ def test_a_node_of_a_ray_cluster_dies_and_no_cell_is_lost(cluster, tmp_path, cap
     def say(line):
         said.append(line)
         if len(said) == 3:
-            assert len(actors()) == 2
+            workers = actors()
+            assert len(workers) == 2
             cluster.remove_node(cluster.nodes[0], allow_graceful=False)
             deadline = time.monotonic() + 60
-            while len(actors()) == 2:  # for a moment it outlives its node, and could do what is left
+            while all(map(is_alive, workers)):  # for a moment it outlives its node, and could do what is left
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
 
@@ -99,16 +112,16 @@ def test_a_stop_signal_ends_a_sweep_on_ray_and_its_workers(calm, tmp_path, numbe
     on_ray = {"executor": "ray", "ray_address": calm.address, "masks_at_once": 1}
     config = settings(tmp_path / "ray", limit=100, **on_ray)  # much is left to do when the first cell is there
     (tmp_path / "sweep.yaml").write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "lm_eval_prune", "sweep", "--config", str(tmp_path / "sweep.yaml")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
-        next(line for line in sweep.stdout if "-shot: acc" in line)  # a cell is there
-        sweep.send_signal(number)
-        start = time.monotonic()
-        _, errors = sweep.communicate()
-    assert time.monotonic() - start < 10
-    assert sweep.returncode == 130
-    assert "stopped; finished cells are kept in" in errors
+    sweep = processes.Forked("-m", "lm_eval_prune", "sweep", "--config", tmp_path / "sweep.yaml")
+    while "-shot: acc" not in sweep.output()[0]:  # until a cell is there
+        assert sweep.poll() is None, sweep.output()
+        time.sleep(0.05)
+    done, seconds = sweep.stopped(number)
+    assert seconds < 10
+    assert done.returncode == 130
+    assert "stopped; finished cells are kept in" in done.stderr
     assert 0 < len(cells(tmp_path / "ray")) < NUM_CELLS
+    start = time.monotonic()
     while actors():
         assert time.monotonic() - start < 60
         time.sleep(0.1)
@@ -183,7 +196,8 @@ def test_two_launched_processes_compute_what_the_harness_does_in_two(tmp_path):
         "    num_fewshot=2, batch_size=8, limit=7, task_manager=manager)\n"
         "if found: open(f'{sys.argv[1]}/found.json', 'w').write(json.dumps(found, default=str))\n"
     )
-    launched(tmp_path / "run.py", tmp_path, tasks_folder())
+    done = processes.launched(tmp_path / "run.py", tmp_path, tasks_folder())
+    assert done.returncode == 0, done.stderr
     theirs = json.loads((tmp_path / "found.json").read_text())
     assert theirs["results"] == found["results"]
     expected = {sample["doc_id"]: sample for sample in theirs["samples"]["demo_facts"]}
