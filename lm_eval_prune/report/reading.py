@@ -25,6 +25,7 @@ from lm_eval_prune.report.harness_files import (
 )
 from lm_eval_prune.report.identities import identified_cell
 from lm_eval_prune.report.looks import at_common_looks
+from lm_eval_prune.report.other_tools import read_log, translated
 from lm_eval_prune.report.runs import Missing, Problem, Run, Sequential
 from lm_eval_prune.report.schema import PruningBlock
 from lm_eval_prune.sweep.folder import (
@@ -84,7 +85,7 @@ def _raise_nothing_evaluated(paths: Sequence[object], problems: Sequence[Problem
 
 
 def _read_folder(folder: Path, found: Collection) -> None:
-    paths = files_below(folder, ".json")
+    paths = files_below(folder, ".json") + files_below(folder, ".eval")
     sweeps = [folder] if is_sweep_folder(folder) else []
     plans = {path.parents[1] for path in paths if path.parent.name == "plans"} - {folder, folder.parent}
     sweeps += sorted(filter(is_sweep_folder, plans))
@@ -99,8 +100,14 @@ def _read_folder(folder: Path, found: Collection) -> None:
 def _read_file(path: Path, found: Collection, *, named: bool = False) -> None:
     """Add what is in a JSON file. One that was `named` outright must be results, others may be anything."""
     try:
-        content = read_json(path, allow_nan=True, allow_halves=True)
-        if is_results(content):
+        is_log = path.suffix == ".eval"
+        content = read_log(path) if is_log else read_json(path, allow_nan=True, allow_halves=True)
+        if (others := translated(content, path)) is not None:
+            for other in others:
+                runs, problems = runs_of_results(other.content, path)
+                found.runs += [replace(run, samples=other.samples.get(run.task)) for run in runs]
+                found.problems += problems
+        elif is_results(content):
             runs, problems = runs_of_results(content, path)
             found.runs += runs
             found.problems += problems

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict  # pydantic takes that of the standard l
 from lm_eval_prune.errors import FileFormatError
 from lm_eval_prune.files import opened
 from lm_eval_prune.json_lines import bounded_lines
+from lm_eval_prune.report.other_tools import document_lines
 from lm_eval_prune.report.schema import fault_of
 from lm_eval_prune.sweep.folder import sample_lines
 from lm_eval_prune.units import unit_of
@@ -142,6 +143,9 @@ def lines_of(path: Path) -> Generator[bytes, None, None]:
     """The lines of a cell's samples (`.json`) or of the harness's (`.jsonl`). Raises FileFormatError."""
     if path.suffix == ".json":
         yield from sample_lines(path)
+        return
+    if path.suffix in (".parquet", ".eval"):
+        yield from document_lines(path)
         return
     with opened(path, "JSON lines") as file:
         yield from bounded_lines(file, path)
