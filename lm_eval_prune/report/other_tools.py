@@ -111,7 +111,8 @@ class _InspectLog(_Part):
 def translated(content: Mapping[str, Any], path: Path) -> list[Translated] | None:
     """What a JSON object of another tool says, by number of shots; None where it is of none. Raises FileFormatError."""
     try:
-        if isinstance(content.get("config_general"), dict) and isinstance(content.get("results"), dict):
+        general = content.get("config_general")
+        if isinstance(general, dict) and "model_name" in general and isinstance(content.get("results"), dict):
             return _of_lighteval(_LightevalFile.model_validate(content), path)
         if isinstance(content.get("eval"), dict) and isinstance(content.get("status"), str):
             return [_of_inspect(_InspectLog.model_validate(content), path)]
