@@ -37,7 +37,11 @@ def _shots(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     metavar="METRIC...",
     help="Preferred metrics, such as acc_norm. Default: acc, em, exact_match.",
 )
-@click.option("--margin", type=float, default=0.01, show_default=True, help="How much worse than dense is acceptable.")
+@click.option(
+    "--margin",
+    type=float,
+    help="How much worse than dense is acceptable. Default: 0.01, or the one that all rows were decided with.",
+)
 @click.option("--baseline", help="The model whose dense runs all rows are compared with. Default: each its own.")
 @click.option(
     "--against",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import math
 import pickle
@@ -11,17 +13,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.harness import cells as harness_cells
+from lm_eval_prune.report.areas import areas
 from lm_eval_prune.report.board import VERDICTS
-from lm_eval_prune.report.comparison import compare
+from lm_eval_prune.report.comparison import BoardConfig, compare
+from lm_eval_prune.report.findings import decline_note, decline_rows, findings
 from lm_eval_prune.report.reading import read_collection
+from lm_eval_prune.report.terminal import print_board
 from lm_eval_prune.sequential import looks
 from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep import ray_executor, setup
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep, run_sweeps
+from tests import sweep_folders
 from tests.small_sweep import cells, leftovers, samples, settings
 
 GRID = {"num_fewshot": [1], "prune_heads": ["0", "0.1", "0.3", "0.6", "0.9"], "ranking": ["random:0"], "limit": 50}
@@ -245,17 +252,82 @@ def test_the_board_judges_each_row_at_its_look_and_says_so(rows, fixed):
     for entry in board.entries:
         for column, cell in entry.cells.items():
             own = blocks(folder)[column.task, entry.cost.heads_pruned]["cell"]["decide"]
-            assert cell.sequential[1:] == (own["z"], own["factor"], own["documents"], own["planned"])
+            assert cell.sequential[1:5] == (own["z"], own["factor"], own["documents"], own["planned"])
             assert cell.num_documents == own["documents"]
             assert own["z"] == planned[own["look"]].z
             assert own["verdict"] in (*VERDICTS, "")
             if not entry.is_dense:
                 assert cell.difference.paired == own["documents"]
                 assert cell.difference.low <= cell.difference.value <= cell.difference.high
+    assert board.margin == 0.1  # what they were decided with
     both = compare(read_collection([folder, fixed]))
     names = {entry.label for entry in both.entries}
     assert sum("decide=rows, margin 0.1" in name for name in names) == len(board.entries)
     assert len(both.entries) == 2 * len(board.entries)
+    told = "rows whose documents were decided with margin 0.1 are judged with 0.01; margin=0.1 asks"
+    for other in (both, compare(read_collection([folder]), BoardConfig(margin=0.01, strict=True))):
+        assert other.margin == 0.01
+        assert [one.message.startswith(told) for one in other.problems if one.kind == "another margin"] == [True]
+    assert not compare(read_collection([folder, fixed]), BoardConfig(margin=0.1)).problems
+    said = io.StringIO()
+    print_board(board, board.entries, Console(file=said, width=80))
+    assert "Decided as documents came (rows, margin 0.1): n is how many a row took" in said.getvalue()
+
+
+def as_decided(folder, mode, reached):
+    """Cells of a sweep as one that decides would have them, with margin 0.05; reached: share of heads -> look."""
+    planned = looks(LOOKS)
+    for row in disk.read_rows(folder):
+        path = disk.cell_path(folder, row.cell)
+        look = planned[reached[row.variant.prune_heads]]
+        content, lines = disk.read_cell(path), disk.read_samples(path)
+        kept = [{**line, "look": look.number} for line in lines[: math.ceil(look.share * len(lines))]]
+        del content["cell"]["sha256"]
+        content["cell"]["decide"] = {
+            **{"mode": mode, "margin": 0.05, "look": look.number, "z": look.z, "factor": look.factor},
+            **{"documents": len(kept), "planned": len(lines), "verdict": ""},
+        }
+        content["results"][row.task]["acc,none"] = sum(line["acc"] for line in kept) / len(kept)
+        disk.write_cell(folder, row.cell, content, kept)
+    return compare(read_collection([folder]))
+
+
+REACHED = {"0": 2, "0.1": 0, "0.3": 0, "0.5": 2, "0.7": 2, "0.9": 0}
+
+
+@pytest.mark.parametrize(
+    ("mode", "fraction", "cell"), [("halving", "0.5", "50 % (halved)"), ("walk", "0", "0 %, unclear to 50 %")]
+)
+def test_a_halving_answers_for_the_share_it_has_shown_and_a_walk_for_all_smaller_ones(tmp_path, mode, fraction, cell):
+    variants = sweep_folders.grid(heads=[share for share in REACHED if share != "0"])
+    losses = {one: 0.3 for one in variants if one.prune_heads in ("0.7", "0.9")}
+    folder = sweep_folders.sweep(tmp_path / "made", variants, count=300, losses=losses)
+    board = as_decided(folder, mode, REACHED)
+    assert not board.problems
+    (decline,), (row,), (found,) = board.declines, decline_rows(board), findings(board)
+    assert (decline.fraction, decline.halved, row.cells) == (fraction, mode == "halving", (cell,))
+    assert ("found by halving" in found.sentence) == ("found by halving" in decline.sentence) == (mode == "halving")
+    assert ("which it did not ask about, lose no more is assumed" in decline_note(board)) == (mode == "halving")
+    frame = Sweep(folder).to_frame()
+    assert set(frame["decide"]) == {f"{mode}, margin 0.05"}
+    assert {tuple(pair) for pair in frame[["documents", "planned"]].values.tolist()} == {(75, 300), (300, 300)}
+
+
+def test_an_area_takes_what_rows_lost_on_their_own_documents(tmp_path):
+    variants = sweep_folders.grid(heads=["0.1", "0.3", "0.5"])
+    chance = {"piqa": {"acc": {"level": 0.25, "by": "choices"}}}
+    folder = sweep_folders.sweep(
+        tmp_path / "made", variants, tasks=("piqa",), losses=dict.fromkeys(variants, 0.2), chance=chance
+    )
+    board = as_decided(folder, "rows", {"0": 2, "0.1": 0, "0.3": 1, "0.5": 2})
+    dense = next(entry for entry in board.entries if entry.is_dense).average.value
+    losses = {float(e.prune_heads): e.average.difference.value for e in board.entries if not e.is_dense}
+    kept = {1 - share: 1 + loss / (dense - 0.25) for share, loss in losses.items()}
+    kept |= {0.0: 0.0, 1.0: 1.0}
+    shares = sorted(kept)
+    area = sum((b - a) * (kept[a] + kept[b]) / 2 for a, b in itertools.pairwise(shares))
+    found = next(one for one in areas(board) if one.column == board.average_name)
+    assert found.cpr == pytest.approx(area)
 
 
 def test_several_processes_launched_together_are_refused(tmp_path, monkeypatch):

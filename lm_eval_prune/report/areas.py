@@ -101,9 +101,12 @@ def areas(board: Board) -> list[Area]:
 def _curve(
     board: Board, entries: Sequence[Entry], dense: Entry | None, component: str, column: Column | None
 ) -> _Curve:
-    points = {}
+    points, whole = {}, _value(dense, column)
     for entry in entries:
-        if (value := _value(entry, column)) is not None:
+        value = _value(entry, column)
+        if whole is not None and (change := _change_on_own_documents(entry, column)) is not None:
+            value = whole + change
+        if value is not None:
             points[float(entry.share(component))] = value
     about = board.about.get(column)
     chance = about.chance.level if about is not None and about.chance is not None else None
@@ -111,7 +114,14 @@ def _curve(
     looked_at = board.columns if column is None else [column]
     at_chance = all(one in board.about and shots in board.about[one].at_chance for one in looked_at)
     better = column is None or column.higher_is_better
-    return _Curve(points, _value(dense, column), chance, at_chance, better)
+    return _Curve(points, whole, chance, at_chance, better)
+
+
+def _change_on_own_documents(entry: Entry, column: Column | None) -> float | None:
+    """To dense, of a row of a deciding sweep: it may have fewer documents than the dense model; None of any other."""
+    holder = entry.average if column is None else entry.cells.get(column)
+    decided = any(run.sequential is not None for run in entry.runs)
+    return holder.difference.value if decided and holder is not None and holder.difference is not None else None
 
 
 def _value(entry: Entry | None, column: Column | None) -> float | None:

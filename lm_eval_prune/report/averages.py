@@ -25,6 +25,8 @@ __all__ = [
     "verdict_of",
 ]
 
+HALVING = "halving"
+"""What a deciding sweep that halves calls itself."""
 LEVEL = 0.05
 """Holm-corrected p-values below it are a difference."""
 
@@ -114,7 +116,8 @@ def declines(entries: Sequence[Entry], margin: float, higher_is_better: bool = T
     """For each ranking, component and number of shots: how far it can go with the average above the margin.
 
     The walk begins at the smallest share and ends at the first that is not shown to stay above: in a fixed sequence
-    each test may be made at the full level (Maurer, Hothorn and Lehmacher 1995).
+    each test may be made at the full level (Maurer, Hothorn and Lehmacher 1995). Of a deciding sweep that halved, it is
+    the largest share that is shown to stay above: the shares that it asked about have the level in common.
     """
     families: dict[tuple[str, str, str, int], list[tuple[float, Entry, Difference]]] = defaultdict(list)
     for entry in entries:
@@ -142,8 +145,12 @@ def _decline(
     margin: float,
     higher_is_better: bool,
 ) -> Decline:
-    below = [place for place, (_, _, one) in enumerate(found) if not stays_within(one, higher_is_better, margin)]
-    end = below[0] if below else len(found)
+    stays = [stays_within(one, higher_is_better, margin) for _, _, one in found]
+    halved = all(run.sequential and run.sequential.mode == HALVING for _, entry, _ in found for run in entry.runs)
+    if halved:
+        end = max((place + 1 for place, stay in enumerate(stays) if stay), default=0)
+    else:
+        end = stays.index(False) if False in stays else len(found)
     best, beyond = found[:end][-1:], found[end : end + 1]
     details = ", ".join(f"at {_percent(e, component)} it is {_described(one)}" for _, e, one in best + beyond)
     fraction = "0"
@@ -161,7 +168,9 @@ def _decline(
             return Decline(model, ranking, component, shots, "0", f"{sentence}: {reason}; {details}", enough=False)
     percent = _percent(best[0][1], component) if best else "0 %"
     sentence = f"{ranking}, {shots_name(shots)}: {percent} of {component} can go with {above}"
-    return Decline(model, ranking, component, shots, fraction, f"{sentence}; {details}")
+    if halved and best:
+        sentence += ", found by halving"
+    return Decline(model, ranking, component, shots, fraction, f"{sentence}; {details}", halved=halved and bool(best))
 
 
 def _described(difference: Difference) -> str:

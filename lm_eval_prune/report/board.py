@@ -175,6 +175,8 @@ class Decline(NamedTuple):
     sentence: str
     enough: bool = True
     """Whether the documents could show it at all."""
+    halved: bool = False
+    """Whether it was found by halving: then it says nothing of smaller shares."""
 
 
 class About(NamedTuple):

@@ -14,9 +14,9 @@ SHOWN = 6
 """Names listed in one problem; the rest are counted."""
 
 
-def _documents_planned(run: Run) -> int | None:
-    """Of a deciding sweep, whose rows each take as many as they need, those that were planned."""
-    return run.num_documents if run.sequential is None else run.sequential.planned
+def _documents(run: Run) -> int | None:
+    """None of a deciding sweep: its rows each take as many as they need, also where more are planned for some."""
+    return run.num_documents if run.sequential is None else None
 
 
 def problems_of_runs(runs: Sequence[Run]) -> list[Problem]:
@@ -27,7 +27,7 @@ def problems_of_runs(runs: Sequence[Run]) -> list[Problem]:
         by_task[run.task].append(run)
         by_shots[f"{run.task}, {run.num_fewshot}-shot"].append(run)
     problems: list[Problem] = []
-    problems += _mixed("mixed limits", "documents", by_shots, _documents_planned)
+    problems += _mixed("mixed limits", "documents", by_shots, _documents)
     problems += _mixed("different task versions", "version", by_task, lambda run: run.task_version)
     problems += _mixed("different task definitions", "definition", by_task, lambda run: run.task_config)
     problems += _mixed("mixed precision", "dtype", {"all runs": list(runs)}, lambda run: run.dtype)

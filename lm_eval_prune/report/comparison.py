@@ -28,12 +28,16 @@ from lm_eval_prune.report.grouping import (
     without_repeats,
 )
 from lm_eval_prune.report.judging import judged, judged_averages
+from lm_eval_prune.report.looks import margin_of
 from lm_eval_prune.report.reading import Collection
 from lm_eval_prune.report.runs import Chance, Missing, Problem, Run, shots_name
 from lm_eval_prune.text import printable
 from lm_eval_prune.variants import DENSE
 
-__all__ = ["BoardConfig", "compare"]
+__all__ = ["MARGIN", "BoardConfig", "compare"]
+
+MARGIN = 0.01
+"""How much worse than dense is acceptable where nobody says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,9 @@ class BoardConfig:
     It is taken where nothing is said and tasks have different numbers, each a single one."""
     metrics: tuple[str, ...] = METRICS
     """The first of these that a task has is its column."""
-    margin: float = 0.01
-    """How much worse than dense is acceptable, in the metric's unit."""
+    margin: float | None = None
+    """How much worse than dense is acceptable, in the metric's unit. None: what all rows were decided with, where all
+    are a deciding sweep's; else MARGIN."""
     baseline: str | None = None
     """The model whose dense runs serve all rows; each model's own, if None."""
     against: str | None = None
@@ -62,7 +67,7 @@ class BoardConfig:
     """Fields of documents that name what was drawn independently, such as a passage: `FIELD`, or `TASK=FIELD`."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < math.inf:
+        if self.margin is not None and not 0 <= self.margin < math.inf:
             raise ArgumentError(f"margin={self.margin}: expected 0 or more, such as 0.01")
         for text in self.cluster:
             if not all(part.strip() for part in text.split("=", 1)):
@@ -90,6 +95,7 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     runs, found = told_apart([run for run in runs if run.task in tasks])
     problems += [*found, *problems_of_runs(runs)]
     runs, found = without_repeats(runs)
+    margin, told = margin_of(runs, config.margin, MARGIN)
     rows = grouped(runs)
     named = {key: _with_seeds(name, rows[key]) for key, name in labels(rows).items()}
     baselines: Baselines | Against = Baselines(runs, config.baseline)
@@ -98,8 +104,8 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     maker = CellMaker(list_flips=config.flips, unit_fields=config.unit_fields(column.task for column in columns))
     chances = chances_of(columns, runs)
     judging = chances if config.against is None else {}  # what is at chance is the dense model
-    made = _made(rows, named, baselines, columns, config, maker, judging)
-    entries = _entries(rows, named, made, columns, config, judging)
+    made = _made(rows, named, baselines, columns, margin, maker, judging)
+    entries = _entries(rows, named, made, columns, margin, judging)
     wanted = [cell for cell in collection.missing if cell.task in tasks and _in_shots(cell, config)]
     problems += [*found, *baselines.problems(rows, named)]
     problems += problems_of_missing(wanted, _absent(entries, columns))
@@ -107,13 +113,14 @@ def compare(collection: Collection, config: BoardConfig | None = None) -> Board:
     problems = [problem._replace(message=printable(problem.message)) for problem in problems]  # errors, paths
     if config.strict:
         require_none(problems)
+    problems += told  # the rows can be compared
     better = averaged_columns(columns)[0].higher_is_better
     return Board(
         columns=columns,
         entries=entries,
         problems=problems,
-        declines=[] if config.against is not None else declines(entries, config.margin, better),
-        margin=config.margin,
+        declines=[] if config.against is not None else declines(entries, margin, better),
+        margin=margin,
         reference=baselines.name if isinstance(baselines, Against) else "dense",
         flips=[flip for row in made.values() for cell in row.values() for flip in cell.flips],
         about=_about(entries, columns, maker, made, chances, judging),
@@ -126,7 +133,7 @@ def _made(
     named: Mapping[RowKey, str],
     baselines: Baselines | Against,
     columns: Sequence[Column],
-    config: BoardConfig,
+    margin: float,
     maker: CellMaker,
     chances: Mapping[Column, Chance],
 ) -> dict[RowKey, dict[Column, Made]]:
@@ -139,7 +146,7 @@ def _made(
             cell = maker(named[key], own, column, baselines.of(key, column.task, own))
             if cell is not None:
                 made[key][column] = cell
-    return judged(made, config.margin, chances)
+    return judged(made, margin, chances)
 
 
 def _entries(
@@ -147,11 +154,11 @@ def _entries(
     named: Mapping[RowKey, str],
     made: Mapping[RowKey, Mapping[Column, Made]],
     columns: Sequence[Column],
-    config: BoardConfig,
+    margin: float,
     chances: Mapping[Column, Chance],
 ) -> list[Entry]:
     """Ranked."""
-    averages = judged_averages(rows, made, columns, config.margin, chances)
+    averages = judged_averages(rows, made, columns, margin, chances)
     entries = [_entry(key, named[key], rows[key], made[key], averages.get(key), columns) for key in rows]
     return _ranked(entries, columns)
 

@@ -14,7 +14,15 @@ from lm_eval_prune.report.board import Average, Board, Decline, Entry
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.wording import digits_of, fixed, percent_of_text
 
-__all__ = ["DECLINE_NOTE", "DECLINE_TITLE", "DeclineRow", "Finding", "decline_header", "decline_rows", "findings"]
+__all__ = [
+    "DECLINE_TITLE",
+    "DeclineRow",
+    "Finding",
+    "decline_header",
+    "decline_note",
+    "decline_rows",
+    "findings",
+]
 
 FIRST = ("own", "aggregate")
 """Rankings that a finding is about, before all others."""
@@ -24,6 +32,12 @@ DECLINE_TITLE = "Minimal decline: the share that can go"
 DECLINE_NOTE = (
     "The share that can go: its loss, and that of all smaller shares, is shown to be within the margin. Unclear: of "
     "larger shares, up to the one named, neither that nor a loss is shown."
+)
+
+
+HALVED_NOTE = (
+    "Halved: by a deciding sweep that halved, and of that share alone; that smaller ones, which it did not ask about, "
+    "lose no more is assumed."
 )
 
 
@@ -95,6 +109,11 @@ def findings(board: Board) -> list[Finding]:
     return sorted(made, key=lambda one: (-one.num_fewshot, one.component != "heads"))
 
 
+def decline_note(board: Board) -> str:
+    """What the table of minimal decline says."""
+    return f"{DECLINE_NOTE} {HALVED_NOTE}" if any(decline.halved for decline in board.declines) else DECLINE_NOTE
+
+
 def decline_header(board: Board) -> list[str]:
     return ["ranking", "pruned", *map(shots_name, board.shots)]
 
@@ -148,9 +167,10 @@ def _chosen(walks: Sequence[_Walk]) -> _Walk:
 
 
 def _cell(walk: _Walk) -> str:
-    shown = percent_of_text(walk.decline.fraction)
+    shown = percent_of_text(walk.decline.fraction) + (" (halved)" if walk.decline.halved else "")
     seen = percent_of_text(walk.share(walk.seen[-1])) if walk.seen else ""
-    return shown if not walk.seen or seen == shown else f"{shown}, unclear to {seen}"
+    clear = not walk.seen or float(walk.share(walk.seen[-1])) <= float(walk.decline.fraction)
+    return shown if clear else f"{shown}, unclear to {seen}"
 
 
 def _finding(walk: _Walk, board: Board, several: bool) -> Finding:
@@ -192,7 +212,8 @@ def _kept_text(walk: _Walk, kept: Sequence[Entry], board: Board, texts: Sequence
         return f"no share of the {component} that was tried can go (ranking {ranking})"
     share = percent_of_text(walk.share(kept[-1]))
     if walk.shown:
-        return f"{share} of the {component} can go (ranking {ranking}, average {texts[0]} to {texts[1]})"
+        halved = "; found by halving, smaller shares were not all asked about" if walk.decline.halved else ""
+        return f"{share} of the {component} can go (ranking {ranking}, average {texts[0]} to {texts[1]}{halved})"
     return (
         f"it is unclear whether up to {share} of the {component} can go (ranking {ranking}, average {texts[0]} to "
         f"{texts[1]}; {_counted(kept[-1])} too few to exclude a loss of {board.margin:g})"

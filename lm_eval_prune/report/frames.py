@@ -54,7 +54,7 @@ def compare(
     tasks: tuple[str, ...] = (),
     shots: tuple[int, ...] | Literal["own"] = (),
     metrics: tuple[str, ...] = BoardConfig.metrics,
-    margin: float = BoardConfig.margin,
+    margin: float | None = None,
     baseline: str | None = None,
     flips: bool = False,
     cluster: tuple[str, ...] = (),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lm_eval_prune.report.board import Board, Entry
 from lm_eval_prune.report.runs import shots_name
-from lm_eval_prune.report.wording import chance_levels, describe_cell, legend, percent
+from lm_eval_prune.report.wording import chance_levels, decided_line, describe_cell, legend, percent
 from lm_eval_prune.text import latex_text
 
 __all__ = ["latex"]
@@ -18,7 +18,7 @@ def latex(board: Board, entries: Sequence[Entry]) -> str:
         _tabular(board, [entry for entry in entries if entry.num_fewshot == shots], f"{shots_name(shots)}")
         for shots in board.shots
     ]
-    signs = f"% {latex_text(legend(board))}\n" if legend(board) else ""
+    signs = "".join(f"% {latex_text(line)}\n" for line in (legend(board), decided_line(board)) if line)
     tables = "\n\n".join(parts)
     fonts = (
         ""

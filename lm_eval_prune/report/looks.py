@@ -13,10 +13,10 @@ import numpy as np
 
 from lm_eval_prune.errors import PruneError
 from lm_eval_prune.metric_names import metric_name
-from lm_eval_prune.report.runs import Run, Sequential
+from lm_eval_prune.report.runs import Problem, Run, Sequential
 from lm_eval_prune.report.sample_files import read_columns
 
-__all__ = ["at_common_looks"]
+__all__ = ["at_common_looks", "margin_of"]
 
 RowOfRuns = tuple[object, ...]
 
@@ -36,6 +36,24 @@ def at_common_looks(runs: Sequence[Run]) -> list[Run]:
         own = None if run.is_dense else run.sequential
         cut.append(run if own is None or least[_row(run)].look == own.look else _cut(run, least[_row(run)]))
     return cut
+
+
+def margin_of(runs: Sequence[Run], given: float | None, otherwise: float) -> tuple[float, list[Problem]]:
+    """The margin of a board, and what is to be said where rows were decided with another one.
+
+    It is the one `given`; else that which all rows were decided with, or `otherwise`. Any is allowed: the intervals of
+    all looks hold together. But documents ended where the question of the sweep was answered, not that of the board.
+    """
+    asked = [None if run.sequential is None else run.sequential.margin for run in runs if not run.is_dense]
+    decided = sorted({margin for margin in asked if margin is not None})
+    margin = given
+    if margin is None:
+        margin = decided[0] if len(decided) == 1 and None not in asked else otherwise
+    others = " and ".join(f"{one:g}" for one in decided if one != margin)
+    if not others:
+        return margin, []
+    told = f"rows whose documents were decided with margin {others} are judged with {margin:g}"
+    return margin, [Problem("another margin", f"{told}; margin={decided[0]:g} asks what they were decided for")]
 
 
 def _row(run: Run) -> RowOfRuns:

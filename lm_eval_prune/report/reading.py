@@ -210,7 +210,9 @@ def _run_of_cell(content: dict[str, Any], folder: Path, path: Path, row: Row, fo
         mask=mask_text(pruning.mask),
         sequential=None
         if (decided := block.decide) is None
-        else Sequential(decided.look, decided.z, decided.factor, decided.documents, decided.planned),
+        else Sequential(
+            decided.look, decided.z, decided.factor, decided.documents, decided.planned, decided.mode, decided.margin
+        ),
         settings=content.get("config") or {},
         versions=versions_of(file),
     )

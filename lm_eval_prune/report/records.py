@@ -13,7 +13,7 @@ Numbers are unrounded; what is unknown is None. `nested` is leaderboard.json, an
                      difference {value, low, high, p, p_holm, method, paired, ...} or null; of a task, donor (whose
                      importance the ranking chose); files[]
     findings[]       sentence, and what it is made of; the first is the headline: most shots, heads before FFNs
-    declines[]       for each ranking, component and number of shots: fraction, sentence, enough
+    declines[]       for each ranking, component and number of shots: fraction, sentence, enough, halved
     decline_table    header[], rows[{model, ranking, component, cells[]}] one cell a number of shots, note
     areas[]          CPR and CMD (areas.py) of each ranking, component and number of shots, on the average and on each
                      task: cpr, cmd (null: why says why), shares[] pruned, empty and empty_by
@@ -33,7 +33,7 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.report.areas import area_records
 from lm_eval_prune.report.board import Average, Board, Cell, Column, Difference, Entry
 from lm_eval_prune.report.chance import diluted
-from lm_eval_prune.report.findings import DECLINE_NOTE, decline_header, decline_rows, findings
+from lm_eval_prune.report.findings import decline_header, decline_note, decline_rows, findings
 from lm_eval_prune.report.runs import OWN_SHOTS, shots_name
 from lm_eval_prune.report.wording import VERDICT_MEANINGS, VERDICT_SIGNS, legend
 from lm_eval_prune.text import printable
@@ -103,7 +103,7 @@ def nested(board: Board) -> dict[str, Any]:
         "decline_table": {
             "header": decline_header(board),
             "rows": [row._asdict() for row in decline_rows(board)],
-            "note": DECLINE_NOTE,
+            "note": decline_note(board),
         },
         "areas": list(area_records(board)),
         "verdicts": {

@@ -84,6 +84,9 @@ class Sequential(NamedTuple):
     documents: int
     planned: int
     """Documents that it would have had without an answer."""
+    mode: str
+    margin: float
+    """The question: which rows were asked about, and the loss that was acceptable."""
 
 
 @dataclass(frozen=True, kw_only=True)

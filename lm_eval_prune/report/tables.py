@@ -11,7 +11,7 @@ from lm_eval_prune.files import write_bytes, write_csv, write_json
 from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
-from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, decline_header, decline_rows, findings
+from lm_eval_prune.report.findings import DECLINE_TITLE, decline_header, decline_note, decline_rows, findings
 from lm_eval_prune.report.latex import latex
 from lm_eval_prune.report.records import arranged, flat_records, nested
 from lm_eval_prune.report.runs import shots_name
@@ -82,7 +82,7 @@ def markdown(board: Board, entries: Sequence[Entry] | None = None) -> str:
     if texts := about_texts(board):
         parts.append("## Columns\n\n" + _list([*texts, *diluted(board)]))
     if board.declines:
-        parts.append(f"## {DECLINE_TITLE}\n\n{_table(*decline_table(board))}\n\n{DECLINE_NOTE}")
+        parts.append(f"## {DECLINE_TITLE}\n\n{_table(*decline_table(board))}\n\n{decline_note(board)}")
         parts.append(_list(decline.sentence for decline in board.declines))
     if (listed := areas_table(board))[1]:
         parts.append(f"## {AREAS_TITLE}\n\n{_table(*listed)}\n\n{AREAS_NOTE}")

@@ -19,10 +19,18 @@ from rich.text import Text
 from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Average, Board, Cell, Entry
 from lm_eval_prune.report.chance import diluted
-from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, findings
+from lm_eval_prune.report.findings import DECLINE_TITLE, decline_note, findings
 from lm_eval_prune.report.runs import shots_name
 from lm_eval_prune.report.tables import decline_table, side_by_side
-from lm_eval_prune.report.wording import about_texts, brief_cell, chance_levels, describe_cell, legend, percent
+from lm_eval_prune.report.wording import (
+    about_texts,
+    brief_cell,
+    chance_levels,
+    decided_line,
+    describe_cell,
+    legend,
+    percent,
+)
 
 __all__ = ["print_board"]
 
@@ -65,6 +73,8 @@ def print_board(
             _print_shots(board, [entry for entry in entries if entry.num_fewshot == shots], shots, console)
     if signs := legend(board):
         console.print(Text(_in_whole(signs, console.width)))
+    if line := decided_line(board):
+        console.print(Text(line))
     if texts := [*about_texts(board), *diluted(board)]:
         console.print(Text("; ".join(texts), style="dim"))
     if board.declines:
@@ -114,7 +124,7 @@ def _print_declines(board: Board, console: Console) -> None:
             break
     console.print()
     console.print(_table(columns, console.width, DECLINE_TITLE, left=len(header) - len(board.shots)))
-    console.print(Text(DECLINE_NOTE, style="dim"))
+    console.print(Text(decline_note(board), style="dim"))
 
 
 def _print_areas(board: Board, console: Console) -> None:

@@ -55,8 +55,7 @@ VERDICT_MEANINGS = {
     "dense is at chance": "the dense model is not shown to be above chance: there is nothing to lose",
 }
 DECIDED = (
-    "Documents of rows from a deciding sweep (`--decide`) grew until a question was answered; n is how many it took, "
-    "and rows that the question did not need have few. Intervals and p-values of such rows hold over all looks "
+    "Rows that the question did not need have few documents. Intervals and p-values of differences hold over all looks "
     "together: an interval is wider than one of 95 % at a fixed number of documents, and verdicts keep their error "
     "rates."
 )
@@ -155,6 +154,21 @@ def decided_text(sequential: Sequential) -> str:
     return (
         f"decided after {sequential.documents:,} of {sequential.planned:,} documents, look {sequential.look + 1}"
         f" (interval of {sequential.z:.2f} standard errors)"
+    )
+
+
+def decided_line(board: Board) -> str:
+    """That documents grew until a question was answered, which one, and what `n` then is; empty without such rows."""
+    rows = [
+        [cell.sequential for cell in entry.cells.values() if cell.sequential is not None] for entry in board.entries
+    ]
+    if not any(rows):
+        return ""
+    asked = dict.fromkeys(f"{one.mode}, margin {one.margin:g}" for row in rows for one in row)
+    planned = max(sum(one.planned for one in row) for row in rows)
+    return (
+        f"Decided as documents came ({'; '.join(asked)}): n is how many a row took until its question was answered, of "
+        f"up to {planned:,}."
     )
 
 
@@ -259,5 +273,5 @@ def notes_of(board: Board) -> list[str]:
         "and the answers that changed in its rows (the median).",
         "FLOPs are those of the linear maps for one token, output layer included. An oracle was selected on the "
         "documents that it is evaluated on.",
-        *([DECIDED] if any(c.sequential for entry in board.entries for c in entry.cells.values()) else []),
+        *([f"{line} {DECIDED}"] if (line := decided_line(board)) else []),
     ]

@@ -207,11 +207,9 @@ def verdict_of(tasks: SumOfChanges, look: Look, last: Look, margin: float, rows:
     units = tuple(float(count) for count in tasks.changes.units)
     if low >= -margin and least_sum(tuple(tasks.weights), units, look.z) <= margin:
         return WITHIN
-    if float(sum_p(tasks)) * look.factor * rows < LEVEL:
-        if value < 0:
-            return WORSE
-        if alone:
-            return BETTER
+    # A loss that is shown may still be one within the margin: for a minimal decline it is no answer.
+    if alone and float(sum_p(tasks)) * look.factor * rows < LEVEL:
+        return WORSE if value < 0 else BETTER
     if look.number >= last.number:
         return ""
     below = (value - float(sum_lower_limit(tasks, Z))) / Z

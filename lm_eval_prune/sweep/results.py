@@ -85,7 +85,8 @@ class Sweep:
     def to_frame(self) -> pd.DataFrame:
         """One row for each variant, task, shots and draw; metrics (`acc`, `acc_stderr`) are columns.
 
-        Cells that are not there have none.
+        Cells that are not there have none. Those of a deciding sweep say so in `decide`, beside `documents`, `planned`
+        and `verdict`.
         """
         import pandas as pd
 
@@ -121,6 +122,9 @@ class Sweep:
             content = disk.read_cell(path, samples=False)
             block = content["pruning"]
             record |= {key: block[key] for key in ("heads_pruned", "ffns_pruned", "num_parameters_left")}
+            if decided := content["cell"].get("decide"):
+                record |= {"decide": f"{decided['mode']}, margin {decided['margin']:g}"}
+                record |= {key: decided[key] for key in ("documents", "planned", "verdict")}
             record |= metric_columns(record, content["results"].get(row.task, {}))
         return record
 

@@ -17,7 +17,7 @@ from lm_eval_prune.report.areas import AREAS_NOTE, AREAS_TITLE, areas_table
 from lm_eval_prune.report.board import Board
 from lm_eval_prune.report.figures import Figure, main_figure
 from lm_eval_prune.report.figures.style import DARK, LIGHT
-from lm_eval_prune.report.findings import DECLINE_NOTE, DECLINE_TITLE, findings
+from lm_eval_prune.report.findings import DECLINE_TITLE, decline_note, findings
 from lm_eval_prune.report.page import provenance
 from lm_eval_prune.report.page.answers import packed_answers
 from lm_eval_prune.report.page.documents import MOST_CHARACTERS, documents_of, write_documents
@@ -29,7 +29,7 @@ from lm_eval_prune.report.page.templates import in_script, joined_scripts, joine
 from lm_eval_prune.report.runs import OWN_SHOTS
 from lm_eval_prune.report.tables import decline_table
 from lm_eval_prune.report.vega import start_bundling
-from lm_eval_prune.report.wording import legend, notes_of
+from lm_eval_prune.report.wording import decided_line, legend, notes_of
 from lm_eval_prune.version import __version__
 
 __all__ = ["chart_spec", "charts_of", "render_page", "write_page"]
@@ -89,7 +89,7 @@ def render_page(
         declines=board.declines,
         decline_listing=Listing(*decline_table(board)),
         decline_title=DECLINE_TITLE,
-        decline_note=DECLINE_NOTE,
+        decline_note=decline_note(board),
         areas=Listing(*listed) if (listed := areas_table(board))[1] else None,
         areas_title=AREAS_TITLE,
         areas_note=AREAS_NOTE,
@@ -97,6 +97,7 @@ def render_page(
         models=board.models,
         left=left_names(board),
         legend=legend(board),
+        decided=decided_line(board),
         figures=figures,
         agreement=Listing(*agreement_table(agreement)) if agreement else None,
         agreement_note=AGREEMENT_NOTE,
