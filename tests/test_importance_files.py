@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lm_eval_prune.errors import FileFormatError, PruneError, ScoreError
-from lm_eval_prune.importance.aggregate import aggregate_files, normalised
+from lm_eval_prune.importance.aggregate import aggregate_files, normalised, write_aggregate
 from lm_eval_prune.importance.files import ImportanceScores
 
 GOOD = {
@@ -121,3 +121,16 @@ def test_scores_whose_squares_overflow_are_not_normalised():
     for normalisation in ("l2", "standardised"):
         with pytest.raises(ScoreError, match="too large to be normalised"):
             normalised(torch.tensor([[1e200, -1e200]], dtype=torch.float64), normalisation)
+
+
+@pytest.mark.parametrize("component", ["heads", "ffns", "attention", "layers"])
+def test_a_mean_is_of_the_component_that_its_files_are_of(tmp_path, component):
+    values = torch.tensor([[0.0, 1.0], [2.0, 5.0]] if component == "heads" else [0.0, 3.0])
+    for task, factor in (("one", 1.0), ("two", 3.0)):
+        scores = ImportanceScores.from_tensor(
+            factor * values, num_attention_heads=2, component=component, settings={"task": task, "method": "knockout"}
+        )
+        scores.save(tmp_path / f"{task}.json")
+    written = write_aggregate([tmp_path / "one.json", tmp_path / "two.json"], tmp_path / "mean.json")
+    found = ImportanceScores.load(written, component)
+    assert found.tensor().tolist() == (2 * values).tolist()

@@ -93,7 +93,9 @@ def _mean(
         ],
     }
     mean = sum(tensors[1:], tensors[0]) / len(tensors)
-    return ImportanceScores.from_tensor(mean, num_attention_heads=first.num_attention_heads, settings=settings)
+    return ImportanceScores.from_tensor(
+        mean, num_attention_heads=first.num_attention_heads, component=first.component, settings=settings
+    )
 
 
 def write_aggregate(
