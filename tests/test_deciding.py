@@ -7,8 +7,6 @@ import itertools
 import json
 import math
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +26,7 @@ from lm_eval_prune.sweep import folder as disk
 from lm_eval_prune.sweep import ray_executor, setup
 from lm_eval_prune.sweep.results import Sweep
 from lm_eval_prune.sweep.run import run_sweep, run_sweeps
-from tests import sweep_folders
+from tests import processes, sweep_folders
 from tests.small_sweep import cells, leftovers, samples, settings
 
 GRID = {"num_fewshot": [1], "prune_heads": ["0", "0.1", "0.3", "0.6", "0.9"], "ranking": ["random:0"], "limit": 50}
@@ -183,8 +181,7 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_cells(tmp_path
 def test_four_processes_two_of_which_are_killed_end_with_the_cells_of_one(tmp_path, rows):
     folder, forking = tmp_path / "robbed", Path(__file__).parent / "forking_sweeps.py"
     changes = decided(folder, decide="rows").model_dump(mode="json", include=CHANGED)
-    command = [sys.executable, forking, folder, torch.get_num_threads(), "robbed", json.dumps(changes)]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    done = processes.run(forking, folder, torch.get_num_threads(), "robbed", json.dumps(changes), timeout=600)
     assert done.returncode == 0, done.stderr
     same(folder, rows)
 
