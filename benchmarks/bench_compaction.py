@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, OPTForCausalLM
 from lm_eval_prune import PruningMask, compact_checkpoint
 from lm_eval_prune.compaction.loading import CompactingLoader
 from lm_eval_prune.random_opt import SIZES, save_random_opt
-from lm_eval_prune.selection import random_mask
+from lm_eval_prune.ranked_masks import random_mask
 
 SHARD = {"opt-125m": "100MB", "opt-1.3b": "500MB"}
 TOKENS = {"opt-125m": (8, 128), "opt-1.3b": (2, 128)}

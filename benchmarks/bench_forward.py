@@ -25,7 +25,7 @@ from lm_eval_prune.costs.dimensions import dimensions_of
 from lm_eval_prune.costs.workload import Load
 from lm_eval_prune.importance.gradient import head_importance
 from lm_eval_prune.random_opt import SIZES, opt_config
-from lm_eval_prune.selection import random_mask
+from lm_eval_prune.ranked_masks import random_mask
 
 
 def random_model(size: str, device: torch.device, dtype: torch.dtype, **changes: Any) -> Any:

@@ -38,10 +38,10 @@ from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.files import read_json, write_json
 from lm_eval_prune.importance.gradient import head_importance
 from lm_eval_prune.random_opt import opt_config, small_tokenizer
+from lm_eval_prune.ranked_masks import random_mask
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops
 from lm_eval_prune.scoring.trie import build_trie
-from lm_eval_prune.selection import random_mask
 
 MODELS: dict[str, Callable[[], Any]] = {
     "opt-1.3b": lambda: opt_config("opt-1.3b"),

@@ -34,7 +34,7 @@ from lm_eval_prune.decoders.table import PROVEN
 from lm_eval_prune.decoders.tiny import tiny_config
 from lm_eval_prune.files import write_json
 from lm_eval_prune.random_opt import save_random_model
-from lm_eval_prune.selection import random_mask
+from lm_eval_prune.ranked_masks import random_mask
 
 VOCABULARY, POSITIONS = 4096, 1024
 

@@ -65,8 +65,10 @@ def test_a_walk_is_the_minimal_decline_of_the_board():
         for share, tasks in enumerate(shares, 1):
             estimate = Estimate([(1 / 2, paired_part(np.repeat([-1.0, 0.0, 1.0], task))) for task in tasks])
             average = SimpleNamespace(difference=difference_of(estimate, "paired score", 1200, ""))
-            named = {"model": "m", "ranking": "own", "oracle": False, "is_dense": False, "num_fewshot": 0}
-            entries.append(SimpleNamespace(prune_heads=f"0.{share}", prune_ffns="0", average=average, **named))
+            named = {"model": "m", "named_ranking": "own", "oracle": False, "is_dense": False, "num_fewshot": 0}
+            pruned = {"prune_heads": f"0.{share}", "prune_ffns": "0", "share": {"heads": f"0.{share}"}.get}
+            runs = [SimpleNamespace(sequential=None)]
+            entries.append(SimpleNamespace(**pruned, runs=runs, average=average, **named))
         (decline,) = declines(entries, 0.01)
         assert float(decline.fraction) == pytest.approx(0.1 * np.cumprod(passed).sum())
 

@@ -19,9 +19,9 @@ arguments of pruned-hf and pruned-opt, in --model_args beside those of hf:
   head_importance=FILE,prune_heads=SHARE  prune the share of heads scored lowest
   ffn_importance=FILE,prune_ffns=SHARE    the same of FFNs
   unit=head|kv_group                      pruned as one (default: head)
-  scorer=packed|flex|padded               packed computes no token twice, flex is
-                                          packed by flex attention on a GPU, padded
-                                          the harness's way (default: packed)
+  scorer=packed|flex|padded               packed computes no token twice, flex
+                                          the same on a GPU by flex attention,
+                                          padded is hf's way (default: packed)
   load=masked|compact                     compact loads only what the mask
                                           leaves (default: masked)
   ablation=zero|mean,means=FILE           what is pruned gives zero, or its mean
