@@ -336,12 +336,12 @@ def test_a_folder_that_other_commands_filled_is_reported(kept):
     assert rhos == pytest.approx([0.859, 0.884, 0.904], abs=5e-4)
     between = [found[f"shots-{pair}"].measured.value for pair in ("0-1", "0-5", "1-5")]
     assert between == pytest.approx([0.947, 0.886, 0.971], abs=5e-4)
-    # FFNs: most cells are those at 1 and 5 shots in bfloat16; the part at 0 shots is in float32, and is not mixed in.
+    # FFNs: most cells are those at 1 and 5 shots; those at 0 shots have other limits and precisions, and stay apart.
     assert found["ffns-1shot"].measured.value == pytest.approx(-0.0075, abs=5e-4)
     assert found["ffns-5shot"].measured.value == pytest.approx(0.0425, abs=5e-4)
     assert found["ffns-0shot"].verdict == "no data"
     (ffns,) = [part for part in report.parts if part.section.key == "figure-6"]
-    assert any("the most cells of 2 ways" in note for note in ffns.notes)
+    assert any("the most cells of 3 ways" in note for note in ffns.notes)
     assert found["combined-0shot"].verdict == "no data"
     (part,) = [part for part in report.parts if part.section.key == "figure-7"]
     assert part.command.startswith("lm-eval-prune sweep --model_args pretrained=smollm2-135m")

@@ -113,9 +113,14 @@ FOUR = ("hellaswag", "arc_easy", "piqa", "copa")
 
 
 @pytest.mark.parametrize(
-    ("shots", "heading", "dense"), [(1, "| pruned at 1 shot", 0.568), (5, "| pruned at 5 shots", 0.573)]
+    ("part", "shots", "heading", "dense"),
+    [
+        ("zero", 0, "| pruned at 0 shots", 0.575),
+        ("shots", 1, "| pruned at 1 shot", 0.568),
+        ("shots", 5, "| pruned at 5 shots", 0.573),
+    ],
 )
-def test_controls_and_ffns_at_1_and_5_shots(accuracies, shots, heading, dense):
+def test_controls_and_ffns_on_four_tasks(accuracies, part, shots, heading, dense):
     variants = {
         "least important heads": lambda share: [("own", share, "0", None)],
         "random heads": lambda share: [("random", share, "0", seed) for seed in range(3)],
@@ -126,14 +131,18 @@ def test_controls_and_ffns_at_1_and_5_shots(accuracies, shots, heading, dense):
     assert [name for name, *_ in rows] == list(variants)
     for name, *cells in rows:
         for share, cell in zip(("0.1", "0.2", "0.3"), cells, strict=True):
-            found = difference(accuracies, "shots", FOUR, shots, variants[name](share))
+            found = difference(accuracies, part, FOUR, shots, variants[name](share))
             assert number(cell) == pytest.approx(found, abs=5.1e-4)
-    assert np.mean([accuracies["shots", task, shots, DENSE] for task in FOUR]) == pytest.approx(dense, abs=5.1e-4)
+    assert np.mean([accuracies[part, task, shots, DENSE] for task in FOUR]) == pytest.approx(dense, abs=5.1e-4)
 
 
 @pytest.mark.parametrize(
     ("heading", "part", "tasks", "shots"),
-    [("Both together", "float32", ("arc_easy", "piqa"), 0), ("At 5 shots, on the four tasks", "shots", FOUR, 5)],
+    [
+        ("Both together", "float32", ("arc_easy", "piqa"), 0),
+        ("At 0 shots, on the four tasks", "zero", FOUR, 0),
+        ("At 5 shots, on the four tasks", "shots", FOUR, 5),
+    ],
 )
 def test_heads_and_ffns_together(accuracies, heading, part, tasks, shots):
     rows = rows_of(heading)[1:]
