@@ -64,11 +64,13 @@ def _is_at_work(name: str, looked_for: str) -> bool:
     library = name.partition(".")[0]
     if looked_for.partition(".")[0] == library:
         return True
-    return any(
-        getattr(getattr(module, "__spec__", None), "_initializing", False)
-        for key, module in list(sys.modules.items())
-        if key.partition(".")[0] == library
-    )
+    if _is_executed(sys.modules.get(name)):  # told without a look at every module, thousands of times
+        return True
+    return any(_is_executed(module) for key, module in list(sys.modules.items()) if key.partition(".")[0] == library)
+
+
+def _is_executed(module) -> bool:  # type: ignore[no-untyped-def]
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def _found_by_others(name, path, target):  # type: ignore[no-untyped-def]
