@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -69,7 +69,7 @@ def _shots(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 def command(
     paths: tuple[Path, ...],
     output_path: Path,
-    shots: tuple[int, ...] | str,
+    shots: tuple[int, ...] | Literal["own"],
     side_by_side: bool,
     metric: tuple[str, ...],
     sort: str,
@@ -94,7 +94,7 @@ def command(
     from lm_eval_prune.report.tables import harness_table as as_the_harness
     from lm_eval_prune.report.terminal import print_board
 
-    config = BoardConfig(shots=shots, **({"metrics": metric} if metric else {}), **settings)
+    config = BoardConfig(shots=shots, metrics=metric or BoardConfig.metrics, **settings)
     with working("Comparing, and writing the page", lambda line: None):
         made = leaderboard(paths, output_path, config, sort=sort, text=text, figure_formats=figures, exports=export)
     # Without a terminal there is no width to keep to: one wide table is easier to search than several.

@@ -55,7 +55,8 @@ class _LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             if near := difflib.get_close_matches(args[0], COMMANDS, n=1):
-                error.message = f"{error.message.rstrip('.')}. Did you mean {near[0]!r}?"
+                said = f"{error.message.rstrip('.')}. Did you mean {near[0]!r}?"
+                raise click.UsageError(said, error.ctx) from None
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -173,11 +173,12 @@ def _random(shape: Shape | None, groups: int | None, **choice: Any) -> PruningMa
     files = [path for path in map(choice.pop, names) if path is not None]
     if (shape is None) == (not files):
         raise ArgumentError("--random needs the model's shape: from --model_args pretrained=..., or an importance file")
-    shares = {key: 0 if (given := choice.pop(key)) is None else given for key in PARTS}
+    choice |= {key: 0 for key in PARTS if choice[key] is None}
     shapes = {ImportanceScores.load(path).shape for path in files} if shape is None else {shape}
     if len(shapes) > 1:
         raise ArgumentError(f"importance files of different models: {' and '.join(map(str, files))}")
-    return random_mask(*shapes.pop(), **shares, **choice, num_key_value_heads=groups)
+    layers, heads = shapes.pop()
+    return random_mask(layers, heads, num_key_value_heads=groups, **choice)
 
 
 def _groups(unit: str, layout: str, arguments: dict[str, Any] | None, given: int | None) -> int | None:

@@ -47,7 +47,7 @@ class Words(click.Option):
     """An option of several words, as the harness has them: `--tasks piqa copa`, `--tasks piqa,copa`, or given twice."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
+        super().__init__(*args, **{**kwargs, "multiple": True})
 
 
 class WordsCommand(click.Command):

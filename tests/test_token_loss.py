@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 
 import pytest
@@ -96,6 +97,16 @@ def test_a_sweep_prunes_it_by_what_heads_do(texts, tmp_path):
         found = disk.read_cell(disk.cell_path(sweep.folder, row.cell))["results"]["token_loss"]
         difference = found["loss_early,none"] - found["loss_late,none"]
         assert found["token_loss_difference,none"] == pytest.approx(difference, abs=1e-9)
+
+
+def test_the_harness_knows_its_metrics_and_logs_no_line_of_them(texts, caplog):
+    from lm_eval.tasks import TaskManager
+
+    metadata = {"texts": str(texts[0]), "tokenizer": BUNDLED_NAME, "early": 5, "late": 60}
+    (task,) = TaskManager(**OURS, metadata=metadata).load(["token_loss"])["tasks"].values()
+    assert set(task.higher_is_better()) == {"token_loss_difference", "loss_early", "loss_late"}
+    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.getMessage() for line in said if line.levelno >= logging.ERROR or "loss_" in line.getMessage()] == []
 
 
 def test_a_text_file_is_one_text(texts, tmp_path):
