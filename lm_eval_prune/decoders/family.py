@@ -1,4 +1,4 @@
-"""Where a model family keeps its heads and FFNs, and the common shape that needs no line in the table (table.py).
+"""Where a model family keeps its heads and FFNs: found by the names in a layer, and what the table (table.py) adds.
 
 A family is what transformers calls a model type. Paths are those of submodules: of the layers, from the base model
 (the causal language model without its output layer); of everything else, from one layer.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -34,28 +34,28 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """The places of one family; defaults are the common shape (Llama's)."""
+    """The places of one family, such as Llama's `layers`, `self_attn`, `self_attn.q_proj`."""
 
-    layers: str = "layers"
-    attention: str = "self_attn"
+    layers: str
+    attention: str
     """Module that calls the attention function."""
-    queries: str = "self_attn.q_proj"
-    keys: str = "self_attn.k_proj"
+    queries: str
+    keys: str
     """"" where `queries` is one map to queries, keys and values."""
-    values: str = "self_attn.v_proj"
+    values: str
     """"" also where `keys` makes keys and values of all heads out of what they share (latent attention)."""
     fused: str = ""
     """How `queries` lays out all three: "groups" (group after group, each its queries, its key and its value), "kinds"
     (all queries, then all keys, then all values), or "quarters" (four times queries, values and keys of a quarter)."""
-    output: str = "self_attn.o_proj"
+    output: str
     """Map whose input is the heads' outputs side by side, head 0 first."""
-    ffn: tuple[str, ...] = ("mlp",)
+    ffn: tuple[str, ...]
     """Modules that are the FFN and nothing else."""
-    up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    up: tuple[str, ...]
     """Maps that the FFN begins with; () where it is a mixture of experts."""
-    down: str = "mlp.down_proj"
+    down: str
     """Map that the FFN ends with; "" where it is a mixture of experts."""
-    added: str = "mlp"
+    added: str
     """Module whose output is what the FFN adds to the residual stream: the FFN, its last map, or the norm behind it."""
     attention_norms: tuple[str, ...] = ()
     """Norms that only serve attention: they go with the layer's last head."""
@@ -73,8 +73,6 @@ class Family:
     """Those that stand there, behind attention and behind the FFN."""
     parallel: str = ""
     """Field of the configuration that, where true, lets attention and FFN read the same stream."""
-    proven: bool = False
-    """The tests hold this family to an independent computation; others are proven when they are loaded."""
 
     @property
     def is_latent(self) -> bool:
@@ -88,10 +86,16 @@ OUTPUTS = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 LATENT = ("kv_b_proj",)
 FUSED = ("qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv")
 FFNS = ("mlp", "feed_forward", "block_sparse_moe", "moe", "ffn")
-DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
+DOWNS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out", "Wo")
+NORMS = (
+    ("input_layernorm", "post_attention_layernorm"),
+    ("ln_1", "ln_2"),
+    ("norm_1", "norm_2"),
+    ("attn_norm", "mlp_norm"),
+)
+"""Names that the common shape goes by, the usual one first; of norms those before attention and before the FFN."""
 NORMS_BEHIND_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
 BEHIND_ATTENTION = "post_self_attn_layernorm"
-"""Names that the common shape goes by, the usual one first."""
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 """Kinds of rotary positions that change with the length of an input."""
 POSITIONS = ("embed_positions", "wpe", "positions_embed")
@@ -142,13 +146,13 @@ def is_proven(config: Any) -> bool:
 
 
 def family_of(config: Any, base: nn.Module) -> Family:
-    """The family of the model around `base`, its base model: from the table, or from the shape of its first layer.
+    """The family of the model around `base`, its base model: from the shape of its first layer, and the table.
 
     Raises UnsupportedModelError where no heads or no FFN are found.
     """
     from lm_eval_prune.decoders.table import FAMILIES
 
-    family = FAMILIES.get(model_type_of(config)) or _common_shape(base)
+    family = _found(base, FAMILIES.get(model_type_of(config), {}))
     if family.norms_first and not getattr(text_config(config), family.norms_first):
         family = dataclasses.replace(
             family, attention_norms=(), ffn_norms=(), norms_in_stream=(family.attention_norms, family.ffn_norms)
@@ -163,50 +167,60 @@ def submodule(parent: Any, path: str) -> Any:
     return None if isinstance(parent, FunctionType) else parent
 
 
-def _common_shape(base: nn.Module) -> Family:
-    layers = _first(base, LAYERS, "layers")
+def _found(base: nn.Module, told: Mapping[str, Any]) -> Family:
+    """What the names in a layer say, and in its place what the table has `told`."""
+    layers = _first(base, [told["layers"]] if "layers" in told else LAYERS, "layers")
     blocks = submodule(base, layers)
     if not len(blocks):
         raise UnsupportedModelError("it has no layers")
     # Of a hybrid, a layer that attends: the others are found to lack what it has.
     block = next((each for each in blocks if any(submodule(each, name) is not None for name in ATTENTIONS)), blocks[0])
-    attention, ffn = _first(block, ATTENTIONS, "attention"), _first(block, FFNS, "FFN")
-    output = _first(block, [f"{attention}.{name}" for name in OUTPUTS], "map from its heads to the residual stream")
-    fused = next((f"{attention}.{name}" for name in FUSED if submodule(block, f"{attention}.{name}")), "")
-    latent = next((f"{attention}.{name}" for name in LATENT if submodule(block, f"{attention}.{name}")), "")
-    maps: dict[str, Any] = {"queries": fused, "keys": "", "values": "", "fused": "kinds"} if fused else {}
-    if latent:
+    attention = told.get("attention") or _first(block, ATTENTIONS, "attention")
+    ffn = {} if "down" in told else _ffn(block, _first(block, FFNS, "FFN"))
+    outputs = [f"{attention}.{name}" for name in OUTPUTS]
+    found = {
+        "layers": layers,
+        "attention": attention,
+        "output": told.get("output") or _first(block, outputs, "map from its heads to the residual stream"),
+        **({} if "queries" in told else _attention_maps(block, attention)),
+        **ffn,
+    }
+    return Family(**{**found, **told})
+
+
+def _attention_maps(block: nn.Module, attention: str) -> dict[str, str]:
+    """Where a layer's maps to queries, keys and values are."""
+
+    def one_of(names: Sequence[str]) -> str:
+        return next((f"{attention}.{name}" for name in names if submodule(block, f"{attention}.{name}")), "")
+
+    if latent := one_of(LATENT):
         queries = [f"{attention}.{name}" for name in ("q_b_proj", "q_proj")]
-        maps = {"queries": _first(block, queries, "map to queries"), "keys": latent, "values": ""}
-    for kind in () if maps else ("queries", "keys", "values"):
-        maps[kind] = _first(block, [f"{attention}.{kind[0]}_proj"], f"map to {kind}")
-    down, up = _ffn_maps(block, ffn)
-    return Family(
-        layers=layers,
-        attention=attention,
-        output=output,
-        ffn=(ffn,),
-        up=up,
-        down=down,
-        **maps,
-        **_norms(block, ffn),
-    )
+        return {"queries": _first(block, queries, "map to queries"), "keys": latent, "values": ""}
+    if fused := one_of(FUSED):
+        return {"queries": fused, "keys": "", "values": "", "fused": "kinds"}
+    return {
+        kind: _first(block, [f"{attention}.{kind[0]}_proj"], f"map to {kind}") for kind in ("queries", "keys", "values")
+    }
 
 
-def _ffn_maps(block: nn.Module, ffn: str) -> tuple[str, tuple[str, ...]]:
-    """The map that an FFN ends with, and those that it begins with; none for a mixture of experts."""
-    module = submodule(block, ffn)
-    maps = [name for name, child in module.named_children() if hasattr(child, "weight")]
-    down = next((name for name in DOWNS if name in maps), "")
-    if not down or any(name in dict(module.named_children()) for name in ("experts", "router")):
-        return "", ()
-    return f"{ffn}.{down}", tuple(f"{ffn}.{name}" for name in maps if name != down)
+def _ffn(block: nn.Module, ffn: str) -> dict[str, Any]:
+    """The maps that an FFN begins and ends with, none for a mixture of experts; and which norms of a layer serve what,
+    by the names that transformers gives them: norms of other names stay."""
+    children = dict(submodule(block, ffn).named_children())
+    maps = [name for name, child in children.items() if hasattr(child, "weight") or hasattr(child, "in_features")]
+    down = "" if {"experts", "router"} & {*children} else next((name for name in DOWNS if name in maps), "")
+    return {
+        "ffn": (ffn,),
+        "up": tuple(f"{ffn}.{name}" for name in maps if name != down) if down else (),
+        "down": down and f"{ffn}.{down}",
+        "added": ffn,
+        **_norms({name for name, _ in block.named_children()}),
+    }
 
 
-def _norms(block: nn.Module, ffn: str) -> dict[str, Any]:
-    """Which norms of a layer serve what, by the names that transformers gives them; norms of other names stay."""
-    names = {name for name, _ in block.named_children()}
-    before, after = "input_layernorm", "post_attention_layernorm"
+def _norms(names: set[str]) -> dict[str, Any]:
+    before, after = NORMS[0]
     if behind := next((name for name in NORMS_BEHIND_FFN if name in names), ""):
         in_front = behind.replace("post", "pre")
         of_attention = after
@@ -218,11 +232,10 @@ def _norms(block: nn.Module, ffn: str) -> dict[str, Any]:
             "ffn_norms": tuple(name for name in (in_front, behind) if name in names),
             "added": behind,
         }
-    if {before, after} <= names:
-        return {"attention_norms": (before,), "ffn_norms": (after,), "added": ffn}
-    if before in names:
-        return {"shared_norms": (before,), "added": ffn}
-    return {"added": ffn}
+    for pair in NORMS:
+        if {*pair} <= names:
+            return {"attention_norms": pair[:1], "ffn_norms": pair[1:]}
+    return {"shared_norms": (before,)} if before in names else {}
 
 
 def _first(parent: nn.Module, paths: Sequence[str], what: str) -> str:

@@ -156,11 +156,6 @@ def _places(model: Any) -> Places:
         base = submodule(model, "model") or model
     family = whole.family if whole else family_of(model.config, base)
     blocks = submodule(base, family.layers)
-    if blocks is None:  # a text decoder within a model of text and more
-        base = submodule(base, "language_model") or base
-        blocks = submodule(base, family.layers)
-    if blocks is None:
-        raise UnsupportedModelError(f"no layers found at {family.layers} in its {type(base).__name__}")
     for name in ("num_hidden_layers", "num_attention_heads"):
         if not isinstance(getattr(config, name, None), int):
             raise UnsupportedModelError(f"its configuration has no one {name}")
