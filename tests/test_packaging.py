@@ -1,5 +1,8 @@
 """What lands in site-packages: from a wheel, from an sdist, and from an editable install."""
 
+import hashlib
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -32,20 +35,29 @@ pytestmark = [
 ]
 
 
-def run(*arguments, cwd=None):
+def run(*arguments, cwd=None, **environment):
     done = subprocess.run(
-        [str(a) for a in arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+        [str(a) for a in arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
+def built(sources, folder):
+    """An sdist in `folder`, and a wheel built from it, as an index would hold them; with a date that is asked for."""
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, sources, SOURCE_DATE_EPOCH="1700000000")
+    return next(folder.glob("*.whl"))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel built from the sdist, as an index would hold them."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
-    return next(folder.glob("*.whl"))
+    return built(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 def test_sdist_and_wheel_hold_everything(wheel):
@@ -58,6 +70,18 @@ def test_sdist_and_wheel_hold_everything(wheel):
     with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as archive:
         sources = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"packaging/backend.py", "tasks/icl14/icl14_0shot.yaml", "tests/test_packaging.py", "LICENSE"} <= sources
+
+
+def test_the_same_sources_make_the_same_files_elsewhere_and_later(wheel, tmp_path):
+    left = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=left, copy_function=shutil.copy)  # with dates of today
+    again = built(copy, tmp_path / "dist")
+    hashes = [
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+        for folder in (wheel.parent, again.parent)
+    ]
+    assert [name.rpartition(".")[2] for name in sorted(hashes[0])] == ["whl", "gz"]
+    assert hashes[0] == hashes[1]
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
