@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import signal
 import sys
@@ -74,6 +75,12 @@ def no_stop_signals():
         signal.signal(number, handler)
     if (stopping := sys.modules.get("lm_eval_prune.sweep.stopping")) is not None:
         stopping.forget()
+
+
+@pytest.fixture(autouse=True)
+def harness_logs_are_caught():
+    """A command of the harness's, run by an earlier test, keeps its log to itself for the rest of the process."""
+    logging.getLogger("lm_eval").propagate = True
 
 
 @pytest.fixture(scope="session")
