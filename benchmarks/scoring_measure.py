@@ -16,9 +16,9 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.decoders import flops_per_token, linear_weights
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.decoders.linear import linear
+from lm_eval_prune.decoders.skeleton import flops_per_token, linear_weights
 from lm_eval_prune.harness.model import PrunedModel
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops

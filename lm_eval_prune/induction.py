@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from accelerate.utils import align_module_device
 
-from lm_eval_prune.decoders import Decoder, decoder_of, input_device, trunk_of
+from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
 from lm_eval_prune.decoders.attention import Attention
-from lm_eval_prune.decoders.places import weight_of
+from lm_eval_prune.decoders.places import Places, weight_of
 from lm_eval_prune.errors import ArgumentError, ExampleError
 from lm_eval_prune.importance.gradient import frozen
 from lm_eval_prune.progress import Bar
@@ -165,7 +165,7 @@ def _copied(attention: _Rows, effect: Tensor) -> Tensor:
     return (total / (effect.shape[-1] - 1)).float()
 
 
-def _over_layers(trunk: Trunk, decoder: Decoder, tokens: list[int], visit: Visit) -> Tensor:
+def _over_layers(trunk: Trunk, decoder: Places, tokens: list[int], visit: Visit) -> Tensor:
     """(layers, heads): `visit` called behind each layer of one forward pass, on that layer's own device."""
     scores = torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads)
     seen: dict[int, tuple[_Rows, Tensor]] = {}
@@ -200,7 +200,7 @@ def _normed(trunk: Trunk, layer: int) -> Iterator[list[Tensor]]:
         yield scales
 
 
-def _copied_by(trunk: Trunk, decoder: Decoder, tokens: list[int]) -> Tensor:
+def _copied_by(trunk: Trunk, decoder: Places, tokens: list[int]) -> Tensor:
     """(layers, heads): the definition of Olsson et al."""
     reading = _reading(trunk, tokens)
 
@@ -241,7 +241,7 @@ def _effect(
     return effect
 
 
-def _copied_from_embeddings(trunk: Trunk, decoder: Decoder, tokens: list[int]) -> Tensor:
+def _copied_from_embeddings(trunk: Trunk, decoder: Places, tokens: list[int]) -> Tensor:
     """(layers, heads): the research code's variant, in which no layer sees what those below it wrote."""
     reading = _reading(trunk, tokens)
     scores = torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads)

@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from lm_eval_prune import PruningMask, compact, ffn_importance, head_importance, masked, prefix_matching_scores
-from lm_eval_prune.decoders import decoder_of, num_pruned_parameters, num_removed_parameters
+from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.compacted import PrunedOPTConfig, PrunedOPTForCausalLM
+from lm_eval_prune.decoders.skeleton import num_pruned_parameters, num_removed_parameters
 from lm_eval_prune.errors import MaskError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.importance.gradient import ffn_gradient_importance
 from lm_eval_prune.importance.knockout import head_knockout

@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoModelForCausalLM
 from lm_eval_prune import PruningMask, compact, compact_checkpoint, head_importance, masked, prefix_matching_scores
 from lm_eval_prune.compaction.loading import CompactingLoader
 from lm_eval_prune.compaction.trial import behind_cache
-from lm_eval_prune.decoders import decoder_of, num_pruned_parameters
+from lm_eval_prune.decoders import decoder_of
+from lm_eval_prune.decoders.skeleton import num_pruned_parameters
 from lm_eval_prune.decoders.tiny import tiny_config
 from lm_eval_prune.decoders.tiny import tiny_model as tiny_of_type
 from lm_eval_prune.decoders.zeroed import zeroed_in

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_eval_prune import Means, PrunedModel, PruningMask, compact, compact_checkpoint, masked, score
 from lm_eval_prune.compaction.loading import CompactingLoader
-from lm_eval_prune.decoders import num_removed_parameters
+from lm_eval_prune.decoders.skeleton import num_removed_parameters
 from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ArgumentError, MaskShapeError
 from tests import families

@@ -30,8 +30,8 @@ from lm_eval_prune.costs.plan import make_plan
 from lm_eval_prune.costs.study import Grid, removals
 from lm_eval_prune.costs.tables import tables
 from lm_eval_prune.costs.workload import Load, known_tasks, workload_of, workloads
-from lm_eval_prune.decoders import num_pruned_parameters
 from lm_eval_prune.decoders.compacted import PrunedOPTForCausalLM, compacted_config
+from lm_eval_prune.decoders.skeleton import num_pruned_parameters
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.random_opt import SIZES, opt_config
 from lm_eval_prune.ranked_masks import random_mask

@@ -3,7 +3,8 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM, T5Config
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.decoders import decoder_of, flops_per_token, num_pruned_parameters, require_supported
+from lm_eval_prune.decoders import decoder_of, require_supported
+from lm_eval_prune.decoders.skeleton import flops_per_token, num_pruned_parameters
 from lm_eval_prune.errors import MaskShapeError, UnsupportedModelError
 from lm_eval_prune.random_opt import SIZES, opt_config
 

@@ -56,7 +56,7 @@ def edited(model, mask):
             for head in heads:
                 columns[head * decoder.head_dim : (head + 1) * decoder.head_dim] = 0
         for layer in mask.pruned_ffns:
-            last = list(decoder.ffns[layer][-1].modules())
+            last = list(decoder.layers[layer].ffn[-1].modules())
             down = [module for module in last if hasattr(module, "weight")][-1]
             for parameter in down.parameters():
                 parameter.zero_()
@@ -175,7 +175,7 @@ def test_magnitude_is_the_norm_of_what_a_component_has(tiny_model):
     assert (before > 0).all()
     decoder = decoder_of(tiny_model)
     with torch.no_grad():
-        for module in decoder.ffns[1]:
+        for module in decoder.layers[1].ffn:
             for parameter in module.parameters():
                 parameter *= 0.5
         decoder.head_outputs[0].weight *= 0

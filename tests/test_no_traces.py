@@ -11,8 +11,9 @@ from transformers.models.auto import configuration_auto, modeling_auto, tokeniza
 
 import lm_eval_prune.decoders.ragged  # noqa: F401 - registers its attention when it is imported
 from lm_eval_prune.compaction.trial import require_compactable
-from lm_eval_prune.decoders import decoder_of, num_pruned_parameters
+from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.forward import why_not
+from lm_eval_prune.decoders.skeleton import num_pruned_parameters
 from lm_eval_prune.decoders.tiny import shrunk, tiny_config, tiny_model
 from lm_eval_prune.masks import PruningMask
 

@@ -45,7 +45,7 @@ def test_what_passes_the_proof_is_masked_and_packed_like_itself(model_type):
             columns = output.weight.T if type(output).__name__ != "Conv1D" else output.weight
             for head in heads:
                 columns[head * decoder.head_dim : (head + 1) * decoder.head_dim] = 0
-        for module in decoder.ffns[0]:
+        for module in decoder.layers[0].ffn:
             for name, parameter in module.named_parameters():
                 if any(part in name for part in ("down", "c_proj", "fc2", "w2", "dense_4h_to_h")):
                     parameter.zero_()

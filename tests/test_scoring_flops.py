@@ -5,8 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.decoders import linear, linear_weights
+from lm_eval_prune.decoders import linear
 from lm_eval_prune.decoders.forward import DecoderForward
+from lm_eval_prune.decoders.skeleton import linear_weights
 from lm_eval_prune.scoring import score
 from lm_eval_prune.scoring.flops import all_packs, evaluation_flops, gradient_flops, shared_flops
 from lm_eval_prune.scoring.trie import build_trie

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_prune import PrunedModel, PruningMask, compact
 from lm_eval_prune.cli.main import cli
-from lm_eval_prune.decoders import flops_per_token
+from lm_eval_prune.decoders.skeleton import flops_per_token
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.importance.files import ImportanceScores
 from lm_eval_prune.search.budget import Costs, Unit, mask_of, parse_budget

@@ -5,8 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm_eval_prune import PruningMask
-from lm_eval_prune.decoders import decoder_of, flops_per_token, num_pruned_parameters
+from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.places import places_of
+from lm_eval_prune.decoders.skeleton import flops_per_token, num_pruned_parameters
 from lm_eval_prune.decoders.slices import parts_of
 from lm_eval_prune.random_opt import opt_config
 from tests import families

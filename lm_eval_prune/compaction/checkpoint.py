@@ -21,7 +21,7 @@ from lm_eval_prune.compaction.stock import require_stock, stock_weights
 from lm_eval_prune.compaction.trial import require_compactable
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
 from lm_eval_prune.compaction.zeroed import zeroed_weights
-from lm_eval_prune.decoders import check_fits, num_pruned_parameters, num_removed_parameters, shape_of
+from lm_eval_prune.decoders import check_fits, shape_of
 from lm_eval_prune.decoders.compacted import compacted_config, plain_config, pruned_from
 from lm_eval_prune.decoders.compacted_config import LAYOUTS
 from lm_eval_prune.decoders.configuration import find_file, read_configuration
@@ -29,7 +29,7 @@ from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, named_on_disk, tensors_o
 from lm_eval_prune.decoders.family import text_config
 from lm_eval_prune.decoders.folding import Folded, folded
 from lm_eval_prune.decoders.places import places_of
-from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
+from lm_eval_prune.decoders.skeleton import empty_model, num_pruned_parameters, num_removed_parameters, skeleton_of
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.folders import appearing, require_new
 

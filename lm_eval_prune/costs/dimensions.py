@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_prune.decoders import check_fits, linear_weights, num_pruned_parameters, removed_from, shape_of
+from lm_eval_prune.decoders import check_fits, removed_from, shape_of
 from lm_eval_prune.decoders.configuration import read_configuration
 from lm_eval_prune.decoders.known_sizes import KNOWN_SIZES, known_config
-from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
+from lm_eval_prune.decoders.skeleton import empty_model, linear_weights, num_pruned_parameters, skeleton_of
 from lm_eval_prune.decoders.slices import sizes_of
 from lm_eval_prune.errors import ArgumentError, PruneError
 from lm_eval_prune.files import is_folder
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from lm_eval_prune.decoders import LinearWeights
     from lm_eval_prune.decoders.places import Places
+    from lm_eval_prune.decoders.skeleton import LinearWeights
 
 __all__ = ["Dimensions", "dimensions_of"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lm_eval_prune.costs.dimensions import Dimensions
 from lm_eval_prune.costs.workload import Load
-from lm_eval_prune.decoders import layers_divide
+from lm_eval_prune.decoders.skeleton import layers_divide
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.flops import layer_flops
 

@@ -31,7 +31,7 @@ class Cut(NamedTuple):
     dim: int | None
     """The dimension that gets shorter; None keeps the weight whole."""
     ranges: tuple[tuple[int, int], ...] = ()
-    """What stays along it: (first, end), ascending and not touching; none of them where nothing stays."""
+    """What stays along it: (first, end), ascending; none of them where nothing stays."""
 
     @property
     def is_empty(self) -> bool:

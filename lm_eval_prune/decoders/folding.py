@@ -12,7 +12,7 @@ import torch
 
 from lm_eval_prune.decoders.cuts import Cut
 from lm_eval_prune.decoders.family import text_config
-from lm_eval_prune.decoders.places import out_dim, width_out
+from lm_eval_prune.decoders.places import out_dim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
-__all__ = ["Folded", "folded", "num_added"]
+__all__ = ["Folded", "folded"]
 
 
 class Folded(NamedTuple):
@@ -54,7 +54,7 @@ def folded(places: Places, mask: PruningMask, means: Means | None) -> dict[str, 
     family, width, gone = places.family, places.head_dim, mask - places.removed
     found = {
         f"{places.path(index)}.{family.added}.bias": Folded(
-            torch.zeros(_width(places)) if means is None else means.ffns[index]
+            torch.zeros(text_config(places.model.config).hidden_size) if means is None else means.ffns[index]
         )
         for index in gone.pruned_ffns
     }
@@ -67,29 +67,8 @@ def folded(places: Places, mask: PruningMask, means: Means | None) -> dict[str, 
         found[f"{path}.bias"] = Folded(
             mean=means.heads[index, list(pruned)].flatten(),
             weight=f"{path}.weight",
-            columns=Cut(1 - out_dim(layer.output), _joined(ranges)),
+            columns=Cut(1 - out_dim(layer.output), tuple(ranges)),
             bias="" if getattr(layer.output, "bias", None) is None else f"{path}.bias",
             transposed=out_dim(layer.output) == 1,
         )
     return found
-
-
-def num_added(places: Places, removed: PruningMask) -> int:
-    """Numbers that folding adds to a whole model of which `removed` goes."""
-    biases = [index for index in removed.pruned_heads if getattr(places.layers[index].output, "bias", None) is None]
-    return sum(width_out(places.layers[index].output) for index in biases) + len(removed.pruned_ffns) * _width(places)
-
-
-def _width(places: Places) -> int:
-    """Of what an FFN adds."""
-    return int(text_config(places.model.config).hidden_size)
-
-
-def _joined(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    found: list[tuple[int, int]] = []
-    for start, stop in ranges:
-        if found and found[-1][1] == start:
-            found[-1] = found[-1][0], stop
-        else:
-            found.append((start, stop))
-    return tuple(found)

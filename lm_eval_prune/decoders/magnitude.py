@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import align_module_device
 
-from lm_eval_prune.decoders import decoder_of, unwrapped
-from lm_eval_prune.decoders.places import places_of
+from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.decoders.slices import Part, parts_of
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ def squared_weights(model: nn.Module, component: str) -> Tensor:
 
     Biases and norms do not count. What heads of a group share counts for each of them; what is not there is 0.
     """
-    decoder_of(model)
-    places = places_of(unwrapped(model))
+    places = decoder_of(model)
     shape = places.num_hidden_layers, places.num_attention_heads
     sums = torch.zeros(shape if component == "heads" else shape[:1], dtype=torch.float64)
     for index, layer in enumerate(places.layers):

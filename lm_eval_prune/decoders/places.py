@@ -45,7 +45,7 @@ class Layer:
     up: tuple[nn.Module, ...]
     down: nn.Module | None
     ffn: tuple[nn.Module, ...]
-    """All that is the FFN."""
+    """The modules that the FFN consists of, in the order in which a token passes them."""
     added: nn.Module | None
     """Its output is what the FFN adds."""
 
@@ -59,7 +59,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Places:
-    """Of a causal language model, or of its base model alone."""
+    """Of a causal language model, or of its base model alone.
+
+    A compacted model keeps the original's numbers: of layers, of heads in a layer, and of each head.
+    """
 
     model: Any
     base: nn.Module
@@ -68,6 +71,8 @@ class Places:
     num_attention_heads: int
     """Query heads of a whole layer."""
     num_key_value_heads: int
+    """Key/value heads of a whole layer; query heads h with the same h * num_key_value_heads // num_attention_heads
+    share one."""
     head_dim: int
     """Width of a head's output."""
     removed: PruningMask
@@ -76,6 +81,18 @@ class Places:
     @property
     def num_hidden_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def head_outputs(self) -> tuple[nn.Module | None, ...]:
+        """Of each layer the map whose input (..., heads * head_dim) is the outputs of the layer's `removed.kept_heads`
+        side by side, ascending; None where there is none."""
+        return tuple(layer.output if self.removed.kept_heads(at) else None for at, layer in enumerate(self.layers))
+
+    @property
+    def ffn_outputs(self) -> tuple[nn.Module | None, ...]:
+        """Of each layer the module whose output is what the FFN adds to the residual stream; None where there is
+        none."""
+        return tuple(layer.added for layer in self.layers)
 
     @property
     def is_proven(self) -> bool:

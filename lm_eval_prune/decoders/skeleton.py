@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 
-from lm_eval_prune.decoders import LinearWeights
+from lm_eval_prune.decoders import check_fits, removed_from, require_supported, shape_of
 from lm_eval_prune.decoders.family import kind_and_settings, submodule
-from lm_eval_prune.decoders.places import places_of, width_in, width_out
-from lm_eval_prune.decoders.slices import num_products, parts_of
+from lm_eval_prune.decoders.places import Places, places_of, width_in, width_out
+from lm_eval_prune.decoders.slices import num_products, parts_gone, parts_of
+from lm_eval_prune.decoders.stages import stages_of
 from lm_eval_prune.errors import UnsupportedModelError
+from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.text import message_of
 
-if TYPE_CHECKING:
-    from lm_eval_prune.decoders.places import Places
-
 __all__ = [
+    "LinearWeights",
     "device_map_of",
     "empty_model",
+    "flops_per_token",
     "layer_paths",
-    "learned_positions_of",
-    "linear_weights_of",
+    "layers_divide",
+    "learned_positions",
+    "linear_weights",
+    "num_pruned_parameters",
+    "num_removed_parameters",
     "output_path",
     "products",
     "skeleton_of",
@@ -34,6 +38,7 @@ def skeleton_of(config: Any) -> Places:
 
     Raises UnsupportedModelError.
     """
+    require_supported(config)
     config = getattr(config, "original_config", config)
     key = kind_and_settings(config)
     if key not in _skeletons:
@@ -101,14 +106,82 @@ def products(places: Places) -> int:
     )
 
 
-def learned_positions_of(places: Places) -> int | None:
-    """Rows of the table of positions that a token can have; None where positions are computed."""
-    table = places.positions
+def num_pruned_parameters(config: Any, mask: PruningMask) -> int:
+    """How many parameters `mask` removes from a model of this config, exactly and with biases.
+
+    A head: its rows of the query map, its columns of the output map (whose bias stays) and, with the last query head of
+    its group, its rows of the key and value maps. An FFN: all of its maps. The norm in front of either goes too where
+    it serves nothing else. What a compacted model lacks already does not count.
+    Raises MaskShapeError, UnsupportedModelError.
+    """
+    check_fits(mask, *shape_of(config))
+    removed, places = removed_from(config), skeleton_of(config)
+    both, before = (sum(part.numel for part in parts_gone(places, each)) for each in (removed | mask, removed))
+    return both - before
+
+
+def num_removed_parameters(config: Any) -> int:
+    """How many parameters compaction has removed from the model of this config, less the constants that it has put in
+    their place. Raises UnsupportedModelError."""
+    if removed_from(config).is_dense:
+        return 0
+    return int(skeleton_of(config).model.num_parameters() - empty_model(config).num_parameters())
+
+
+def flops_per_token(config: Any, mask: PruningMask) -> int:
+    """Floating-point operations of a token's forward pass in the linear maps that `mask` keeps, output layer included.
+
+    A multiplication and an addition for each weight. Left out is what depends on the length of the input (attention
+    between tokens) and what is small beside it: biases, norms, activations, softmax.
+    Raises MaskShapeError, UnsupportedModelError.
+    """
+    check_fits(mask, *shape_of(config))
+    places = skeleton_of(config)
+    return 2 * (products(places) - sum(part.products for part in parts_gone(places, mask)))
+
+
+def learned_positions(config: Any) -> int | None:
+    """The longest input, in tokens, of a model that has learned an embedding of each position; None for others.
+
+    `config` is a transformers configuration. Raises UnsupportedModelError.
+    """
+    table = skeleton_of(config).positions
     return None if table is None else table.num_embeddings - getattr(table, "offset", 0)
 
 
-def linear_weights_of(places: Places) -> LinearWeights:
-    """What FLOPs are counted from; heads of all layers are alike."""
+def layers_divide(config: Any) -> bool:
+    """Whether masks that differ in a layer's FFN alone share its attention: as far as the family is known to."""
+    places = skeleton_of(config)
+    return len(stages_of(places)) > places.num_hidden_layers
+
+
+class LinearWeights(NamedTuple):
+    """Weights of the linear maps, each a multiplication and an addition for every token that passes it."""
+
+    head: int
+    """Of one query head: half of them for queries, half for outputs."""
+    group: int
+    """Of one key/value head: half of them for keys, half for values."""
+    ffns: tuple[int, ...]
+    """Of each layer's FFN; of a mixture's experts those that a token meets."""
+    projection: int
+    """From embeddings of another width than the layers', and as many back; else 0."""
+    output: int
+    """Of the output layer."""
+    head_dim: int
+    """Width of a head's output."""
+    heads_per_group: int
+    """Query heads that share a key/value head."""
+    hidden_size: int
+    """Width of the residual stream."""
+
+
+def linear_weights(config: Any) -> LinearWeights:
+    """What FLOPs are counted from, of a model's configuration; heads of all layers are alike.
+
+    Raises UnsupportedModelError.
+    """
+    places = skeleton_of(config)
     first = places.layers[0]
     output = places.model.get_output_embeddings()
     project_out = submodule(places.base, places.family.project_out or "-")

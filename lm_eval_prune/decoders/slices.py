@@ -24,10 +24,9 @@ __all__ = [
     "Sizes",
     "blocks_of",
     "norms_over_heads",
-    "num_gone",
     "num_products",
+    "parts_gone",
     "parts_of",
-    "products_gone",
     "sizes_of",
 ]
 
@@ -70,15 +69,10 @@ def parts_of(places: Places, layer: int, *, constants: bool = False) -> Iterator
         yield from _whole(places, places.layers[layer], path, (), ffn=True)
 
 
-def num_gone(places: Places, mask: PruningMask, *, constants: bool = False) -> int:
-    """Parameters that go with what `mask` prunes, constants in their place aside."""
-    parts = ((layer, part) for layer in _touched(mask) for part in parts_of(places, layer, constants=constants))
-    return sum(part.numel for layer, part in parts if part.goes(mask, layer))
-
-
-def products_gone(places: Places, mask: PruningMask) -> int:
-    """The same of products."""
-    return sum(part.products for layer in _touched(mask) for part in parts_of(places, layer) if part.goes(mask, layer))
+def parts_gone(places: Places, mask: PruningMask) -> Iterator[Part]:
+    """All that goes with what `mask` prunes, of every layer."""
+    for layer in sorted({*mask.pruned_heads, *mask.pruned_ffns}):
+        yield from (part for part in parts_of(places, layer) if part.goes(mask, layer))
 
 
 class Sizes(NamedTuple):
@@ -113,10 +107,6 @@ def num_products(places: Places, name: str, module: nn.Module, kind: str) -> int
     if "experts" in name.split(".") and parameter.dim() > 1:
         return round(parameter.numel() * places.share_of_experts)
     return parameter.numel() if kind == "weight" and is_product(module) else 0
-
-
-def _touched(mask: PruningMask) -> list[int]:
-    return sorted({*mask.pruned_heads, *mask.pruned_ffns})
 
 
 def _attention_parts(places: Places, index: int, layer: Layer, constants: bool) -> Iterator[Part]:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
-from lm_eval_prune.decoders import learned_positions, shape_of
+from lm_eval_prune.decoders import shape_of
+from lm_eval_prune.decoders.skeleton import learned_positions
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.files import is_folder
 

@@ -12,8 +12,9 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_prune.decoders import flops_per_token, num_pruned_parameters, num_removed_parameters, removed_from
+from lm_eval_prune.decoders import removed_from
 from lm_eval_prune.decoders.configuration import model_folder
+from lm_eval_prune.decoders.skeleton import flops_per_token, num_pruned_parameters, num_removed_parameters
 from lm_eval_prune.decoders.zeroed import zeroed_in
 from lm_eval_prune.demo import BUNDLED_NAME, bundled_model_path
 from lm_eval_prune.errors import PruneError

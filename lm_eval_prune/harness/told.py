@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_prune.decoders import num_pruned_parameters, num_removed_parameters, removed_from
+from lm_eval_prune.decoders import removed_from
+from lm_eval_prune.decoders.skeleton import num_pruned_parameters, num_removed_parameters
 from lm_eval_prune.harness.arguments import unread_arguments
 from lm_eval_prune.harness.precision import HALVES, is_slower_here
 from lm_eval_prune.text import printable

@@ -28,7 +28,7 @@ from lm_eval_prune.progress import Bar
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lm_eval_prune.decoders import Decoder
+    from lm_eval_prune.decoders.places import Places
 
 __all__ = ["PARTS", "block_influence"]
 
@@ -65,7 +65,7 @@ def block_influence(
     return scores.float()
 
 
-def _turned(model: nn.Module, decoder: Decoder, batch: Batch, part: str) -> Tensor:
+def _turned(model: nn.Module, decoder: Places, batch: Batch, part: str) -> Tensor:
     """(layers,), float64: the sums over the batch's tokens."""
     trunk, real = trunk_of(model), real_tokens(batch)
     before, calls = trunk.embed(batch.input_ids.to(input_device(model)))

@@ -28,7 +28,7 @@ from lm_eval_prune.progress import Bar
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lm_eval_prune.decoders import Decoder
+    from lm_eval_prune.decoders.places import Places
 
 __all__ = ["function_vector_scores"]
 
@@ -75,7 +75,7 @@ def _first_tokens(pairs: Sequence[Example]) -> list[Example]:
     return [(context, continuation[:1]) for context, continuation in pairs]
 
 
-def _add_last_outputs(model: nn.Module, decoder: Decoder, batch: Batch, sums: Tensor) -> None:
+def _add_last_outputs(model: nn.Module, decoder: Places, batch: Batch, sums: Tensor) -> None:
     """Add what each head gives at the last token of each example's context."""
 
     def add(layer: int, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -90,7 +90,7 @@ def _add_last_outputs(model: nn.Module, decoder: Decoder, batch: Batch, sums: Te
         trunk_of(model).run(batch.input_ids.to(input_device(model)))
 
 
-def _effects(model: Any, decoder: Decoder, example: TokenizedExample, means: Tensor) -> Tensor:
+def _effects(model: Any, decoder: Places, example: TokenizedExample, means: Tensor) -> Tensor:
     """(layers, heads), float64: what each head's mean adds to the probability of the answer's first token."""
     *context, target = example.tokens
     ids = torch.tensor([context], device=input_device(model))

@@ -229,7 +229,7 @@ def _last_ffn_at(model: nn.Module, rows: Tensor) -> Iterator[None]:
         whole = output.new_zeros(shape[:-1].numel(), output.shape[-1])
         return whole.index_copy(0, rows.to(output.device), output.flatten(0, -2)).view(*shape[:-1], -1)
 
-    ffn = decoder_of(model).ffns[-1]
+    ffn = decoder_of(model).layers[-1].ffn
     with ExitStack() as hooks:
         if ffn:
             # Ours goes first: what a mask or a tap makes of the FFN's output comes after all positions are there again.

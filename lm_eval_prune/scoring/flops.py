@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_prune.budget import token_budget
-from lm_eval_prune.decoders import LinearWeights, layers_divide, linear_weights, shape_of
+from lm_eval_prune.decoders import shape_of
 from lm_eval_prune.decoders.forward import DecoderForward
+from lm_eval_prune.decoders.skeleton import LinearWeights, layers_divide, linear_weights
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.scoring.attention import AttentionCall, asked_calls, plan
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lm_eval_prune.decoders import flops_per_token, key_value_heads, num_pruned_parameters, shape_of
+from lm_eval_prune.decoders import key_value_heads, shape_of
 from lm_eval_prune.errors import ArgumentError, FractionError
 from lm_eval_prune.fractions import parse_fraction
 from lm_eval_prune.masks import PruningMask
@@ -101,6 +101,8 @@ class Costs:
         return self.total - self.left(mask_of(self.shape, [unit]))
 
     def _counter(self, config: Any, total_parameters: int) -> Callable[[PruningMask], int]:
+        from lm_eval_prune.decoders.skeleton import flops_per_token, num_pruned_parameters  # imports torch
+
         if self.budget.kind == "parameters":
             return lambda mask: total_parameters - num_pruned_parameters(config, mask)
         if self.latency is not None:
