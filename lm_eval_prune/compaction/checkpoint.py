@@ -34,7 +34,6 @@ from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.folders import appearing, require_new
 
 if TYPE_CHECKING:
-    from lm_eval_prune.decoders.stock import StockLayout
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
@@ -89,8 +88,8 @@ def compact_checkpoint(
     output_path = Path(output_path)
     require_new(output_path)
     config = original_config(model, revision)
-    if (found := find_file(model, "config.json", revision)) is not None:
-        require_own(found)
+    if (file := find_file(model, "config.json", revision)) is not None:
+        require_own(file)
     check_fits(mask, *shape_of(config), where=os.fspath(model))
     _require_one_form(zeroed, layout, means is not None or getattr(config, "pruning_means", None) is not None)
     if means is not None:
@@ -102,9 +101,12 @@ def compact_checkpoint(
         assert num_pruned_parameters(config, mask) == removed - num_removed_parameters(config)
     stock = None if layout == "ragged" else require_stock(config, smaller.removed, layout)
     if stock is not None:
-        new_config, new_weights = _of_stock_class(weights, config, smaller, model, stock, layout)
+        stock.config.pruned_from = pruned_from(smaller, layout)
+        found = stock_weights(weights, config, smaller.removed, stock, model)
+        new_config, new_weights = stock.config, _on_disk(stock.model, found)
     elif zeroed:
-        new_config, new_weights = _with_zeros(weights, config, smaller, model)
+        found = zeroed_weights(weights, config, smaller.removed, model)
+        new_config, new_weights = plain_config(smaller), _on_disk(skeleton_of(config).model, found)
     else:
         new_config, new_weights = smaller, located(weights, config, smaller, model, means)
     new_config.dtype = weights.dtype
@@ -121,22 +123,6 @@ def compact_checkpoint(
         written = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     zeros = None if stock is None else stock.zeros
     return Compaction(output_path, smaller.removed, num_before, num_left, weights.num_bytes, written, zeros)
-
-
-def _of_stock_class(
-    weights: Weights, config: Any, smaller: Any, where: str | os.PathLike[str], stock: StockLayout, layout: str
-) -> tuple[Any, Mapping[str, NewWeight]]:
-    """(configuration, weights by their names on disk) of the smaller model of the stock class."""
-    stock.config.pruned_from = pruned_from(smaller, layout)
-    return stock.config, _on_disk(stock.model, stock_weights(weights, config, smaller.removed, stock, where))
-
-
-def _with_zeros(
-    weights: Weights, config: Any, smaller: Any, where: str | os.PathLike[str]
-) -> tuple[Any, Mapping[str, NewWeight]]:
-    """The same of the model of the original's size, with zeros."""
-    found = zeroed_weights(weights, config, smaller.removed, where)
-    return plain_config(smaller), _on_disk(skeleton_of(config).model, found)
 
 
 def _on_disk(model: Any, weights: Mapping[str, NewWeight]) -> dict[str, NewWeight]:
@@ -160,41 +146,9 @@ def original_config(model: str | os.PathLike[str], revision: str | None = None) 
     return config
 
 
-class Part(NamedTuple):
-    """One weight of the smaller model, and where it comes from."""
-
-    shape: torch.Size
-    source: PartialWeight
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        return self.source.stored.dtype
-
-    def read(self) -> torch.Tensor:
-        return self.source[...]
-
-
-class FoldedPart(NamedTuple):
-    """One bias of the smaller model, made of weights of the larger one."""
-
-    shape: torch.Size
-    dtype: torch.dtype | None
-    bias: Folded
-    columns: PartialWeight | None
-    before: PartialWeight | None
-
-    def read(self) -> torch.Tensor:
-        columns, before = (None if part is None else part[...] for part in (self.columns, self.before))
-        return self.bias.of(columns, before).to(self.dtype)
-
-    @property
-    def source(self) -> torch.Tensor:
-        return self.read()
-
-
 def located(
     weights: Weights, config: Any, new_config: Any, where: object, means: Means | None = None
-) -> dict[str, Part | FoldedPart]:
+) -> dict[str, NewWeight]:
     """By name, every weight of the smaller model. Raises FileFormatError for the first that is missing or misshapen."""
     source = empty_model(config)
     found, places = places_of(source), weights.places(source, where)
@@ -202,16 +156,21 @@ def located(
     cuts, there = cuts_of(found, new_config.removed, constants=constants), tensors_of(source)
     biases = folded(found, new_config.removed, means) if constants else {}
 
-    def part(name: str, shape: torch.Size) -> Part | FoldedPart:
-        if name not in biases and name not in there:  # a constant for what was gone before, and gave nothing
-            return FoldedPart(shape, weights.dtype, Folded(torch.zeros(shape)), None, None)
-        if (bias := biases.get(name)) is None:
-            return Part(shape, PartialWeight(places(name), cuts.get(name, WHOLE)))
+    def weight(name: str, shape: torch.Size) -> NewWeight:
+        if name not in biases and name in there:
+            part = PartialWeight(places(name), cuts.get(name, WHOLE))
+            return NewWeight(shape, part.stored.dtype, lambda: part[...])
+        bias = biases.get(name, Folded(torch.zeros(shape)))  # of a constant for what was gone before, and gave nothing
         columns = PartialWeight(places(bias.weight), bias.columns) if bias.weight else None
         before = PartialWeight(places(bias.bias), WHOLE) if bias.bias else None
-        return FoldedPart(shape, columns.stored.dtype if columns else weights.dtype, bias, columns, before)
+        dtype = columns.stored.dtype if columns else weights.dtype
 
-    return {name: part(name, tensor.shape) for name, tensor in tensors_of(empty_model(new_config)).items()}
+        def made() -> torch.Tensor:
+            return bias.of(columns[...] if columns else None, before[...] if before else None).to(dtype)
+
+        return NewWeight(shape, dtype, made)
+
+    return {name: weight(name, tensor.shape) for name, tensor in tensors_of(empty_model(new_config)).items()}
 
 
 def check_means(means: Means, config: Any, where: str | os.PathLike[str]) -> None:

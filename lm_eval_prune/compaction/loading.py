@@ -47,8 +47,7 @@ class CompactingLoader:
             dtype = getattr(config, "dtype", None) or weights.dtype
         for name in ("trust_remote_code", "gguf_file", "subfolder"):  # for a path, which is not given below
             kwargs.pop(name, None)
-        parts = located(weights, config, new_config, pretrained, self.means)
-        lazy = {name: part.source for name, part in parts.items()}
+        lazy = located(weights, config, new_config, pretrained, self.means)
         whole: Any = compacted_class(new_config)
         model = whole.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)
         model.config._name_or_path = pretrained

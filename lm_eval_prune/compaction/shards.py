@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -18,16 +18,17 @@ from lm_eval_prune.progress import Bar
 __all__ = ["NewWeight", "write_shards"]
 
 
-class NewWeight(Protocol):
-    """One weight of the new checkpoint, made when it is asked for."""
+@dataclass(frozen=True)
+class NewWeight:
+    """One weight of the new checkpoint, made when it is asked for; `weight[...]` makes it, too, as of a safetensors
+    slice."""
 
-    @property
-    def shape(self) -> torch.Size: ...
+    shape: torch.Size
+    dtype: torch.dtype | None
+    read: Callable[[], torch.Tensor]
 
-    @property
-    def dtype(self) -> torch.dtype | None: ...
-
-    def read(self) -> torch.Tensor: ...
+    def __getitem__(self, everything: object) -> torch.Tensor:
+        return self.read()
 
 
 def write_shards(

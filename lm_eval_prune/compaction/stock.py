@@ -9,16 +9,18 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
 
+from lm_eval_prune.compaction.shards import NewWeight
 from lm_eval_prune.compaction.trial import why_not
 from lm_eval_prune.compaction.weights import Weights
-from lm_eval_prune.compaction.zeroed import ZeroedWeight, zeroed_weights
+from lm_eval_prune.compaction.zeroed import zeroed_weights
 from lm_eval_prune.decoders.cuts import tensors_of
 from lm_eval_prune.decoders.family import kind_and_settings
 from lm_eval_prune.decoders.places import places_of
@@ -33,31 +35,21 @@ if TYPE_CHECKING:
 __all__ = ["require_stock", "stock_weights"]
 
 
-class StockWeight(NamedTuple):
-    """One weight of the smaller model, made when it is asked for."""
-
-    shape: torch.Size
-    dtype: torch.dtype | None
-    origin: Origin
-    zeroed: Mapping[str, ZeroedWeight]
-
-    def read(self) -> torch.Tensor:
-        found = self.origin.cut.of(self.zeroed[self.origin.name].read())
-        if self.origin.added:
-            whole = found.float()
-            for bias in self.origin.added:
-                whole = whole + self.zeroed[bias].read().float()
-            found = whole.to(self.dtype)
-        return found.clone(memory_format=torch.contiguous_format)
-
-
 def stock_weights(
     weights: Weights, config: Any, mask: PruningMask, layout: StockLayout, where: str | os.PathLike[str]
-) -> dict[str, StockWeight]:
+) -> dict[str, NewWeight]:
     """By name in the smaller model, its weights. Raises FileFormatError for those that are missing or misshapen."""
     zeroed = zeroed_weights(weights, config, mask, where)
+
+    def made(origin: Origin) -> torch.Tensor:
+        found = origin.cut.of(zeroed[origin.name].read())
+        if origin.added:
+            whole = sum((zeroed[bias].read().float() for bias in origin.added), found.float())
+            found = whole.to(zeroed[origin.name].dtype)
+        return found.clone(memory_format=torch.contiguous_format)
+
     return {
-        name: StockWeight(tensor.shape, zeroed[layout.origins[name].name].dtype, layout.origins[name], zeroed)
+        name: NewWeight(tensor.shape, zeroed[layout.origins[name].name].dtype, partial(made, layout.origins[name]))
         for name, tensor in tensors_of(layout.model).items()
     }
 

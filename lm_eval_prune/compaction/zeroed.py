@@ -7,48 +7,26 @@ overflow, and fine-tuning finds no gradient to bring a head back.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lm_eval_prune.compaction.shards import NewWeight
 from lm_eval_prune.compaction.weights import PartialWeight, Weights
-from lm_eval_prune.decoders.cuts import WHOLE, cuts_of, tensors_of
+from lm_eval_prune.decoders.cuts import WHOLE, Cut, cuts_of, tensors_of
 from lm_eval_prune.decoders.places import places_of
 from lm_eval_prune.decoders.skeleton import empty_model, skeleton_of
 
 if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["ZeroedWeight", "zeroed_weights"]
-
-
-class ZeroedWeight(NamedTuple):
-    """One weight of the stock class, made when it is asked for."""
-
-    shape: torch.Size
-    dtype: torch.dtype | None
-    part: PartialWeight | None
-    """What of it is stored; None where all of it is `fill`."""
-    ranges: tuple[tuple[int, int], ...] = ()
-    """Where the part lies along `dim`, in order: (first, end)."""
-    dim: int = 0
-    fill: float = 0.0
-
-    def read(self) -> torch.Tensor:
-        whole = torch.full(self.shape, self.fill, dtype=self.dtype)
-        if self.part is None:
-            return whole
-        stored, offset = self.part[...], 0
-        for start, stop in self.ranges:
-            whole.narrow(self.dim, start, stop - start).copy_(stored.narrow(self.dim, offset, stop - start))
-            offset += stop - start
-        return whole
+__all__ = ["zeroed_weights"]
 
 
 def zeroed_weights(
     weights: Weights, config: Any, mask: PruningMask, where: str | os.PathLike[str]
-) -> Mapping[str, ZeroedWeight]:
+) -> dict[str, NewWeight]:
     """By name in the model, every weight of the stock class under `mask`; that holds all that the source lacks already.
 
     `config` is the source's configuration, a compacted model's or a whole one's.
@@ -69,12 +47,21 @@ def zeroed_weights(
         if norm is not None and stored is not None:
             cut = WHOLE
         if stored is None or cut.is_empty:
-            fill = float(norm is not None and kind == "weight")
-            found[name] = ZeroedWeight(tensor.shape, dtype, None, fill=fill)
-        elif cut.dim is None:
-            everything = ((0, tensor.shape[0]),)
-            found[name] = ZeroedWeight(tensor.shape, dtype, PartialWeight(stored, WHOLE), everything)
+            read = partial(torch.full, tensor.shape, float(norm is not None and kind == "weight"), dtype=dtype)
         else:
-            part = PartialWeight(stored, of_source.get(name, WHOLE))
-            found[name] = ZeroedWeight(tensor.shape, dtype, part, cut.ranges, cut.dim)
+            part = PartialWeight(stored, WHOLE if cut is WHOLE else of_source.get(name, WHOLE))
+            read = partial(_with_zeros, part, tensor.shape, cut)
+        found[name] = NewWeight(tensor.shape, dtype, read)
     return found
+
+
+def _with_zeros(part: PartialWeight, shape: torch.Size, cut: Cut) -> torch.Tensor:
+    """A whole weight of which `part` is what `cut` leaves."""
+    stored, offset = part[...], 0
+    if cut.dim is None:
+        return stored
+    whole = torch.zeros(shape, dtype=stored.dtype)
+    for start, stop in cut.ranges:
+        whole.narrow(cut.dim, start, stop - start).copy_(stored.narrow(cut.dim, offset, stop - start))
+        offset += stop - start
+    return whole
