@@ -23,7 +23,7 @@ from lm_eval_prune.decoders.compacted import PrunedOPTConfig, PrunedOPTForCausal
 from lm_eval_prune.decoders.skeleton import num_pruned_parameters, num_removed_parameters
 from lm_eval_prune.errors import MaskError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.importance.gradient import ffn_gradient_importance
-from lm_eval_prune.importance.knockout import head_knockout
+from lm_eval_prune.importance.knockout import component_knockout
 from lm_eval_prune.importance.methods import magnitude
 from lm_eval_prune.induction import copying_scores
 from lm_eval_prune.scoring import score
@@ -259,7 +259,7 @@ def test_scores_are_those_under_the_mask_and_zero_where_nothing_is_left(shape, m
     for method, kept in [
         (lambda m: head_importance(m, EXAMPLES), heads),
         (lambda m: ffn_gradient_importance(m, EXAMPLES), ffns),
-        (lambda m: head_knockout(m, EXAMPLES), heads),
+        (lambda m: component_knockout(m, EXAMPLES, "heads"), heads),
         (lambda m: ffn_importance(m, EXAMPLES), ffns),
         (lambda m: magnitude(m, "heads"), heads),
         (lambda m: magnitude(m, "ffns"), ffns),

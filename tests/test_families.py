@@ -16,7 +16,7 @@ from lm_eval_prune import (
 )
 from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.importance.gradient import ffn_gradient_importance
-from lm_eval_prune.importance.knockout import head_knockout
+from lm_eval_prune.importance.knockout import component_knockout
 from lm_eval_prune.importance.methods import magnitude
 from tests import families, reference_families
 
@@ -163,7 +163,7 @@ def test_knockouts_are_separate_masked_evaluations(tiny_model):
     dense = loss(PruningMask(**shape))
     ffns = [loss(PruningMask(**shape, pruned_ffns=(layer,))) - dense for layer in range(3)]
     assert ffn_importance(tiny_model, examples(), batch_size=2).tolist() == pytest.approx(ffns, abs=2e-5)
-    scores = head_knockout(tiny_model, examples(), batch_size=1)
+    scores = component_knockout(tiny_model, examples(), "heads", batch_size=1)
     for layer, head in ((0, 0), (1, shape["num_attention_heads"] - 1), (2, 1)):
         single = loss(PruningMask(**shape, pruned_heads={layer: (head,)})) - dense
         assert float(scores[layer, head]) == pytest.approx(single, abs=2e-5)

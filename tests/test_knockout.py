@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lm_eval_prune.ablation import masked
 from lm_eval_prune.errors import ExampleError, MaskShapeError
-from lm_eval_prune.importance.knockout import LossObjective, ffn_importance, head_knockout, score_under_masks
+from lm_eval_prune.importance.knockout import LossObjective, component_knockout, ffn_importance, score_under_masks
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.masks import PruningMask
 
@@ -85,7 +85,7 @@ def test_ffn_knockout_on_loss_equals_the_definition(model):
 
 def test_head_knockout_on_loss_equals_the_definition(model):
     weights = reference.Weights(model)
-    scores = head_knockout(model, examples(3))
+    scores = component_knockout(model, examples(3), "heads")
     assert scores.shape == (3, 4)
     for layer, head in ((0, 0), (1, 2), (2, 3)):
 

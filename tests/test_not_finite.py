@@ -14,7 +14,7 @@ from lm_eval_prune.cli.main import main as entry_point
 from lm_eval_prune.demo import bundled_model_path
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.harness.model import PrunedOPT
-from lm_eval_prune.importance.knockout import head_knockout
+from lm_eval_prune.importance.knockout import component_knockout
 from tests.helpers import TEXTS, build, requests
 
 EXAMPLES = [([2, 5, 6], [7, 8]), ([2, 9], [10])]
@@ -67,9 +67,9 @@ def test_generation(broken):
 
 def test_knockouts_of_ffns_and_heads(broken):
     model = broken().model
-    for importance in (ffn_importance, head_knockout):
+    for component in ("ffns", "heads"):
         with pytest.raises(ScoreError, match="knockout: the dense model: the log-likelihood of request 0 is NaN"):
-            importance(model, EXAMPLES)
+            component_knockout(model, EXAMPLES, component)
 
 
 def test_a_knockout_that_overflows_is_named(checkpoint):

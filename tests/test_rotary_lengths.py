@@ -4,6 +4,7 @@ transformers' tables of them remember the longest input so far: every computatio
 """
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import transformers
 from lm_eval_prune import PruningMask, compact, head_importance, masked, score
 from lm_eval_prune.decoders import decoder_of
 from lm_eval_prune.errors import UnsupportedModelError
-from lm_eval_prune.importance.knockout import head_knockout
+from lm_eval_prune.importance.knockout import component_knockout
 from lm_eval_prune.importance.mean_outputs import mean_outputs
 from tests import families
 
@@ -73,7 +74,7 @@ def test_scores_do_not_depend_on_which_texts_are_padded_together(variant, kind):
     pairs = [(families.tokens(count, seed=count), [9, 8]) for count in (8, 2 * TRAINED, 12, 50)]
     for scores in (
         head_importance,
-        head_knockout,
+        partial(component_knockout, component="heads"),
         lambda model, examples, batch_size: mean_outputs(model, examples, batch_size=batch_size).heads,
     ):
         alone, together = (scores(made(variant, kind), pairs, batch_size=size) for size in (1, 4))

@@ -1,41 +1,61 @@
-"""Modules that compute something else, or in another mode, for a moment."""
+"""What computes something else, or is something else, for a moment."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["evaluating", "lent"]
+__all__ = ["emptied", "evaluating", "for_now", "lent"]
 
 
 @contextmanager
-def lent(forwards: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Inside, modules compute what is given for each, in the place of their `forward`. Hooks run as ever."""
-    before: list[tuple[nn.Module, Callable[..., Any] | None]] = []
+def lent(methods: Iterable[tuple[nn.Module, Callable[..., Any]]], name: str = "forward") -> Iterator[None]:
+    """Inside, modules compute what is given for each, in the place of their `forward`, or of another method. Hooks run
+    as ever."""
+    before: list[tuple[nn.Module, Any]] = []
     try:
-        for module, forward in forwards:
-            before.append((module, vars(module).get("forward")))
-            module.forward = forward
+        for module, method in methods:
+            before.append((module, vars(module).get(name)))
+            setattr(module, name, method)
         yield
     finally:
         for module, own in reversed(before):
             if own is None:
-                del module.forward
+                delattr(module, name)
             else:
-                module.forward = own
+                setattr(module, name, own)
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, every module of `model` is in evaluation mode."""
-    training = [module for module in model.modules() if module.training]
+def for_now(objects: Iterable[Any], name: str, value: object) -> Iterator[None]:
+    """Inside, the attribute `name` of each of `objects` is `value`."""
+    before = [(each, getattr(each, name)) for each in objects]
     try:
-        model.eval()
+        for each, _ in before:
+            setattr(each, name, value)
         yield
     finally:
-        for module in training:
-            module.training = True
+        for each, own in before:
+            setattr(each, name, own)
+
+
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
+    """A block in which every module of `model` is in evaluation mode."""
+    return for_now(model.modules(), "training", False)
+
+
+@contextmanager
+def emptied(*tensors: Tensor) -> Iterator[None]:
+    """Inside, the numbers in `tensors` are zeros; without gradients."""
+    before = [each.clone() for each in tensors]
+    try:
+        for each in tensors:
+            each.zero_()
+        yield
+    finally:
+        for each, values in zip(tensors, before, strict=True):
+            each.copy_(values)

@@ -19,7 +19,7 @@ import torch
 from lm_eval_prune.decoders.attention import Attention, attending
 from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.findings import Findings, findings
-from lm_eval_prune.decoders.lent import evaluating, lent
+from lm_eval_prune.decoders.lent import emptied, evaluating, lent
 from lm_eval_prune.decoders.maps import narrowed
 from lm_eval_prune.decoders.places import out_dim
 from lm_eval_prune.decoders.slices import parts_of
@@ -215,12 +215,8 @@ class _Proof(Specimen):
         head, columns = self.one_head()
         with without_head(places, self.middle, head):
             found = self.logits()
-        weight = module.weight.detach().clone()
-        try:
-            module.weight.narrow(1 - out_dim(module), columns.start, places.head_dim).zero_()
+        with emptied(module.weight.narrow(1 - out_dim(module), columns.start, places.head_dim)):
             edited = self.logits()
-        finally:
-            module.weight.copy_(weight)
         return None if self.equal(found, edited) else "a masked head is not its output columns zeroed"
 
     def _ffn(self) -> str | None:
@@ -229,14 +225,8 @@ class _Proof(Specimen):
             return None
         with without_ffn(layer):
             found = self.logits()
-        before = [(each, each.clone()) for each in layer.down.parameters()]
-        try:
-            for each, _ in before:
-                each.zero_()
+        with emptied(*layer.down.parameters()):
             edited = self.logits()
-        finally:
-            for each, values in before:
-                each.copy_(values)
         return None if self.equal(found, edited) else "a masked FFN is not its last map zeroed"
 
     def _pack(self) -> str | None:

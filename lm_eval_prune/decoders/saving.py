@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -22,21 +23,9 @@ def unsaveable(model: nn.Module, reason: str) -> Iterator[None]:
     """
     from transformers import PreTrainedModel
 
-    with ExitStack() as undo:
-        for module in model.modules():
-            if isinstance(module, PreTrainedModel):
-                for method in ("save_pretrained", "push_to_hub"):
-                    _shadow(module, method, _Refusal(reason), undo)
+    refusing = [(module, _Refusal(reason)) for module in model.modules() if isinstance(module, PreTrainedModel)]
+    with lent(refusing, "save_pretrained"), lent(refusing, "push_to_hub"):
         yield
-
-
-def _shadow(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
-    before = vars(module).get(name)
-    if before is None:
-        undo.callback(vars(module).pop, name, None)
-    else:  # a block around this one
-        undo.callback(vars(module).__setitem__, name, before)
-    vars(module)[name] = value
 
 
 class _Refusal:

@@ -12,6 +12,7 @@ import torch
 from lm_eval_prune.decoders.ablated import AblatedHeads, constant
 from lm_eval_prune.decoders.attention import Attention, attended_densely
 from lm_eval_prune.decoders.family import text_config
+from lm_eval_prune.decoders.lent import for_now
 from lm_eval_prune.decoders.trunk import Trunk
 from lm_eval_prune.errors import UnsupportedModelError
 
@@ -85,19 +86,8 @@ def without_ffn(layer: Layer) -> AbstractContextManager[Any]:
     return added.register_forward_hook(partial(constant, None))
 
 
-@contextmanager
-def short_windows(places: Places) -> Iterator[None]:
-    """Inside, sliding windows are shorter than the proof's text."""
-    attentions = [layer.attention for layer in places.layers]
-    before = [
-        (each, each.sliding_window)
-        for each in (*places.configurations, *attentions)
-        if isinstance(getattr(each, "sliding_window", None), int)
-    ]
-    try:
-        for each, _ in before:
-            each.sliding_window = WINDOW
-        yield
-    finally:
-        for each, window in before:
-            each.sliding_window = window
+def short_windows(places: Places) -> AbstractContextManager[None]:
+    """A block in which sliding windows are shorter than the proof's text."""
+    holders = *places.configurations, *(layer.attention for layer in places.layers)
+    windowed = [each for each in holders if isinstance(getattr(each, "sliding_window", None), int)]
+    return for_now(windowed, "sliding_window", WINDOW)

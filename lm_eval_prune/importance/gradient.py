@@ -24,7 +24,7 @@ from accelerate.utils import align_module_device
 from lm_eval_prune.budget import free_memory, is_out_of_memory
 from lm_eval_prune.decoders import decoder_of, input_device, is_offloaded, trunk_of
 from lm_eval_prune.decoders.compiled import uncompiled
-from lm_eval_prune.decoders.lent import evaluating
+from lm_eval_prune.decoders.lent import evaluating, for_now
 from lm_eval_prune.errors import ScoreError
 from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked, continuation_rows
 from lm_eval_prune.importance.processes import Processes
@@ -73,49 +73,39 @@ def head_importance(
     if means is not None:
         means.check_fits(decoder.removed.shape, decoder.head_dim, trunk_of(model).hidden_size)
         taps.means = [means.heads[layer, list(there)].flatten() for layer, there in enumerate(kept)]
-    taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
-    return _importance(model, taps, examples, batch_size, processes or Processes(), progress)
+    return _importance(model, taps, examples, batch_size, checkpointing, processes, progress)
 
 
 def ffn_gradient_importance(
-    model: nn.Module,
-    examples: Sequence[Example],
-    *,
-    batch_size: int = 8,
-    checkpointing: bool | None = None,
-    processes: Processes | None = None,
-    progress: bool = False,
-    means: Means | None = None,
+    model: nn.Module, examples: Sequence[Example], *, means: Means | None = None, **settings: Any
 ) -> Tensor:
     """Gradient estimate of every FFN's importance, float32 (num_hidden_layers,): as for heads, of the FFN's output."""
-    modules = decoder_of(model).ffn_outputs
-    taps = Taps(modules, [() if module is None else (0,) for module in modules], 1, of_input=False)
+    decoder = decoder_of(model)
+    taps = Taps(decoder.ffn_outputs, [() if each is None else (0,) for each in decoder.ffn_outputs], 1, of_input=False)
     if means is not None:
-        decoder = decoder_of(model)
         means.check_fits(decoder.removed.shape, decoder.head_dim, trunk_of(model).hidden_size)
         taps.means = list(means.ffns)
-    taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
-    return _importance(model, taps, examples, batch_size, processes or Processes(), progress).squeeze(1)
+    return _importance(model, taps, examples, **settings).squeeze(1)
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter gradients, nothing compiled inside; every module's mode and every flag return."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        with evaluating(model), uncompiled(model):
-            yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with for_now(model.parameters(), "requires_grad", False), evaluating(model), uncompiled(model):
+        yield
 
 
 def _importance(
-    model: nn.Module, taps: Taps, examples: Sequence[Example], batch_size: int, processes: Processes, progress: bool
+    model: nn.Module,
+    taps: Taps,
+    examples: Sequence[Example],
+    batch_size: int = 8,
+    checkpointing: bool | None = None,
+    processes: Processes | None = None,
+    progress: bool = False,
 ) -> Tensor:
-    trunk = trunk_of(model)
+    trunk, processes = trunk_of(model), processes or Processes()
+    taps.checkpointing = is_offloaded(model) if checkpointing is None else checkpointing
     for name, module in model.named_modules():
         if callable(getattr(module, "weight", None)):  # torch's quantised maps, which know no backward pass
             raise ScoreError(f"{name}: no gradient comes through a quantised {type(module).__name__}; {UNQUANTISED}")

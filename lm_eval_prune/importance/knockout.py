@@ -38,7 +38,6 @@ __all__ = [
     "component_knockout",
     "each_alone",
     "ffn_importance",
-    "head_knockout",
     "score_under_masks",
 ]
 
@@ -87,17 +86,11 @@ def ffn_importance(
     return component_knockout(model, objective, "ffns", batch_size=batch_size, **settings)
 
 
-def head_knockout(
-    model: nn.Module, objective: Sequence[Example] | Objective, *, batch_size: int = 8, **settings: Any
-) -> Tensor:
-    """Knockout importance of every head, float32 (num_hidden_layers, num_attention_heads); see `ffn_importance`."""
-    return component_knockout(model, objective, "heads", batch_size=batch_size, **settings)
-
-
 def component_knockout(
     model: nn.Module, objective: Sequence[Example] | Objective, component: str, *, batch_size: int = 8, **settings: Any
 ) -> Tensor:
-    """The same of "heads", "ffns", "attention" (all heads of a layer together) or "layers" (those and its FFN)."""
+    """The same of "heads" (num_hidden_layers, num_attention_heads), or one a layer of "ffns", "attention" (its heads
+    together) and "layers" (those and its FFN)."""
     shape = decoder_of(model).removed.shape
     found = knockout(model, objective, each_alone(shape, component), batch_size=batch_size, **settings)
     return found.view(shape) if component == "heads" else found
