@@ -58,11 +58,10 @@ class Weights:
         files = _files_of(model, revision)
         dtype = None
         for file in files:
-            with opened(file) as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                    part = tensors.get_slice(key)
-                    own = FLOATS.get(part.get_dtype())
-                    stored[key] = Stored(file, key, tuple(part.get_shape()), own)
+            with opened(file) as (keys, part_of):
+                for key in keys:
+                    shape, own = _kind(part_of(key))
+                    stored[key] = Stored(file, key, shape, own)
                     dtype = dtype or own
         if dtype is None:
             raise FileFormatError(f"{files[0] if files else model}: no weights in floating point in it")
@@ -109,22 +108,26 @@ class PartialWeight:
         self.stored, self.cut = stored, cut
 
     def __getitem__(self, everything: Any) -> torch.Tensor:
-        with opened(self.stored.file) as tensors:
-            part = self.cut.of(tensors.get_slice(self.stored.key))
+        with opened(self.stored.file) as (_, part_of):
+            part = self.cut.of(part_of(self.stored.key))
             joined = len(self.cut.ranges) > 1  # a copy already
             return part if joined else part.clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Any]:
-    """The file's tensors, with `keys` and `get_slice`. Raises FileFormatError."""
+def opened(file: Path) -> Iterator[tuple[Iterable[str], Callable[[str], Any]]]:
+    """The names of its tensors, and what gives each: whole, or a slice of safetensors. Raises FileFormatError."""
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as tensors:
-                yield tensors
+                yield tensors.keys(), tensors.get_slice
         else:
             # `weights_only` makes tensors alone: what else a pickle could do is refused.
-            yield _Pickled(torch.load(file, map_location="cpu", mmap=True, weights_only=True))
+            content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            if not isinstance(content, dict):
+                raise ValueError(f"a {type(content).__name__} instead of weights by name")
+            plain = {key: value for key, value in content.items() if isinstance(key, str) and _is_plain(value)}
+            yield plain, plain.__getitem__
     except PruneError:
         raise
     except Exception as error:  # of any kind: what a spoilt pickle makes torch raise
@@ -133,19 +136,11 @@ def opened(file: Path) -> Iterator[Any]:
         ) from error
 
 
-class _Pickled:
-    """Tensors that `torch.load` has mapped into memory, in the manner of an open safetensors file."""
-
-    def __init__(self, content: object) -> None:
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__} instead of weights by name")
-        self.tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_plain(value)}
-
-    def keys(self) -> Iterable[str]:
-        return list(self.tensors)
-
-    def get_slice(self, key: str) -> Any:
-        return _PickledSlice(self.tensors[key])
+def _kind(part: Any) -> tuple[tuple[int, ...], torch.dtype | None]:
+    """The shape of a tensor or slice, and its type where models compute in that."""
+    if isinstance(part, torch.Tensor):
+        return tuple(part.shape), part.dtype if part.dtype in FLOATS.values() else None
+    return tuple(part.get_shape()), FLOATS.get(part.get_dtype())
 
 
 def _is_plain(value: object) -> bool:
@@ -156,20 +151,6 @@ def _is_plain(value: object) -> bool:
         and value.device.type == "cpu"
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
-
-
-class _PickledSlice:
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
-
-    def get_shape(self) -> list[int]:
-        return list(self.tensor.shape)
-
-    def get_dtype(self) -> str | None:
-        return next((name for name, dtype in FLOATS.items() if dtype == self.tensor.dtype), None)
-
-    def __getitem__(self, index: Any) -> torch.Tensor:
-        return self.tensor[index]
 
 
 def _files_of(model: str | os.PathLike[str], revision: str | None) -> list[Path]:

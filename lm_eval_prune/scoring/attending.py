@@ -64,53 +64,40 @@ class Attending:
         window = attention.window
         if window is not None and window > int(self.pack.positions.max()):
             window = None
-        if self.flex:
-            return self._by_blocks(attention, queries, keys, values, heads, places, window)
         plain = window is None and attention.softcap is None and attention.sinks is None
-        if in_batches(queries.device):
+        told = attention if attention.sinks is None else replace(attention, sinks=attention.sinks[list(heads)])
+        if self.flex:
+            from lm_eval_prune.scoring.flex import attend_by_blocks, block_mask  # imports torch's compiler
+
+            if (key := (window, queries.device)) not in self.block_masks:
+                self.block_masks[key] = block_mask(self.pack, self.tokens, window, queries.device)
+            found = attend_by_blocks(self.block_masks[key], told, queries, keys, values, places)
+        elif in_batches(queries.device):
             batches = self._batches(queries, window, plain=plain)
-            of_heads = _of_heads(attention, heads)
-            return _spread(
-                attend_in_batches(batches, of_heads, queries, keys, values, places), heads, attention.queries.shape[1]
-            )
-        if list(places) != list(range(len(keys))):
-            keys, values = keys[list(places)], values[list(places)]
-        outputs = queries.new_empty(queries.shape[1], len(heads), values.shape[-1])
-        by_head = outputs.transpose(0, 1)
+            found = attend_in_batches(batches, told, queries, keys, values, places)
+        else:
+            if list(places) != list(range(len(keys))):
+                keys, values = keys[list(places)], values[list(places)]
+            found = self._one_by_one(told, queries, keys, values, window, plain=plain)
+        return _spread(found, heads, attention.queries.shape[1])
+
+    def _one_by_one(
+        self, attention: Attention, queries: Tensor, keys: Tensor, values: Tensor, window: int | None, *, plain: bool
+    ) -> Tensor:
+        outputs = queries.new_empty(queries.shape[1], len(queries), values.shape[-1])
         for call in self.calls if plain else self._in_blocks(window):
             rows = slice(*call.queries)
-            parts = queries[:, rows], _gathered(keys, call), _gathered(values, call)
+            asked, seen, told = queries[:, rows], _gathered(keys, call), _gathered(values, call)
             if plain:
-                by_head[:, rows] = self._plain(attention, call, *parts)
+                mask = None if call.causal else self._mask(call, None, queries)
+                found = F.scaled_dot_product_attention(
+                    asked[None], seen[None], told[None], attn_mask=mask, is_causal=call.causal, scale=attention.scaling
+                )[0]
             else:
-                scores = attention.scores(*parts[:2]) + self._mask(call, window, queries)
-                by_head[:, rows] = _of_heads(attention, heads).weights(scores).to(values.dtype) @ parts[2]
-        return _spread(outputs, heads, attention.queries.shape[1])
-
-    def _by_blocks(
-        self,
-        attention: Attention,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        heads: Sequence[int],
-        places: Sequence[int],
-        window: int | None,
-    ) -> Tensor:
-        from lm_eval_prune.scoring.flex import attend_by_blocks, block_mask  # imports torch's compiler
-
-        if (key := (window, queries.device)) not in self.block_masks:
-            self.block_masks[key] = block_mask(self.pack, self.tokens, window, queries.device)
-        outputs = attend_by_blocks(self.block_masks[key], _of_heads(attention, heads), queries, keys, values, places)
-        return _spread(outputs, heads, attention.queries.shape[1])
-
-    def _plain(
-        self, attention: Attention, call: AttentionCall, queries: Tensor, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        mask = None if call.causal else self._mask(call, None, queries)
-        return F.scaled_dot_product_attention(
-            queries[None], keys[None], values[None], attn_mask=mask, is_causal=call.causal, scale=attention.scaling
-        )[0]
+                scores = attention.scores(asked, seen) + self._mask(call, window, queries)
+                found = attention.weights(scores).to(told.dtype) @ told
+            outputs.transpose(0, 1)[:, rows] = found
+        return outputs
 
     def _batches(self, like: Tensor, window: int | None, *, plain: bool) -> list[Batch]:
         """The calls, for queries `like` (heads, rows, head_dim)."""
@@ -153,11 +140,6 @@ class Attending:
                 earliest = start if window is None else max(start, int(self.tokens[row]) - window + 1)
                 blocks.append(AttentionCall((row, end), ((earliest, int(self.tokens[end - 1]) + 1),), causal=False))
         return blocks
-
-
-def _of_heads(attention: Attention, heads: Sequence[int]) -> Attention:
-    """The same call for some of its heads, as far as masked scores are concerned."""
-    return attention if attention.sinks is None else replace(attention, sinks=attention.sinks[list(heads)])
 
 
 def _spread(outputs: Tensor, heads: Sequence[int], num_heads: int) -> Tensor:

@@ -10,7 +10,6 @@ computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,27 +29,20 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.stages import Stage
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["PackAnswers", "answer_pack"]
-
-
-@dataclass(frozen=True)
-class PackAnswers:
-    """Per mask and request of a pack."""
-
-    log_likelihoods: np.ndarray
-    """float64 [masks, requests]"""
-    greedy: np.ndarray
-    """bool [masks, requests]: every continuation token is the likeliest."""
+__all__ = ["answer_pack"]
 
 
 def answer_pack(
     model: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer, flex: bool = False
-) -> PackAnswers:
-    """The answers to all requests of `pack` under each mask; `flex`: attention is PyTorch's flex attention."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """[masks, requests] of `pack`: the log-likelihood, float64, and whether every continuation token is the likeliest.
+
+    `flex`: attention is PyTorch's flex attention.
+    """
     run = _Run(model, pack, masks, output, flex)
     with torch.no_grad():
         run.answer()
-    return PackAnswers(run.log_likelihoods, run.greedy)
+    return run.log_likelihoods, run.greedy
 
 
 class _Run:

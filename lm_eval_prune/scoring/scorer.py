@@ -14,12 +14,13 @@ from lm_eval_prune.decoders import check_fits, trunk_of
 from lm_eval_prune.decoders.forward import DecoderForward, forward_of
 from lm_eval_prune.errors import ArgumentError
 from lm_eval_prune.masks import PruningMask
-from lm_eval_prune.scoring.forward import PackAnswers, answer_pack
+from lm_eval_prune.scoring.forward import answer_pack
 from lm_eval_prune.scoring.output import OutputLayer
 from lm_eval_prune.scoring.packing import Pack, build_pack, end_of_pack
 from lm_eval_prune.scoring.trie import TokenRequest, TokenTrie, build_trie
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from lm_eval_prune.means import Means
@@ -69,7 +70,7 @@ def score(
     which is compiled on a CUDA device and slow elsewhere.
     Raises UnsupportedModelError for a model that is not plain, PruneError.
     """
-    trie, forward = build_trie(requests, max_length or _positions(model)), forward_of(model, means)
+    trie, forward = build_trie(requests, max_length or trunk_of(model).max_length), forward_of(model, means)
     masks = [PruningMask.dense(forward.num_hidden_layers, forward.num_attention_heads)] if masks is None else masks
     packs = score_packs(forward, trie, masks, batch_size=batch_size, softmax_dtype=softmax_dtype, flex=flex)
     return collected(packs, len(masks), len(requests))
@@ -120,13 +121,14 @@ def score_packs(
             free_memory()
             logger.warning("out of memory with %d tokens in one pass; continuing with %d", len(pack), budget)
             continue
-        yield _pack_score(trie, pack, answers)
+        rows = [list(map(Answer, *row)) for row in zip(*(part.tolist() for part in answers), strict=True)]
+        yield PackScore(trie.original[pack.requests].tolist(), rows, len(pack))
         first = pack.requests.stop
 
 
 def _attempt(
     forward: DecoderForward, pack: Pack, masks: Sequence[PruningMask], output: OutputLayer, flex: bool
-) -> PackAnswers | None:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """None where memory ran out and a smaller pack is possible."""
     try:
         return answer_pack(forward, pack, masks, output, flex)
@@ -134,18 +136,6 @@ def _attempt(
         if not is_out_of_memory(error) or pack.requests.stop - pack.requests.start == 1:
             raise
     return None
-
-
-def _pack_score(trie: TokenTrie, pack: Pack, answers: PackAnswers) -> PackScore:
-    rows = [
-        [Answer(*pair) for pair in zip(sums, greedy, strict=True)]
-        for sums, greedy in zip(answers.log_likelihoods.tolist(), answers.greedy.tolist(), strict=True)
-    ]
-    return PackScore(trie.original[pack.requests].tolist(), rows, len(pack))
-
-
-def _positions(model: nn.Module) -> int:
-    return trunk_of(model).max_length
 
 
 def _size(batch_size: int | str) -> int | None:
