@@ -21,13 +21,13 @@ __all__ = ["Fit", "Share", "fitted"]
 class Share:
     """What one device holds, in bytes."""
 
-    place: Place
-    size: int | None
-    """Its memory; None for a disk."""
-    layers: tuple[int, ...]
+    device: Place
+    layers: list[int]
     weights: int
     working: int
     """At the worst moment of an evaluation's batch: keys and values, and a layer's activations or the logits."""
+    size: int | None
+    """Its memory; None for a disk."""
 
     @property
     def fits(self) -> bool:
@@ -103,7 +103,7 @@ def _shares(model: Dimensions, dtype: str, devices: Devices, placement: Placemen
             beside = memory.stream(model, tokens, dtype) + memory.logits(model, tokens, dtype) * (where == last)
             working += max(memory.layer_activations(model, tokens, dtype), beside)
             working += brought_in * (where == computing[0])
-        shares.append(Share(where, _size(devices, where), tuple(layers), placement.weights.get(where, 0), working))
+        shares.append(Share(where, layers, placement.weights.get(where, 0), working, _size(devices, where)))
     return tuple(shares)
 
 
@@ -123,7 +123,7 @@ def _largest_offloaded(model: Dimensions, dtype: str, placement: Placement, comp
 
 def _reduced(devices: Devices, shares: tuple[Share, ...]) -> Devices:
     """The devices without what is computed on them: what is left for weights."""
-    working = {share.place: share.working for share in shares}
+    working = {share.device: share.working for share in shares}
     gpus = tuple(max(0, size - working.get(number, 0)) for number, size in enumerate(devices.gpus))
     cpu = devices.cpu if devices.gpus else max(0, devices.cpu - working.get("cpu", 0))
     if gpus:

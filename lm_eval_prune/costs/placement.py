@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lm_eval_prune.costs.devices import Devices
 from lm_eval_prune.costs.dimensions import Dimensions
+from lm_eval_prune.decoders.lent import for_now
 from lm_eval_prune.decoders.skeleton import device_map_of, layer_paths, output_path
 
 __all__ = ["Placement", "place"]
@@ -39,7 +40,8 @@ class Placement:
 
 def place(model: Dimensions, dtype: str, devices: Devices) -> Placement:
     """The device map of `from_pretrained(device_map="auto", max_memory=...)`; what fits nowhere is put on disk."""
-    with _without_warnings():  # the devices are another machine's
+    # It warns of every device that this machine lacks.
+    with for_now([logging.getLogger("accelerate.utils.modeling")], "disabled", True):
         device_map, sizes = device_map_of(model.model, dtype, devices.max_memory)
     weights: dict[Place, int] = {}
     for name, size in sizes.items():
@@ -56,15 +58,3 @@ def _looked_up(device_map: dict[str, Place], name: str) -> Place:
     while name not in device_map and name:
         name = name.rpartition(".")[0]
     return device_map[name]
-
-
-class _without_warnings:  # noqa: N801 - reads as a statement
-    """accelerate warns of every device that this machine lacks."""
-
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("accelerate.utils.modeling")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *exception: object) -> None:
-        self.logger.setLevel(self.level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -198,17 +197,6 @@ def _removals(dimensions: Dimensions, grid: Grid, mask: Path | None) -> list[dic
 
 
 def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size: int, length: int) -> dict[str, Any]:
-    rows = [
-        {
-            "device": share.place,
-            "layers": list(share.layers),
-            "weights": share.weights,
-            "working": share.working,
-            "size": share.size,
-            "fits": share.fits,
-        }
-        for share in fit.shares
-    ]
     tokens = batch_size * length
     return {
         "given": given,
@@ -216,13 +204,9 @@ def _placed(fit: Fit, dimensions: Dimensions, given: str, dtype: str, batch_size
         "dtype": dtype,
         "batch_size": batch_size,
         "length": length,
-        "map": rows,
+        "map": [{**asdict(share), "fits": share.fits} for share in fit.shares],
         "device_map": fit.placement.device_map,
-        "fits": fit.fits,
-        "offloaded": fit.offloaded,
-        "devices_per_copy": fit.devices_per_copy,
-        "copies": fit.copies,
-        "model_args": fit.model_args,
+        **{name: getattr(fit, name) for name in ("fits", "offloaded", "devices_per_copy", "copies", "model_args")},
         "keys_and_values": memory.keys_and_values(dimensions, range(dimensions.num_hidden_layers), tokens, dtype),
         "logits": memory.logits(dimensions, tokens, dtype),
         "gradients": _most_layers(fit, dimensions) * memory.saved_for_backward(dimensions, tokens, dtype),
@@ -298,16 +282,10 @@ def _usual_dtype(devices: Devices | None, measure: bool) -> str:
 def _measured_tflops(dtype: str) -> float:
     """10^12 operations a second of a large matrix product: the best of several, on a GPU where there is one."""
     import torch
+    from torch.utils.benchmark import Timer
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width = 8192 if device.type == "cuda" else 1024
     factor = torch.randn(width, width, device=device).to(getattr(torch, dtype))
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        factor @ factor
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return 2 * width**3 / min(seconds() for _ in range(5)) / 1e12
+    timer = Timer("factor @ factor", globals={"factor": factor}, num_threads=torch.get_num_threads())
+    return 2 * width**3 / min(timer.timeit(1).mean for _ in range(5)) / 1e12

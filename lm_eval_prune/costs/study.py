@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_prune.budget import token_budget
 from lm_eval_prune.costs import flops
@@ -113,16 +113,13 @@ class Stage:
     seconds: float | None = None
 
 
-@dataclass
-class _Sum:
-    """A stage in the making."""
+class _Step(NamedTuple):
+    """A stage as it is made of parts, mostly of workloads."""
 
     name: str
-    tokens: float = 0
-    flops: float = 0
-    batches: float = 0
-    """Times that all layers are gone through."""
-    work: str = ""
+    work: str
+    parts: list[tuple[float, float, float]]
+    """(tokens, operations, times that all layers are gone through) of each."""
 
 
 def removals(model: Dimensions, component: str, shares: Sequence[str]) -> list[dict[str, Any]]:
@@ -157,87 +154,76 @@ def stages(model: Dimensions, grid: Grid, speed: Speed, fit: Fit | None) -> list
     return [_timed(step, speed, fit) for step in steps]
 
 
-def _dense(model: Dimensions, grid: Grid) -> _Sum:
-    step = _Sum("dense evaluation", work=f"{len(grid.workloads)} evaluations")
-    for work in grid.workloads:
-        load = grid.evaluation(work)
-        step.tokens += load.tokens
-        step.flops += flops.forward(model, load)
-        step.batches += _batches(model, load, grid, packs=grid.scorer == "packed")
-    return step
+def _dense(model: Dimensions, grid: Grid) -> _Step:
+    loads = [grid.evaluation(work) for work in grid.workloads]
+    parts = [(load.tokens, flops.forward(model, load), _batches(model, load, grid)) for load in loads]
+    return _Step("dense evaluation", f"{len(loads)} evaluations", parts)
 
 
-def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Sum:
-    step = _Sum("head importance (gradient)")
-    documents = 0
-    for work in grid.workloads:
-        count = number_limited(work.training_documents, grid.importance_limit)
+def _gradients(model: Dimensions, grid: Grid, *, checkpointing: bool) -> _Step:
+    counts = [number_limited(work.training_documents, grid.importance_limit) for work in grid.workloads]
+    parts = []
+    for work, count in zip(grid.workloads, counts, strict=True):
         load = work.gold.times(count)
-        documents += count
-        step.tokens += load.tokens
-        step.flops += flops.gradient_importance(model, load, checkpointing=checkpointing)
-        step.batches += 2 * _batches(model, load, grid, packs=False)
-    step.work = f"{documents:,} documents"
-    return step
+        operations = flops.gradient_importance(model, load, checkpointing=checkpointing)
+        parts.append((load.tokens, operations, 2 * _batches(model, load, grid, packs=False)))
+    return _Step("head importance (gradient)", f"{sum(counts):,} documents", parts)
 
 
-def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Sum:
+def _knockouts(model: Dimensions, grid: Grid, component: str) -> _Step:
     masks = model.num_ffns if component == "ffns" else model.num_heads
-    step = _Sum("FFN knockouts" if component == "ffns" else "head knockouts", work=f"{masks:,} masks")
     passes = flops.knockout_passes(model, component)
+    parts = []
     for work in grid.workloads:
         load = work.packed if grid.scorer == "packed" else work.padded
         # Knockouts ask for the continuation's positions alone, however they are scored.
-        asked = Load(load.tokens, load.pairs, work.packed.outputs, load.inputs, load.longest)
+        asked = replace(load, outputs=work.packed.outputs)
         asked = asked.times(number_limited(work.training_documents, grid.importance_limit))
-        step.tokens += asked.tokens * passes
-        step.flops += flops.knockouts(model, asked, component)
-        step.batches += _batches(model, asked, grid, packs=grid.scorer == "packed") * passes
-    return step
+        operations = flops.knockouts(model, asked, component)
+        parts.append((asked.tokens * passes, operations, _batches(model, asked, grid) * passes))
+    return _Step("FFN knockouts" if component == "ffns" else "head knockouts", f"{masks:,} masks", parts)
 
 
-def _induction(model: Dimensions) -> _Sum:
+def _induction(model: Dimensions) -> _Step:
     lengths = [FIRST_LENGTH + STEP * number for number in range(NUM_SEQUENCES)]
     lengths = [length for length in lengths if 4 * length + 1 <= model.max_position_embeddings]
     tokens = sum(2 + 5 * length for length in lengths)
-    work = f"{len(lengths)} sequences"
-    return _Sum("induction", tokens, flops.induction(model, lengths), 2 * len(lengths), work)
+    part = tokens, flops.induction(model, lengths), 2 * len(lengths)
+    return _Step("induction", f"{len(lengths)} sequences", [part])
 
 
-def _sweep(model: Dimensions, grid: Grid) -> _Sum:
-    step = _Sum("sweep", work=f"{len(grid.workloads) * grid.cells_per_task:,} cells")
-    packed = grid.scorer == "packed"
+def _sweep(model: Dimensions, grid: Grid) -> _Step:
     masks = {
         (heads, ffns): model.pruned(
             number_pruned(heads, model.lacking.num_heads), number_pruned(ffns, model.num_hidden_layers)
         )
         for heads, ffns in grid.pruned_masks
     }
+    parts = []
     for work in grid.workloads:
         load = grid.evaluation(work)
         once = flops.forward(model, load)
-        for (heads, ffns), count in grid.pruned_masks.items():
+        for pair, count in grid.pruned_masks.items():
             # The packed scorer leaves pruned parts out, the padded one computes all and sets to zero.
-            once += count * flops.forward(model, load, masks[heads, ffns] if packed else None)
-        step.flops += once * grid.fewshot_seeds
-        step.tokens += load.tokens * grid.cells_per_task
-        step.batches += _batches(model, load, grid, packs=grid.scorer == "packed") * grid.cells_per_task
-    return step
+            once += count * flops.forward(model, load, masks[pair] if grid.scorer == "packed" else None)
+        cells = grid.cells_per_task
+        parts.append((load.tokens * cells, once * grid.fewshot_seeds, _batches(model, load, grid) * cells))
+    return _Step("sweep", f"{len(grid.workloads) * grid.cells_per_task:,} cells", parts)
 
 
-def _batches(model: Dimensions, load: Load, grid: Grid, *, packs: bool) -> float:
-    """How often all layers are gone through."""
-    if not packs:
+def _batches(model: Dimensions, load: Load, grid: Grid, packs: bool = True) -> float:
+    """How often all layers are gone through, by packs where the scorer makes any."""
+    if not packs or grid.scorer != "packed":
         return -(-load.inputs // grid.batch_size)
     return -(-load.tokens // token_budget(model, "cuda", load.longest, grid.batch_size))
 
 
-def _timed(step: _Sum, speed: Speed, fit: Fit | None) -> Stage:
-    moved = step.batches * fit.offloaded if fit else 0.0
+def _timed(step: _Step, speed: Speed, fit: Fit | None) -> Stage:
+    tokens, operations, batches = map(sum, zip(*step.parts, strict=True))
+    moved = batches * fit.offloaded if fit else 0.0
     seconds = None
     if speed.tflops is not None and (not moved or speed.bandwidth is not None) and (fit is None or fit.fits):
-        copies = fit.copies if fit else 1
-        seconds = step.flops / (speed.tflops * 1e12 * copies)
+        seconds = operations / (speed.tflops * 1e12 * (fit.copies if fit else 1))
         if moved and speed.bandwidth is not None:
             seconds += moved / (speed.bandwidth * 1e9)
-    return Stage(name=step.name, work=step.work, tokens=step.tokens, flops=step.flops, moved=moved, seconds=seconds)
+    return Stage(name=step.name, work=step.work, tokens=tokens, flops=operations, moved=moved, seconds=seconds)
