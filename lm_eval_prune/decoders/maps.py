@@ -77,7 +77,7 @@ def narrowed(
 
 def fast(module: Any) -> list[tuple[nn.Module, Forward]]:
     """The plain linear maps at and in `module`, with what computes them."""
-    return [(each, _product(each)) for each in module.modules() if type(each) in (nn.Linear, Conv1D)]
+    return [(each, _product(each, each.bias)) for each in module.modules() if type(each) in (nn.Linear, Conv1D)]
 
 
 def _attention_maps(
@@ -96,12 +96,12 @@ def _attention_maps(
         module = submodule(layer.module, path)
         cut = gone.get(f"{path}.weight")
         if path == family.output and (cut or means is not None):
-            bias = _with_means(places, index, mask, means)
-            yield module, _fewer_inputs(module, _kept(weight_of(module).shape[1], cut or [], module), bias)
+            kept = _kept(weight_of(module).shape[1], cut or [], module)
+            yield module, _product(module, _with_means(places, index, mask, means), inputs=kept)
         elif not cut:
             yield from fast(module)
         else:
-            yield module, _fewer_outputs(module, _kept(weight_of(module).shape[0], cut, module))
+            yield module, _product(module, module.bias, outputs=_kept(weight_of(module).shape[0], cut, module))
 
 
 def _rows(places: Places, index: int, *, queries: bool, keys: bool) -> list[tuple[str, int, int]]:
@@ -184,33 +184,20 @@ def _in_pieces(forward: Forward, rows: int) -> Forward:
     return pieces
 
 
-def _product(module: Any) -> Forward:
-    weight, bias = weight_of(module), module.bias
-
-    def product(inputs: Tensor) -> Tensor:
-        return linear(inputs.flatten(0, -2), weight, bias).view(*inputs.shape[:-1], -1)
-
-    return product
-
-
-def _fewer_outputs(module: Any, kept: Tensor) -> Forward:
-    weight, bias = weight_of(module), module.bias
-    width = weight.shape[0]
-
-    def product(inputs: Tensor) -> Tensor:
-        flat = inputs.flatten(0, -2)
-        some = linear(flat, weight.index_select(0, kept), None if bias is None else bias.index_select(0, kept))
-        return some.new_zeros(len(some), width).index_copy_(1, kept, some).view(*inputs.shape[:-1], -1)
-
-    return product
-
-
-def _fewer_inputs(module: Any, kept: Tensor, bias: Tensor | None) -> Forward:
+def _product(module: Any, bias: Tensor | None, outputs: Tensor | None = None, inputs: Tensor | None = None) -> Forward:
+    """What computes a linear map with this bias: its `outputs` alone, zeros beside them, or from its `inputs` alone."""
     weight = weight_of(module)
 
-    def product(inputs: Tensor) -> Tensor:
-        flat = inputs.flatten(0, -2).index_select(1, kept)
-        return linear(flat, weight.index_select(1, kept), bias).view(*inputs.shape[:-1], -1)
+    def product(hidden: Tensor) -> Tensor:
+        rows, own = hidden.flatten(0, -2), weight
+        if inputs is not None:
+            rows, own = rows.index_select(1, inputs), weight.index_select(1, inputs)
+        if outputs is None:
+            found = linear(rows, own, bias)
+        else:
+            some = linear(rows, own.index_select(0, outputs), None if bias is None else bias.index_select(0, outputs))
+            found = some.new_zeros(len(some), len(weight)).index_copy_(1, outputs, some)
+        return found.view(*hidden.shape[:-1], -1)
 
     return product
 

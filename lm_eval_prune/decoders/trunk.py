@@ -12,8 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerCall", "Trunk", "cache_argument"]
 
 
-@dataclass(frozen=True)
-class LayerCall:
+class LayerCall(NamedTuple):
     """What a layer is called with beside the residual stream."""
 
     args: tuple[Any, ...]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,9 @@ import torch
 from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
 from lm_eval_prune.decoders.trunk import cache_argument
 from lm_eval_prune.errors import ExampleError, ScoreError
-from lm_eval_prune.importance.examples import Batch, Example, TokenizedExample, batches, checked
+from lm_eval_prune.importance.examples import Example, TokenizedExample, batches, checked
 from lm_eval_prune.importance.gradient import frozen
+from lm_eval_prune.importance.mean_outputs import adding_head_outputs
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.progress import Bar
 
@@ -52,7 +52,8 @@ def function_vector_scores(
     """
     decoder, trunk, processes = decoder_of(model), trunk_of(model), processes or Processes()
     clean, corrupted = (
-        checked(_first_tokens(pairs), trunk.max_length, trunk.vocab_size) for pairs in (prompts, shuffled)
+        checked([(context, answer[:1]) for context, answer in pairs], trunk.max_length, trunk.vocab_size)
+        for pairs in (prompts, shuffled)
     )
     if short := next((example for example in corrupted if len(example.tokens) < 3), None):
         raise ExampleError(f"example {short.index}: a context of one token; expected a few-shot prompt")
@@ -62,32 +63,14 @@ def function_vector_scores(
             decoder.num_hidden_layers, decoder.num_attention_heads, decoder.head_dim, dtype=torch.float64
         )
         for batch in Bar(mine, desc="Mean outputs", unit="batch", leave=None, disable=not progress):
-            _add_last_outputs(model, decoder, batch, sums)
+            with adding_head_outputs(decoder, batch.rows, sums):
+                trunk.run(batch.input_ids.to(input_device(model)))
         means = (processes.sum(sums) / len(clean)).float()
         effects = torch.zeros(decoder.num_hidden_layers, decoder.num_attention_heads, dtype=torch.float64)
         ours = processes.share(corrupted)
         for example in Bar(ours, desc="Function vectors", unit="prompt", leave=None, disable=not progress):
             effects += _effects(model, decoder, example, means)
     return (processes.sum(effects) / len(corrupted)).float()
-
-
-def _first_tokens(pairs: Sequence[Example]) -> list[Example]:
-    return [(context, continuation[:1]) for context, continuation in pairs]
-
-
-def _add_last_outputs(model: nn.Module, decoder: Places, batch: Batch, sums: Tensor) -> None:
-    """Add what each head gives at the last token of each example's context."""
-
-    def add(layer: int, module: nn.Module, args: tuple[Any, ...]) -> None:
-        there = list(decoder.removed.kept_heads(layer))
-        rows = args[0].flatten(0, -2)[batch.rows.to(args[0].device)]
-        sums[layer, there] += rows.float().cpu().double().sum(0).view(len(there), -1)
-
-    with ExitStack() as hooks:
-        for layer, module in enumerate(decoder.head_outputs):
-            if module is not None:
-                hooks.enter_context(module.register_forward_pre_hook(partial(add, layer)))
-        trunk_of(model).run(batch.input_ids.to(input_device(model)))
 
 
 def _effects(model: Any, decoder: Places, example: TokenizedExample, means: Tensor) -> Tensor:

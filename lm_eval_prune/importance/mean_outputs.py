@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import torch
 
 from lm_eval_prune.decoders import decoder_of, input_device, trunk_of
 from lm_eval_prune.errors import ScoreError
-from lm_eval_prune.importance.examples import Batch, Example, batches, checked, real_tokens
+from lm_eval_prune.importance.examples import Example, batches, checked, real_tokens
 from lm_eval_prune.importance.gradient import frozen
 from lm_eval_prune.importance.processes import Processes
 from lm_eval_prune.means import Means
@@ -20,7 +20,9 @@ from lm_eval_prune.progress import Bar
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["mean_outputs"]
+    from lm_eval_prune.decoders.places import Places
+
+__all__ = ["adding_head_outputs", "mean_outputs"]
 
 
 def mean_outputs(
@@ -45,14 +47,12 @@ def mean_outputs(
     with frozen(model), torch.no_grad():
         mine = list(batches(processes.share(tokenized), trunk.batch_size(batch_size)))
         for batch in Bar(mine, desc="Mean outputs", unit="batch", leave=None, disable=not progress):
+            rows = real_tokens(batch).flatten()
             with ExitStack() as hooks:
-                for layer in range(layers):
-                    there = list(decoder.removed.kept_heads(layer))
-                    if (module := decoder.head_outputs[layer]) is not None:
-                        add = partial(_add_input, head_sums[layer], there, batch)
-                        hooks.enter_context(module.register_forward_pre_hook(add))
-                    if (module := decoder.ffn_outputs[layer]) is not None:
-                        hooks.enter_context(module.register_forward_hook(partial(_add_output, ffn_sums[layer], batch)))
+                hooks.enter_context(adding_head_outputs(decoder, rows, head_sums))
+                for sums, module in zip(ffn_sums, decoder.ffn_outputs, strict=True):
+                    if module is not None:
+                        hooks.enter_context(module.register_forward_hook(partial(_add_output, sums, rows)))
                 trunk.run(batch.input_ids.to(input_device(model)))
     tokens = sum(len(example.tokens) - 1 for example in tokenized)
     means = [(processes.sum(sums) / tokens).float() for sums in (head_sums, ffn_sums)]
@@ -62,16 +62,26 @@ def mean_outputs(
     return Means(heads=means[0], ffns=means[1], settings={"num_examples": len(tokenized), "num_tokens": tokens})
 
 
-def _add_input(sums: Tensor, there: list[int], batch: Batch, module: nn.Module, args: tuple[Any, ...]) -> None:
-    """Of the map whose input is the outputs of the heads `there` side by side."""
-    sums[there] += _total(args[0], batch).view(len(there), -1)
+@contextmanager
+def adding_head_outputs(decoder: Places, rows: Tensor, sums: Tensor) -> Iterator[None]:
+    """Inside, what each head gives at the tokens `rows` of a batch is added to `sums` (layers, heads, head_dim)."""
+
+    def add(layer: int, module: nn.Module, args: tuple[Any, ...]) -> None:
+        there = list(decoder.removed.kept_heads(layer))
+        sums[layer, there] += _total(args[0], rows).view(len(there), -1)
+
+    with ExitStack() as hooks:
+        for layer, module in enumerate(decoder.head_outputs):
+            if module is not None:
+                hooks.enter_context(module.register_forward_pre_hook(partial(add, layer)))
+        yield
 
 
-def _add_output(sums: Tensor, batch: Batch, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    sums += _total(output[0] if isinstance(output, tuple) else output, batch)
+def _add_output(sums: Tensor, rows: Tensor, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    sums += _total(output[0] if isinstance(output, tuple) else output, rows)
 
 
-def _total(values: Tensor, batch: Batch) -> Tensor:
-    """(width,), float64: the sum over the batch's tokens that are no padding, of values in rows of tokens."""
-    rows = values.detach().flatten(0, -2)[real_tokens(batch).flatten().to(values.device)]
-    return (rows.cpu() if rows.device.type == "mps" else rows).double().sum(0).cpu()
+def _total(values: Tensor, rows: Tensor) -> Tensor:
+    """(width,), float64: the sum over the tokens `rows` of a batch."""
+    chosen = values.detach().flatten(0, -2)[rows.to(values.device)]
+    return (chosen.cpu() if chosen.device.type == "mps" else chosen).double().sum(0).cpu()
