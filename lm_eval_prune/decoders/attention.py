@@ -35,6 +35,11 @@ HARMLESS = {
 """Arguments that say nothing which queries, keys and values do not say; `is_causal` only where it is true."""
 
 
+OF_EVERY_MASK = {
+    "allow_is_causal_skip", "batch_size", "device", "dtype", "kv_length", "kv_offset", "mask_function", "q_length",
+    "q_offset",
+}  # fmt: skip
+"""What a mask is asked for with, and what is seen does not depend on."""
 BIDIRECTIONAL = object()
 """In the place of an attention mask that hides nothing, of an encoder's tokens: no layer may attend with it."""
 
@@ -137,12 +142,7 @@ def _attention(
 
 
 def _mask(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    mask_function: Any = None,
+    *,
     attention_mask: Any = None,
     local_size: int | None = None,
     use_vmap: bool = False,
@@ -154,7 +154,7 @@ def _mask(
         raise UnsupportedModelError("its attention mask is composed in a way of its own")
     if told.pop("allow_is_bidirectional_skip", False):
         return BIDIRECTIONAL
-    if unknown := sorted(told.keys() - {"allow_is_causal_skip", "device", "dtype"}):
+    if unknown := sorted(told.keys() - OF_EVERY_MASK):
         raise UnsupportedModelError(f"its attention mask is told {unknown[0]!r}, which is not known here")
     if attention_mask is not None and not bool(attention_mask.all()):
         raise UnsupportedModelError("its attention mask comes with its input")

@@ -12,10 +12,9 @@ import torch
 
 from lm_eval_prune.decoders import removed_from, unwrapped
 from lm_eval_prune.decoders.attention import Attention, Handler, attending
-from lm_eval_prune.decoders.constant import Constant
-from lm_eval_prune.decoders.family import length_dependent, submodule, text_config
+from lm_eval_prune.decoders.family import length_dependent, text_config
 from lm_eval_prune.decoders.lent import lent
-from lm_eval_prune.decoders.maps import fast, narrowed
+from lm_eval_prune.decoders.maps import fast, idle, narrowed
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
 from lm_eval_prune.decoders.places import places_of, width_out
 from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
@@ -70,16 +69,8 @@ class DecoderForward:
 
     def at_hand(self, stage: Stage, mask: PruningMask) -> AbstractContextManager[None]:
         """A block in which the weights that `stage` needs under `mask` are there if they are offloaded."""
-        layer, family = self.places.layers[stage.layer], self.places.family
-        idle: list[nn.Module | None] = []
-        if not stage.attention:
-            norms = *family.attention_norms, *family.attention_norms_behind, *family.norms_in_stream[0]
-            idle += [layer.attention, *(submodule(layer.module, path) for path in norms)]
-        if not stage.ffn or (stage.layer in mask.pruned_ffns and not isinstance(layer.added, Constant)):
-            norms = *family.ffn_norms, *(() if stage.ffn else family.norms_in_stream[1])
-            idle += [*layer.ffn, *(submodule(layer.module, path) for path in norms)]
-        left_out = {id(part) for module in idle if module is not None for part in module.modules()}
-        parts = (part for part in layer.module.modules() if id(part) not in left_out)
+        left_out = {id(part) for module, _ in idle(self.places, stage, mask) for part in module.modules()}
+        parts = (part for part in self.trunk.layers[stage.layer].modules() if id(part) not in left_out)
         return at_hand(*(part for part in parts if list(part.parameters(recurse=False))))
 
     def run(

@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
-__all__ = ["fast", "narrowed", "only"]
+__all__ = ["fast", "idle", "narrowed"]
 
 Forward = Callable[..., Any]
 
 
-@contextmanager
-def only(places: Places, stage: Stage, mask: PruningMask, means: Means | None = None) -> Iterator[None]:
-    """Inside, the layer of `stage` computes nothing beside that, and no FFN that `mask` prunes."""
-    without_ffn = not stage.ffn or _goes(places, stage.layer, mask)
-    with (
-        lent(() if stage.attention else _no_attention(places, stage.layer)),
-        lent(_no_ffn(places, stage, means) if without_ffn else ()),
-    ):
-        yield
+def idle(
+    places: Places, stage: Stage, mask: PruningMask, means: Means | None = None
+) -> Iterator[tuple[nn.Module, Forward]]:
+    """What computes nothing in the layer of `stage`, with what is given in its place: all that is no part of the stage,
+    and an FFN that `mask` prunes."""
+    if not stage.attention:
+        yield from _no_attention(places, stage.layer)
+    if not stage.ffn or _goes(places, stage.layer, mask):
+        yield from _no_ffn(places, stage, means)
 
 
 @contextmanager
@@ -64,8 +64,9 @@ def narrowed(
     layer, pruned = places.layers[index], _goes(places, index, mask)
     unasked = [] if queries and keys else _rows(places, index, queries=not queries, keys=not keys)
     forwards = [
-        *(_attention_maps(places, index, mask, unasked, means) if stage.attention else _no_attention(places, index)),
-        *(_no_ffn(places, stage, means) if not stage.ffn or pruned else _ffn(layer, ffn_rows)),
+        *idle(places, stage, mask, means),
+        *(_attention_maps(places, index, mask, unasked, means) if stage.attention else ()),
+        *(_ffn(layer, ffn_rows) if stage.ffn and not pruned else ()),
     ]
     with ExitStack() as stack:
         stack.enter_context(lent(forwards))

@@ -21,7 +21,7 @@ from lm_eval_prune.decoders.attention import Attention, Handler, attending
 from lm_eval_prune.decoders.family import length_dependent, submodule, text_config
 from lm_eval_prune.decoders.findings import findings
 from lm_eval_prune.decoders.lent import lent
-from lm_eval_prune.decoders.maps import only
+from lm_eval_prune.decoders.maps import idle
 from lm_eval_prune.decoders.places import Places, places_of
 from lm_eval_prune.decoders.stages import Stage, stages_of
 from lm_eval_prune.errors import UnsupportedModelError
@@ -148,7 +148,7 @@ class Trunk:
 
         FFNs that `mask` prunes are left out, or give their `means`; heads are for `masked` to prune.
         """
-        with only(self.places, stage, mask, means):
+        with lent(idle(self.places, stage, mask, means)):
             return self.layer(stage.layer, stream, calls)
 
     def attention(self, index: int, stream: Tensor, calls: Sequence[LayerCall]) -> Attention:
