@@ -35,7 +35,7 @@ class CompactingLoader:
         """
         from transformers import GenerationConfig
 
-        from lm_eval_prune.decoders.compacted import compacted_class, compacted_config
+        from lm_eval_prune.decoders.compacted import classes_of, compacted_config
 
         config = original_config(pretrained, revision)
         check_fits(self.mask, *shape_of(config), where=pretrained)
@@ -48,7 +48,7 @@ class CompactingLoader:
         for name in ("trust_remote_code", "gguf_file", "subfolder"):  # for a path, which is not given below
             kwargs.pop(name, None)
         lazy = located(weights, config, new_config, pretrained, self.means)
-        whole: Any = compacted_class(new_config)
+        whole: Any = classes_of(new_config.stock)[2]
         model = whole.from_pretrained(None, config=new_config, state_dict=lazy, dtype=dtype, **kwargs)
         model.config._name_or_path = pretrained
         with suppress(OSError, ValueError):  # without a file, what follows from the configuration stays

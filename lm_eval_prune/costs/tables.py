@@ -6,20 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal as size
 from rich.table import Table
 from rich.text import Text
 
 from lm_eval_prune.text import printable
 
-__all__ = ["amount", "duration", "size", "tables"]
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units, as memory is sold."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:,.1f} {unit}"
-    return f"{count:,.0f} B"
+__all__ = ["amount", "duration", "tables"]
 
 
 def amount(count: float) -> str:
@@ -183,7 +176,7 @@ def _stages(plan: dict[str, Any]) -> Table:
     table = _table(plan["stages_title"], *columns, left=2)
     for stage in plan["stages"]:
         cells = [stage["name"], stage["work"], amount(stage["tokens"]), amount(stage["flops"])]
-        cells += [size(stage["moved"])] * moved
+        cells += [size(int(stage["moved"]))] * moved
         cells += ["" if stage["seconds"] is None else duration(stage["seconds"])] * timed
         table.add_row(*cells)
     return table

@@ -20,7 +20,7 @@ from lm_eval_prune.files import is_folder
 from lm_eval_prune.masks import PruningMask
 from lm_eval_prune.means import Means
 
-__all__ = ["classes_of", "compacted_class", "compacted_config", "is_stock", "plain_config", "pruned_from"]
+__all__ = ["classes_of", "compacted_config", "is_stock", "plain_config", "pruned_from"]
 
 
 class _Cut:
@@ -84,11 +84,6 @@ def classes_of(stock: Any) -> tuple[Any, Any, Any]:
 def _model_class(stock: Any, configuration: Any) -> Any:
     own = {"__module__": HOME, "__doc__": f"{stock.__name__}, compacted.", "config_class": configuration}
     return type(f"Pruned{stock.__name__}", (_Cut, stock), own)
-
-
-def compacted_class(config: CompactedConfig) -> Any:
-    """The class of causal language models of this configuration."""
-    return classes_of(config.stock)[2]
 
 
 def is_stock(model: Any) -> bool:
