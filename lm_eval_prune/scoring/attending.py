@@ -117,12 +117,7 @@ class Attending:
     def _mask(self, call: AttentionCall, window: int | None, like: Tensor) -> Tensor:
         key = (call, window, like.device, like.dtype)
         if key not in self.masks:
-            tokens = self.tokens[slice(*call.queries)]
-            seen = allowed(self.pack, tokens, call.keys)
-            if window is not None:
-                positions = self.pack.positions
-                keys = np.concatenate([positions[start:stop] for start, stop in call.keys])
-                seen &= positions[tokens][:, None] - keys < window
+            seen = allowed(self.pack, self.tokens[slice(*call.queries)], call.keys, window)
             mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
             self.masks[key] = mask.masked_fill_(torch.from_numpy(~seen).to(like.device), -torch.inf)
         return self.masks[key]

@@ -8,13 +8,14 @@ under a small mask, to itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lm_eval_prune.scoring.packing import Pack
 from lm_eval_prune.scoring.trie import Integers
 
-__all__ = ["AttentionCall", "allowed", "asked_calls", "plan"]
+__all__ = ["AttentionCall", "allowed", "asked_calls", "plan", "sees"]
 
 Range = tuple[int, int]
 
@@ -54,11 +55,17 @@ def asked_calls(calls: list[AttentionCall], asked: Integers) -> list[AttentionCa
     return kept
 
 
-def allowed(pack: Pack, queries: Integers, keys: tuple[Range, ...]) -> np.ndarray:
+def sees(query: Any, key: Any, ends: Any, positions: Any, window: int | None) -> Any:
+    """Whether the pack's token `query` attends to its token `key`, all of them arrays or all tensors: `ends` and
+    `positions` are the pack's, `query` and `key` of shapes that go together. A token sees `window` tokens at most."""
+    seen = (key <= query) & (query < ends[key])
+    return seen if window is None else seen & (positions[query] - positions[key] < window)
+
+
+def allowed(pack: Pack, queries: Integers, keys: tuple[Range, ...], window: int | None = None) -> np.ndarray:
     """bool [queries, keys]: True where the pack's token `queries[i]` attends to the j-th token of `keys`."""
     tokens = np.concatenate([np.arange(start, stop) for start, stop in keys])
-    column = queries[:, None]
-    return (tokens[None] <= column) & (column < pack.ends[tokens][None])
+    return np.asarray(sees(queries[:, None], tokens, pack.ends, pack.positions, window))
 
 
 class _Planner:

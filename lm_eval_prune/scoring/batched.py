@@ -6,7 +6,7 @@ thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lm_eval_prune.scoring.attention import AttentionCall
+from lm_eval_prune.scoring.attention import AttentionCall, sees
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +55,14 @@ def batches_of(
 
     `tokens` [query rows] says which token of the pack each query row is; a token sees `window` tokens at most.
     """
-    on_device = [torch.from_numpy(part).to(device) for part in (tokens, pack.ends, pack.positions)]
-    places = _Places(on_device[0], on_device[1], on_device[2], window)
-    return [_batch(part, places, dtype) for part in _of_like_size(calls, most)]
+    rows, ends, positions = (torch.from_numpy(part).to(device) for part in (tokens, pack.ends, pack.positions))
+
+    def seen(queries: Tensor, keys: Tensor) -> Tensor:
+        """bool [B, Q, K]: whether query row queries[b, q] attends to token keys[b, k]."""
+        found: Tensor = sees(rows[queries][:, :, None], keys[:, None], ends, positions, window)
+        return found
+
+    return [_batch(part, seen, device, dtype) for part in _of_like_size(calls, most)]
 
 
 def attend_in_batches(
@@ -87,27 +92,6 @@ def attend_in_batches(
     return outputs
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Where the tokens of a pack stand, on the device."""
-
-    tokens: Tensor
-    """[query rows] the pack's token of each."""
-    ends: Tensor
-    """[N]"""
-    positions: Tensor
-    """[N]"""
-    window: int | None
-
-    def seen(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """bool [B, Q, K]: whether query row queries[b, q] attends to token keys[b, k]."""
-        query, key = self.tokens[queries][:, :, None], keys[:, None]
-        seen = (key <= query) & (query < self.ends[key])
-        if self.window is not None:
-            seen &= self.positions[query] - self.positions[key] < self.window
-        return seen
-
-
 def _of_like_size(calls: Sequence[AttentionCall], most: int) -> Iterator[list[AttentionCall]]:
     """The calls by the powers of two that their numbers of queries and keys lie between, in lists that fit a batch."""
     groups: dict[tuple[int, int], list[AttentionCall]] = {}
@@ -119,7 +103,12 @@ def _of_like_size(calls: Sequence[AttentionCall], most: int) -> Iterator[list[At
         yield from (group[first : first + number] for first in range(0, len(group), number))
 
 
-def _batch(calls: Sequence[AttentionCall], places: _Places, dtype: torch.dtype) -> Batch:
+def _batch(
+    calls: Sequence[AttentionCall],
+    sees: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Batch:
     sizes = np.array([_size(call) for call in calls])
     num_queries, num_keys = sizes.max(0)
     queries = np.empty((len(calls), num_queries), dtype=np.int64)
@@ -130,10 +119,9 @@ def _batch(calls: Sequence[AttentionCall], places: _Places, dtype: torch.dtype) 
         own = np.concatenate([np.arange(*part) for part in call.keys])
         keys[index, : len(own)], keys[index, len(own) :] = own, own[0]
     of_calls = np.arange(num_queries) < sizes[:, :1]
-    device = places.ends.device
     query, key = torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device)
     there = torch.from_numpy(np.arange(num_keys) < sizes[:, 1:]).to(device)
-    seen = places.seen(query, key) & there[:, None]
+    seen = sees(query, key) & there[:, None]
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
     return Batch(
         queries=query,

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import flex_attention as flex
 
+from lm_eval_prune.scoring.attention import sees
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,7 +45,7 @@ def block_mask(pack: Pack, tokens: np.ndarray, window: int | None, device: torch
         *_listed(seen & ~whole, device),
         *_listed(whole, device),
         BLOCK_SIZE=BLOCK,
-        mask_mod=_mask_function(rows, last, depth, window),
+        mask_mod=lambda batch, head, query, key: sees(rows[query], key, last, depth, window),
     )
 
 
@@ -87,7 +89,7 @@ def attend_by_blocks(
     settings: dict[str, Any] = {"block_mask": mask, "scale": attention.scaling}
     if attention.softcap is not None:
         settings["score_mod"] = _capped(attention.softcap)
-    kernel = _kernel(queries.device)
+    kernel = _kernel(queries.device.type)
     if attention.sinks is None:
         outputs = kernel(*parts, **settings)
     else:
@@ -98,15 +100,10 @@ def attend_by_blocks(
     return outputs[:, 0, :rows].transpose(0, 1)
 
 
-def _kernel(device: torch.device) -> Any:
-    """On a GPU compiled; as it is written, all scores are held."""
-    return _compiled() if device.type == "cuda" else flex.flex_attention
-
-
 @functools.cache
-def _compiled() -> Any:
-    """For all lengths at once."""
-    return torch.compile(flex.flex_attention, dynamic=True)
+def _kernel(kind: str) -> Any:
+    """On a GPU compiled, for all lengths at once; as it is written, all scores are held."""
+    return torch.compile(flex.flex_attention, dynamic=True) if kind == "cuda" else flex.flex_attention
 
 
 def _with_weights(kernel: Any, *parts: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
@@ -128,19 +125,6 @@ def _listed(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     number = torch.from_numpy(blocks.sum(1, dtype=np.int32))
     places = torch.from_numpy(np.argsort(~blocks, axis=1, kind="stable").astype(np.int32))
     return number[None, None].to(device), places[None, None].to(device)
-
-
-def _mask_function(tokens: Tensor, ends: Tensor, positions: Tensor, window: int | None) -> Callable[..., Tensor]:
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= tokens[query]) & (tokens[query] < ends[key])
-
-    if window is None:
-        return seen
-
-    def seen_nearby(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return seen(batch, head, query, key) & (positions[tokens[query]] - positions[key] < window)
-
-    return seen_nearby
 
 
 def _capped(most: float) -> Callable[..., Tensor]:
