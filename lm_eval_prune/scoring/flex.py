@@ -89,7 +89,7 @@ def attend_by_blocks(
     settings: dict[str, Any] = {"block_mask": mask, "scale": attention.scaling}
     if attention.softcap is not None:
         settings["score_mod"] = _capped(attention.softcap)
-    kernel = _kernel(queries.device.type)
+    kernel = _kernel(queries.device)
     if attention.sinks is None:
         outputs = kernel(*parts, **settings)
     else:
@@ -100,10 +100,15 @@ def attend_by_blocks(
     return outputs[:, 0, :rows].transpose(0, 1)
 
 
+def _kernel(device: torch.device) -> Any:
+    """On a GPU compiled; as it is written, all scores are held."""
+    return _compiled() if device.type == "cuda" else flex.flex_attention
+
+
 @functools.cache
-def _kernel(kind: str) -> Any:
-    """On a GPU compiled, for all lengths at once; as it is written, all scores are held."""
-    return torch.compile(flex.flex_attention, dynamic=True) if kind == "cuda" else flex.flex_attention
+def _compiled() -> Any:
+    """For all lengths at once."""
+    return torch.compile(flex.flex_attention, dynamic=True)
 
 
 def _with_weights(kernel: Any, *parts: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
