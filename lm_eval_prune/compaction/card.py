@@ -28,6 +28,20 @@ __all__ = ["model_card"]
 HUB_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 BEYOND_DECIMALS = 1e9
 """Larger numbers are written with an exponent."""
+USE_AS_ORIGINAL = """## Use
+
+As the original: `AutoModelForCausalLM.from_pretrained("path/to/this/folder")`, `lm_eval --model hf`, vLLM, converters.
+Nothing need be installed beside them."""
+USE_WITH_PACKAGE = """## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer  # and: pip install lm-eval-prune
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+`lm_eval --model hf --model_args pretrained=path/to/this/folder` and `lm_eval --model pruned-hf ...` evaluate it."""
 
 
 def model_card(
@@ -56,7 +70,7 @@ def model_card(
         f"{shown} {_what(mask, zeroed, stock)} The outputs are those of the original model with the pruned components "
         + ("masked." if config.pruning_means is None else "at their mean outputs (mean ablation), as biases."),
         _parameters(mask, num_before, num_left, "in use" if zeroed else "after"),
-        _usage_of_plain() if zeroed or stock else _usage(),
+        USE_AS_ORIGINAL if zeroed or stock else USE_WITH_PACKAGE,
         *([_evaluation(mask, results)] if results else []),
         _removed(config, mask, zeroed, stock),
     ]
@@ -91,26 +105,6 @@ def _parameters(mask: PruningMask, num_before: int, num_left: int, left_column: 
     }
     rows = [f"| {kind} | {before:,} | {left:,} | {left / before:.1%} |" for kind, (before, left) in counts.items()]
     return "\n".join([f"| | before | {left_column} | left |", "|---|---:|---:|---:|", *rows])
-
-
-def _usage_of_plain() -> str:
-    return """## Use
-
-As the original: `AutoModelForCausalLM.from_pretrained("path/to/this/folder")`, `lm_eval --model hf`, vLLM, converters.
-Nothing need be installed beside them."""
-
-
-def _usage() -> str:
-    return """## Use
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer  # and: pip install lm-eval-prune
-
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-```
-
-`lm_eval --model hf --model_args pretrained=path/to/this/folder` and `lm_eval --model pruned-hf ...` evaluate it."""
 
 
 class _Results(BaseModel):

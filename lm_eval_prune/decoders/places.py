@@ -178,15 +178,15 @@ def _places(model: Any) -> Places:
             raise UnsupportedModelError(f"its configuration has no one {name}")
     if len(blocks) != config.num_hidden_layers:
         raise UnsupportedModelError(f"{len(blocks)} layers found, but {config.num_hidden_layers} in its configuration")
-    heads, removed = config.num_attention_heads, removed_from(model.config)
+    heads = config.num_attention_heads
     layers = tuple(_layer(block, family, index) for index, block in enumerate(blocks))
     if whole:
-        return Places(model, base, family, layers, heads, whole.num_key_value_heads, whole.head_dim, removed)
-    head_dim = _head_dim(heads, family, blocks)
-    places = Places(
-        model, base, family, layers, heads, _key_value_heads(layers, family, heads, head_dim), head_dim, removed
-    )
-    for index, layer in enumerate(layers):
+        groups, head_dim = whole.num_key_value_heads, whole.head_dim
+    else:
+        head_dim = _head_dim(heads, family, blocks)
+        groups = _key_value_heads(layers, family, heads, head_dim)
+    places = Places(model, base, family, layers, heads, groups, head_dim, removed_from(model.config))
+    for index, layer in enumerate(() if whole else layers):
         _check(places, index, layer)
     return places
 
