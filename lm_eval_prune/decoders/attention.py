@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from lm_eval_prune.decoders.lent import for_now
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -91,12 +90,16 @@ Handler = Callable[[Attention], "Tensor"]
 def attending(places: Places, handler: Handler) -> Iterator[None]:
     """Inside, the model's attention is `handler`'s. Inputs come without an attention mask: padded on the right, or a
     pack, whose tokens the handler knows to tell apart."""
+    before = [(each, each._attn_implementation_internal) for each in places.configurations]
     token = _current.set((places.layer_of_attention, handler))
     try:
-        with for_now(places.configurations, "_attn_implementation_internal", NAME):
-            yield
+        for each, _ in before:
+            each._attn_implementation_internal = NAME
+        yield
     finally:
         _current.reset(token)
+        for each, implementation in before:
+            each._attn_implementation_internal = implementation
 
 
 def attended_densely(attention: Attention, seen: Tensor) -> Tensor:
