@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scoring_cases import (
@@ -26,7 +27,6 @@ from torch._dynamo.testing import CompileCounter
 
 from lm_eval_prune import PruneError, PruningMask, masked
 from lm_eval_prune.budget import is_out_of_memory, output_rows, token_budget
-from lm_eval_prune.decoders import maps
 from lm_eval_prune.decoders.forward import DecoderForward
 from lm_eval_prune.errors import ArgumentError, MaskShapeError, UnsupportedModelError
 from lm_eval_prune.scoring import attending, flex, forward, score, scorer
@@ -344,8 +344,13 @@ def test_masks_share_what_comes_before_their_first_difference(monkeypatch, model
 
 def test_pruned_components_are_not_computed(monkeypatch):
     shapes = []
-    linear = maps.linear
-    monkeypatch.setattr(maps, "linear", lambda x, w, b=None: shapes.append((len(x), *w.shape)) or linear(x, w, b))
+    linear = F.linear
+
+    def recorded(inputs, weight, bias=None):
+        shapes.append((inputs.shape[-2], *weight.shape))
+        return linear(inputs, weight, bias)
+
+    monkeypatch.setattr(F, "linear", recorded)
     mask = PruningMask(
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,

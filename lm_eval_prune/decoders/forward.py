@@ -13,8 +13,7 @@ import torch
 from lm_eval_prune.decoders import removed_from, unwrapped
 from lm_eval_prune.decoders.attention import Attention, Handler, attending
 from lm_eval_prune.decoders.family import length_dependent, text_config
-from lm_eval_prune.decoders.lent import lent
-from lm_eval_prune.decoders.maps import fast, idle, narrowed
+from lm_eval_prune.decoders.maps import idle, narrowed
 from lm_eval_prune.decoders.offloaded import at_hand, device_of
 from lm_eval_prune.decoders.places import places_of, width_out
 from lm_eval_prune.decoders.plain import KNOWN_ATTENTION, oddity
@@ -110,8 +109,8 @@ class DecoderForward:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The residual stream [n, hidden_size] behind the last layer -> logits [n, vocab_size]."""
-        output = self.trunk.output_layer
-        with at_hand(output), lent(fast(output)):
+        # As the model has it, and not by `linear`: of all maps, here other last bits show most in a log-likelihood.
+        with at_hand(self.trunk.output_layer):
             return self.trunk.logits(hidden[None])[0]
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.masks import PruningMask
     from lm_eval_prune.means import Means
 
-__all__ = ["fast", "idle", "narrowed"]
+__all__ = ["idle", "narrowed"]
 
 Forward = Callable[..., Any]
 
@@ -76,7 +76,7 @@ def narrowed(
         yield
 
 
-def fast(module: Any) -> list[tuple[nn.Module, Forward]]:
+def _fast(module: Any) -> list[tuple[nn.Module, Forward]]:
     """The plain linear maps at and in `module`, with what computes them."""
     return [(each, _product(each, each.bias)) for each in module.modules() if type(each) in (nn.Linear, Conv1D)]
 
@@ -100,7 +100,7 @@ def _attention_maps(
             kept = _kept(weight_of(module).shape[1], cut or [], module)
             yield module, _product(module, _with_means(places, index, mask, means), inputs=kept)
         elif not cut:
-            yield from fast(module)
+            yield from _fast(module)
         else:
             yield module, _product(module, module.bias, outputs=_kept(weight_of(module).shape[0], cut, module))
 
@@ -118,7 +118,7 @@ def _rows(places: Places, index: int, *, queries: bool, keys: bool) -> list[tupl
 
 def _ffn(layer: Layer, rows: int | None) -> Iterator[tuple[nn.Module, Forward]]:
     for module in layer.ffn:
-        yield from fast(module)
+        yield from _fast(module)
     if rows is not None and len(layer.ffn) == 1 and layer.down is not None:
         yield layer.ffn[0], _in_pieces(layer.ffn[0].forward, rows)
 
