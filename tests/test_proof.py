@@ -91,6 +91,33 @@ def test_an_unknown_type_of_the_common_shape_is_accepted(monkeypatch):
     assert why_not(model) is None
 
 
+class Quantised(torch.nn.Module):
+    """A linear map as those who quantise make it: numbers of their own in the place of a weight."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.in_features, self.out_features = whole.in_features, whole.out_features
+        self.register_buffer("qweight", whole.weight.detach().clone())
+
+    def forward(self, inputs):
+        return inputs @ self.qweight.T
+
+
+@pytest.mark.parametrize("variant", ["llama", "gemma2, windows and caps", "mistral, a window"])
+def test_the_maps_of_a_quantised_ffn_are_found_and_pruned(variant):
+    model = families.made(variant)
+    mask, ids = PruningMask.dense(families.LAYERS, families.HEADS).prune_ffn(1), torch.tensor([families.tokens(9)])
+    with torch.no_grad(), masked(model, mask):
+        expected = model(ids).logits
+    for layer in model.model.layers:
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            setattr(layer.mlp, name, Quantised(getattr(layer.mlp, name)))
+    places = decoder_of(model)
+    assert all(len(layer.up) == 2 and isinstance(layer.down, Quantised) for layer in places.layers)
+    with torch.no_grad(), masked(model, mask):
+        torch.testing.assert_close(model(ids).logits, expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
