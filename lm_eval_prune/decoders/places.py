@@ -18,8 +18,6 @@ from lm_eval_prune.decoders.family import POSITIONS, Family, family_of, is_prove
 from lm_eval_prune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from lm_eval_prune.masks import PruningMask
@@ -48,13 +46,6 @@ class Layer:
     """The modules that the FFN consists of, in the order in which a token passes them."""
     added: nn.Module | None
     """Its output is what the FFN adds."""
-
-    @property
-    def maps(self) -> Iterator[nn.Module]:
-        """Linear maps of heads and FFN, each once."""
-        for module in (self.queries, self.keys, self.values, self.output, *self.up, self.down):
-            if module is not None:
-                yield module
 
 
 @dataclass(frozen=True)
