@@ -59,11 +59,8 @@ def compacted(model: Any, mask: PruningMask, means: Means | None = None) -> Any:
     clones: dict[int, torch.Tensor] = {}  # tied weights once, under each of their names
     weights = {}
     for name, parameter in smaller.named_parameters(remove_duplicate=False):
-        if name in biases:
-            weights[name] = _folded(biases[name], model)
-            continue
-        if name not in there:  # a constant for what was gone before, and gave nothing
-            weights[name] = torch.zeros(parameter.shape, device=model.device, dtype=model.dtype)
+        if name in biases or name not in there:  # the latter: a constant for what was gone before, and gave nothing
+            weights[name] = _folded(biases.get(name, Folded(torch.zeros(parameter.shape))), model)
             continue
         whole = there[name]
         if id(whole) not in clones:
