@@ -242,6 +242,26 @@ def test_directions_are_those_of_the_harness():
     assert not {name for name, said in theirs.items() if said is False and known_direction(name) is None}
 
 
+@pytest.mark.parametrize(
+    ("backend", "model_args"),
+    [
+        ("vllm", "pretrained=m,tensor_parallel_size=2,gpu_memory_utilization=0.8"),
+        ("vllm", {"pretrained": "m", "tensor_parallel_size": 2}),
+        ("sglang", {"pretrained": "m", "tp_size": 2, "dtype": "auto"}),
+        ("local-completions", {"model": "m", "base_url": "http://localhost:8000/v1/completions"}),
+        ("openai-chat-completions", "model=m"),
+    ],
+)
+def test_results_of_any_backend_are_read_beside_hf(backend, model_args, tmp_path):
+    written(tmp_path / "0", of_release("new", "m", 1.0, piqa=("acc", 0.6)))
+    content = of_release("new", "m", 2.0, piqa=("acc", 0.7))
+    content["config"] = {"model": backend, "model_args": model_args}
+    written(tmp_path / "1", content)
+    collection = read_collection([tmp_path])
+    assert sorted(run.values["acc"].value for run in collection.runs) == [0.6, 0.7]
+    assert {run.model for run in collection.runs} == {"m"}
+
+
 def test_results_of_harness_0_3_are_read(tmp_path):
     values = {"piqa": ("acc", 0.63), "lambada_openai": ("ppl", 26.0)}
     collection = read_collection([written(tmp_path, of_release("0.3", "facebook/opt-125m", 0, **values))])
