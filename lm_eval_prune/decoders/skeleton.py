@@ -45,7 +45,10 @@ def skeleton_of(config: Any) -> Places:
         if len(_skeletons) > 8:
             _skeletons.clear()
         _skeletons[key] = places_of(empty_model(config))
-    return _skeletons[key]
+    found = _skeletons[key]
+    # A shared weight counts once. One that was made while transformers loads a model, which ties nothing, is tied now.
+    found.model.tie_weights(recompute_mapping=False)
+    return found
 
 
 _skeletons: dict[tuple[Any, str], Places] = {}
