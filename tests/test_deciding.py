@@ -204,7 +204,9 @@ def test_batches_that_travel_end_with_the_cells_of_one_process(tmp_path, rows):
         def outcomes(self):
             yield from pickle.loads(pickle.dumps(worker.run(self.jobs.pop())))
 
-    run_sweeps([config], progress=False, executor=Sent())
+    executor = Sent()
+    run_sweeps([config], progress=False, executor=executor)
+    assert not executor.jobs
     same(config.output_path, rows)
 
 

@@ -58,6 +58,11 @@ FILES = {
     "twice.yaml": "task: one\ntag: again\n",
     "python.yaml": "class: !function utils.Task\ntask: python\n",
     "latin.yaml": b"task: caf\xe9\n",
+    "anchors.yaml": "task: anchors\nmetadata: &one {version: 1.0, on: yes}\nsame: *one\nmore: {<<: *one, version: 2}\n",
+    "keys.yaml": "task: keys\n1: one\n~: none\ntrue: yes\n1: again\n",
+    "unhashable.yaml": "task: unhashable\n? [a, b]\n: pair\n",
+    "kinds.yaml": "task: kinds\nall: !!set {a, b}\npairs: !!omap [a: 1]\ntext: !!str 5\nbytes: !!binary aGk=\n",
+    "unknown.yaml": "task: unknown\nvalue: !unknown 5\n",
 }
 
 
