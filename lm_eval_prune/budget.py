@@ -29,9 +29,8 @@ an eighth of it at most."""
 SLICE_ROWS = {"cpu": 1024}
 """Device type -> tokens that go through an FFN together: bounds its inner width, and stays in cache."""
 SLICE_ROWS_ELSEWHERE = 8192
-MOST_ROWS = {"cpu": 128}
-"""Device type -> positions that go through the output layer together at most: more gain nothing, and on a CPU a larger
-result would lie in fresh memory each time."""
+MOST_ROWS = {"cpu": 512}
+"""Device type -> positions that go through the output layer together at most: more gain nothing."""
 MOST_ROWS_ELSEWHERE = 1024
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed")

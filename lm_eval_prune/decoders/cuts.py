@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lm_eval_prune.decoders.slices import Part
     from lm_eval_prune.masks import PruningMask
 
-__all__ = ["WHOLE", "Cut", "cuts_of", "named_in_model", "named_on_disk", "tensors_of"]
+__all__ = ["WHOLE", "Cut", "cuts_of", "named_in_model", "named_on_disk", "tensors_of", "without"]
 
 
 class Cut(NamedTuple):
@@ -42,7 +42,8 @@ class Cut(NamedTuple):
         """The part that stays of a tensor, or of a safetensors slice; whole tensors are handed back as they are."""
         if self.dim is None:
             return weight[...]
-        kept = [weight[start:stop] if self.dim == 0 else weight[:, start:stop] for start, stop in self.ranges]
+        ranges = self.ranges or [(0, 0)]
+        kept = [weight[start:stop] if self.dim == 0 else weight[:, start:stop] for start, stop in ranges]
         return kept[0] if len(kept) == 1 else torch.cat(kept, self.dim)
 
 
@@ -71,14 +72,19 @@ def _without(parts: list[Part], shape: torch.Size) -> Cut:
     dim = parts[0].dim
     if dim is None:
         return Cut(0)
+    return Cut(dim, without([(part.start, part.stop) for part in parts], shape[dim]))
+
+
+def without(gone: Iterable[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
+    """What the ranges `gone` leave of `size` rows or columns, as ranges (first, end), ascending."""
     ranges, place = [], 0
-    for part in sorted(parts, key=lambda part: part.start):
-        if part.start > place:
-            ranges.append((place, part.start))
-        place = part.stop
-    if place < shape[dim]:
-        ranges.append((place, shape[dim]))
-    return Cut(dim, tuple(ranges))
+    for start, stop in sorted(gone):
+        if start > place:
+            ranges.append((place, start))
+        place = max(place, stop)
+    if place < size:
+        ranges.append((place, size))
+    return tuple(ranges)
 
 
 def tensors_of(model: Any) -> dict[str, Tensor]:

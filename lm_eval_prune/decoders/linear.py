@@ -37,6 +37,7 @@ def _one_dnn_takes(inputs: Tensor, weight: Tensor) -> bool:
         inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
         and weight.numel() >= FEWEST_WEIGHTS
+        and (weight.is_contiguous() or weight.T.is_contiguous())  # cut out: a thousand times as long
         and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
         and not torch.is_autocast_enabled("cpu")
         and _one_dnn() is not None

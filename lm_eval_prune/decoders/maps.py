@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lm_eval_prune.decoders.ablated import constant
 from lm_eval_prune.decoders.constant import Constant
+from lm_eval_prune.decoders.cuts import WHOLE, Cut, without
 from lm_eval_prune.decoders.family import submodule
 from lm_eval_prune.decoders.lent import lent
 from lm_eval_prune.decoders.linear import linear
@@ -97,12 +98,13 @@ def _attention_maps(
         module = submodule(layer.module, path)
         cut = gone.get(f"{path}.weight")
         if path == family.output and (cut or means is not None):
-            kept = _kept(weight_of(module).shape[1], cut or [], module)
-            yield module, _product(module, _with_means(places, index, mask, means), inputs=kept)
+            kept = without(cut or (), weight_of(module).shape[1])
+            yield module, _product(module, _with_means(places, index, mask, means), inputs=Cut(1, kept))
         elif not cut:
             yield from _fast(module)
         else:
-            yield module, _product(module, module.bias, outputs=_kept(weight_of(module).shape[0], cut, module))
+            kept = without(cut, weight_of(module).shape[0])
+            yield module, _product(module, module.bias, outputs=Cut(0, kept))
 
 
 def _rows(places: Places, index: int, *, queries: bool, keys: bool) -> list[tuple[str, int, int]]:
@@ -185,30 +187,28 @@ def _in_pieces(forward: Forward, rows: int) -> Forward:
     return pieces
 
 
-def _product(module: Any, bias: Tensor | None, outputs: Tensor | None = None, inputs: Tensor | None = None) -> Forward:
-    """What computes a linear map with this bias: its `outputs` alone, zeros beside them, or from its `inputs` alone."""
+def _product(module: Any, bias: Tensor | None, outputs: Cut = WHOLE, inputs: Cut = WHOLE) -> Forward:
+    """What computes a linear map with this bias: its `outputs` alone, zeros beside them, from its `inputs` alone."""
     weight = weight_of(module)
 
     def product(hidden: Tensor) -> Tensor:
-        rows, own = hidden.flatten(0, -2), weight
-        if inputs is not None:
-            rows, own = rows.index_select(1, inputs), weight.index_select(1, inputs)
-        if outputs is None:
-            found = linear(rows, own, bias)
-        else:
-            some = linear(rows, own.index_select(0, outputs), None if bias is None else bias.index_select(0, outputs))
-            found = some.new_zeros(len(some), len(weight)).index_copy_(1, outputs, some)
-        return found.view(*hidden.shape[:-1], -1)
+        own = weight if outputs is inputs is WHOLE else outputs.of(inputs.of(weight)).contiguous()
+        found = linear(inputs.of(hidden.flatten(0, -2)), own, None if bias is None else outputs.of(bias))
+        return _among_zeros(found, outputs, len(weight)).view(*hidden.shape[:-1], -1)
 
     return product
 
 
-def _kept(width: int, cut: list[tuple[int, int]], module: Any) -> Tensor:
-    """Rows or columns that stay, of `width` without the ranges `cut`."""
-    stays = torch.ones(width, dtype=torch.bool)
-    for start, stop in cut:
-        stays[start:stop] = False
-    return stays.nonzero().flatten().to(module.weight.device)
+def _among_zeros(columns: Tensor, cut: Cut, width: int) -> Tensor:
+    """[n, kept] -> [n, width]: where `cut` has left something, those columns."""
+    if cut.dim is None:
+        return columns
+    zeros = columns.new_zeros(1, width).expand(len(columns), -1)
+    parts, taken, place = [], 0, 0
+    for start, stop in cut.ranges:
+        parts += [zeros[:, place:start], columns[:, taken : taken + stop - start]]
+        taken, place = taken + stop - start, stop
+    return torch.cat([*parts, zeros[:, place:]], 1)
 
 
 def _instead(width: int, mean: Tensor | None, hidden: Tensor) -> Tensor:

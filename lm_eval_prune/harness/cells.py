@@ -7,9 +7,11 @@ on the same requests, over answers that were computed for several masks together
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -234,7 +236,7 @@ class TaskRun:
             "torch_seed": self.seeds.torch,
             "fewshot_seed": self.seeds.fewshot,
         }
-        results = {**found, "config": config, "date": start, **self.fixed.about}
+        results = {**found, "config": config, "date": start, **self.fixed.about()}
         results = plain_json({**results, "pruning": block}, handle_non_serializable)
         name = self.task.task_name
         gone = take_failed(results["results"][name], failed)
@@ -248,19 +250,29 @@ class _Fixed:
     def __init__(self, lm: PrunedModel) -> None:
         self.num_parameters = lm.model.num_parameters()
         self.info = HFLM.get_model_info(lm)
-        self.about = dict(_environment())
-        add_tokenizer_info(self.about, lm)
+        self.tokenizer: dict[str, Any] = {}
+        add_tokenizer_info(self.tokenizer, lm)
+        self._environment = _environment()
+
+    def about(self) -> dict[str, Any]:
+        """The machine, its software and the model's tokenizer."""
+        return {**self._environment.result(), **self.tokenizer}
 
 
-def _environment() -> dict[str, Any]:
-    if not _ENVIRONMENT:
-        _ENVIRONMENT["git_hash"] = git_commit()
-        add_env_info(_ENVIRONMENT)
-    return _ENVIRONMENT
+@functools.cache
+def _environment() -> Future[dict[str, Any]]:
+    """The harness asks several programs for it, which takes seconds: meanwhile the model answers."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(_asked_environment)
+    finally:
+        pool.shutdown(wait=False)
 
 
-_ENVIRONMENT: dict[str, Any] = {}
-"""The harness asks several programs for it, which takes seconds."""
+def _asked_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {"git_hash": git_commit()}
+    add_env_info(found)
+    return found
 
 
 @contextlib.contextmanager

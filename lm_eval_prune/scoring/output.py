@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ __all__ = ["OutputLayer"]
 
 MOST_LOGITS = 2**26
 """Logits of a slice at most, positions x vocabulary."""
+SOFTMAX_ROWS = 64
+"""Positions whose log-softmax a CPU computes at once: the result lies in memory that is used again and again."""
 
 
 class OutputLayer:
@@ -37,23 +40,27 @@ class OutputLayer:
         """
         order = np.argsort(pack.pair_asked, kind="stable")
         values, hits = torch.empty(len(order), dtype=torch.float64), np.empty(len(order), dtype=bool)
-        for first in range(0, len(hidden), self.rows):
-            bounds = np.searchsorted(pack.pair_asked, (first, first + self.rows), sorter=order)
+        first = 0
+        for logits in self._logits(hidden):
+            bounds = np.searchsorted(pack.pair_asked, (first, first + len(logits)), sorter=order)
             pairs = order[slice(*bounds)]
-            logits, log_probs = self._log_probs(hidden[first : first + self.rows])
             row = torch.from_numpy(pack.pair_asked[pairs] - first).to(logits.device)
             target = torch.from_numpy(pack.pair_targets[pairs]).to(logits.device)
             hits[pairs] = _greedy(logits, row, target).cpu().numpy()
-            values[torch.from_numpy(pairs)] = log_probs[row, target].cpu().double()
+            values[torch.from_numpy(pairs)] = self._log_softmax(logits)[row, target].cpu().double()
+            first += len(logits)
         # hf sums in float32, whose steps are 6.1e-5 from 512 on: rounded as well, sums would differ by two of them.
         sums = np.add.reduceat(values.numpy(), pack.pair_starts)
         return sums, np.logical_and.reduceat(hits, pack.pair_starts)
 
-    def _log_probs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, hidden_size] -> logits and log-probabilities, both [n, vocab_size]."""
-        logits = self.model.logits(hidden)
-        dtype = torch.promote_types(torch.float32, self.softmax_dtype or logits.dtype)
-        return logits, logits.log_softmax(-1, dtype=dtype)
+    def _logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """[n, vocab_size] for each of the slices that [S, hidden_size] is taken in."""
+        for part in hidden.split(self.rows):
+            logits = self.model.logits(part)
+            yield from logits.split(SOFTMAX_ROWS if logits.device.type == "cpu" else self.rows)
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
+        return logits.log_softmax(-1, dtype=torch.promote_types(torch.float32, self.softmax_dtype or logits.dtype))
 
 
 def _greedy(logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
