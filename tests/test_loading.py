@@ -1,5 +1,6 @@
 """What a terminal shows before anything heavy is imported: a bar that counts the libraries, by name."""
 
+import gc
 import re
 import sys
 
@@ -73,6 +74,22 @@ def test_elsewhere_it_is_one_line_for_those_who_want_it(capsys):
     assert said == ["Loading torch, datasets, transformers, lm_eval"]
     assert capsys.readouterr() == ("", "")
     assert all(module in sys.modules for module in LIBRARIES.values())
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_garbage_is_collected_afterwards_if_it_was_before(was_on):
+    """While libraries are imported it is not: next to nothing of them is garbage."""
+    before = gc.isenabled()
+    try:
+        (gc.enable if was_on else gc.disable)()
+        with loading("torch"):
+            assert not gc.isenabled()
+        assert gc.isenabled() == was_on
+        with pytest.raises(KeyboardInterrupt), loading("torch"):
+            raise KeyboardInterrupt
+        assert gc.isenabled() == was_on
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 LOADS = """

@@ -427,6 +427,19 @@ def test_out_of_memory_with_one_request_and_other_errors_are_raised(monkeypatch)
         assert is_out_of_memory(RuntimeError(message)) == (requests == 1)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, "auto"])
+def test_answers_do_not_depend_on_the_slices_of_the_output_layer(batch_size):
+    """170 asked-for tokens: more than one slice of log-softmax, and more than a batch of one sequence may hold."""
+    model = tiny_model()
+    stem, rest = list(range(2, 42)), [3 + index % 50 for index in range(128)]
+    requests = [(stem, rest), ([9, *stem], rest[:41]), (stem[:9], [7])]
+    (row,) = score(model, requests, [DENSE], max_length=200, batch_size=batch_size)
+    for (context, continuation), answer in zip(requests, row, strict=True):
+        expected = log_likelihood(model, context, continuation, 200, DENSE)
+        assert answer.log_likelihood == pytest.approx(expected[0], abs=1e-4)
+        assert answer.is_greedy == expected[1]
+
+
 def test_batch_size_bounds_the_tokens_of_a_pack():
     model = DecoderForward(tiny_model())
     budgets = [token_budget(model, "cpu", 200, size) for size in (1, 2, 4, None)]
