@@ -1,12 +1,13 @@
 """Whether `pruned-hf` answers as the harness's `hf` does: every request of real documents, dense and masked.
 
     python benchmarks/check_scoring.py --benchmarks_data DIR [--pretrained DIR] [--num_fewshot 0,5] [--limit 2]
-        [--scorer packed] [--dtype float32]
+        [--scorer packed] [--dtype float32] [--rounding]
 
 Without `--pretrained`, a tiny random model of every proven family. Both scorers get the same tokenised requests; a
 random mask prunes half of the heads and three tenths of the FFNs. Differences are also given in steps of float32 at the
 size of the sum, since no two orders of a float32 sum agree to less than that; where they are largest, so is how far
 either is from the model in float64. `--dtype float64` computes both so, where rounding hides no other difference.
+`--rounding` says of all answers how far both are from float64 (root mean square), and `hf` from itself at batch size 1.
 Where one text is requested split at two places, `hf` runs without its logits cache, which is wrong there. Ends with
 exit code 1 where a difference is larger than 1e-4 and than two steps.
 """
@@ -50,6 +51,7 @@ VOCABULARY, POSITIONS = 4096, 1024
 @click.option("--scorer", type=click.Choice(["packed", "padded"]), default="packed")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--masked/--no-masked", "with_masks", default=True, help="Under a mask, too, and not dense alone.")
+@click.option("--rounding", is_flag=True, help="How far all answers are from float64, and hf's from its own.")
 def main(
     pretrained: str | None,
     benchmarks_data: Path,
@@ -63,7 +65,7 @@ def main(
 ) -> None:
     """Compare every answer, and write the largest differences to results/."""
     cells: list[dict[str, Any]] = []
-    answering = {"scorer": scorer, "batch_size": settings["batch_size"]}
+    answering = {"scorer": scorer, "batch_size": settings["batch_size"], "rounding": settings["rounding"]}
     requests: dict[tuple[str, int], list[Any]] = {}
     kinds = KINDS if with_masks else KINDS[:1]
     asked = [(task, shots) for shots in map(int, num_fewshot.split(",")) for task in tasks.split(",")]
@@ -75,7 +77,12 @@ def main(
             for number, (task, shots) in enumerate(asked):
                 cell = _cell(scorers, requests[task, shots], kinds, settings["seed"] + number, **answering)
                 cells.append({"family": scorers.model.config.model_type, "task": task, "num_fewshot": shots, **cell})
-                _write(cells, "-".join([Path(pretrained).name if pretrained else "families", *_unusual(scorer, dtype)]))
+                _write(
+                    cells,
+                    "-".join(
+                        [Path(pretrained).name if pretrained else "families", *_unusual(scorer, dtype, **settings)]
+                    ),
+                )
             click.echo(_line(scorers.model.config.model_type, cells))
     beyond = [cell for cell in cells for kind in kinds if cell[kind]["beyond"]]
     click.echo("\n".join(json.dumps(cell) for cell in beyond) or "every answer of both agrees")
@@ -85,8 +92,9 @@ def main(
 KINDS = ("dense", "masked")
 
 
-def _unusual(scorer: str, dtype: str) -> list[str]:
-    return [name for name, usual in ((scorer, "packed"), (dtype, "float32")) if name != usual]
+def _unusual(scorer: str, dtype: str, rounding: int, **others: int) -> list[str]:
+    named = [name for name, usual in ((scorer, "packed"), (dtype, "float32")) if name != usual]
+    return [*named, *(["rounding"] if rounding else [])]
 
 
 def _write(cells: list[dict[str, Any]], models: str) -> None:
@@ -136,38 +144,54 @@ def _line(family: str, cells: list[dict[str, Any]]) -> str:
 
 
 def _compared(
-    scorers: Scorers, requests: list[Any], mask: PruningMask, scorer: str, batch_size: int
+    scorers: Scorers, requests: list[Any], mask: PruningMask, scorer: str, batch_size: int, rounding: bool
 ) -> dict[str, float]:
-    hf = scorers.hf(batch_size)
-    hf.logits_cache = not _split_at_two_places(requests)
-    with masked(scorers.model, mask):
-        expected = hf._loglikelihood_tokens(requests, disable_tqdm=True)
+    expected = _answers_of_hf(scorers, requests, mask, batch_size)
     ours = scorers.pruned(batch_size, mask, scorer=scorer)
     found = ours._loglikelihood_tokens(requests, disable_tqdm=True)
     one, other = (np.array([answer[0] for answer in answers]) for answers in (expected, found))
     differences = np.abs(one - other)
     worst = int(differences.argmax())
-    exact = _in_float64(scorers.model, requests[worst], mask)
+    exact = _in_float64(scorers.model, requests if rounding else [requests[worst]], mask)
+    of_worst = exact[worst] if rounding else exact[0]
     steps = differences / np.spacing(np.abs(one).astype(np.float32))
+    of_all: dict[str, float] = {}
+    if rounding:
+        alone = np.array([answer[0] for answer in _answers_of_hf(scorers, requests, mask, 1)])
+        of_all = {
+            "hf_rms_from_float64": float(np.sqrt(np.mean((one - exact) ** 2))),
+            "packed_rms_from_float64": float(np.sqrt(np.mean((other - exact) ** 2))),
+            "hf_from_itself": float(np.abs(one - alone).max()),
+        }
     return {
         "max_difference": float(differences.max()),
         "max_steps": float(steps.max()),
         "beyond": int(((differences > 1e-4) & (steps > 2)).sum()),
         "largest_sum": float(np.abs(one).max()),
-        "hf_from_float64": abs(float(one[worst]) - exact),
-        "packed_from_float64": abs(float(other[worst]) - exact),
+        "hf_from_float64": abs(float(one[worst] - of_worst)),
+        "packed_from_float64": abs(float(other[worst] - of_worst)),
         "greedy_differing": sum(a[1] != b[1] for a, b in zip(expected, found, strict=True)),
+        **of_all,
     }
 
 
-def _in_float64(model: Any, request: tuple[Any, list[int], list[int]], mask: PruningMask) -> float:
-    """The log-likelihood of one request by the model itself, in double precision."""
-    _, context, continuation = request
-    ids = torch.tensor([[*context, *continuation][-model.config.max_position_embeddings - 1 : -1]])
-    exact = copy.deepcopy(model).double()
+def _answers_of_hf(scorers: Scorers, requests: list[Any], mask: PruningMask, batch_size: int) -> list[Any]:
+    hf = scorers.hf(batch_size)
+    hf.logits_cache = not _split_at_two_places(requests)
+    with masked(scorers.model, mask):
+        answers: list[Any] = hf._loglikelihood_tokens(requests, disable_tqdm=True)
+    return answers
+
+
+def _in_float64(model: Any, requests: list[Any], mask: PruningMask) -> np.ndarray:
+    """The log-likelihoods of requests by the model itself, in double precision."""
+    exact, sums = copy.deepcopy(model).double(), []
     with torch.no_grad(), masked(exact, mask):
-        rows = exact(input_ids=ids, use_cache=False).logits[0, -len(continuation) :].log_softmax(-1)
-    return float(rows[range(len(continuation)), continuation].sum())
+        for _, context, continuation in requests:
+            ids = torch.tensor([[*context, *continuation][-model.config.max_position_embeddings - 1 : -1]])
+            rows = exact(input_ids=ids, use_cache=False).logits[0, -len(continuation) :].log_softmax(-1)
+            sums.append(float(rows[range(len(continuation)), continuation].sum()))
+    return np.array(sums)
 
 
 def _split_at_two_places(requests: list[Any]) -> bool:

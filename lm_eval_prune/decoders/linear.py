@@ -4,6 +4,10 @@ torch hands float32 products to its BLAS library. oneDNN, which it ships as well
 and on AMD's with AVX2, where MKL is slow for few rows and for many outputs. There is no public way to it that neither
 copies the inputs nor keeps a second copy of the weights, so this module reaches for the one that torch's own compiler
 calls.
+
+oneDNN rounds more: 1.5 times BLAS's error (root mean square) with 768 inputs and 2.2 times with 1,536 and more. So a
+map with more inputs than outputs stays with BLAS. What an FFN ends with is such a map: there oneDNN gains least, and
+the few huge numbers in the residual stream of real models come from there.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ def _one_dnn_takes(inputs: Tensor, weight: Tensor) -> bool:
         inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
         and weight.numel() >= FEWEST_WEIGHTS
+        and weight.shape[0] >= weight.shape[1]
         and (weight.is_contiguous() or weight.T.is_contiguous())  # cut out: a thousand times as long
         and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
         and not torch.is_autocast_enabled("cpu")
