@@ -33,8 +33,8 @@ __all__ = [
 KNOWN_DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 """Those that the harness knows."""
 SCORERS = ("packed", "flex", "padded")
-"""How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` to
-1e-4; `padded` is the harness's own way, bit for bit."""
+"""How log-likelihoods are computed: `packed` (scoring/), the default, computes no token twice and agrees with `hf` as
+far as float32 does; `padded` is the harness's own way, bit for bit."""
 LOADS = ("masked", "compact")
 """What is in memory: `masked`, the default, the whole model, so that other masks can follow; `compact`, only what the
 mask leaves of it."""
