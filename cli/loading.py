@@ -46,7 +46,7 @@ def loading(*libraries: str, say: Callable[[str], None] = lambda line: None, sho
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Inside, garbage is not looked for among the million objects that imports make, nor is it later: they all stay.
+    """Inside, garbage is not looked for among the 400,000 objects that imports make, nor is it later: they all stay.
 
     It takes a quarter of the time that the imports take.
     """
